@@ -1,0 +1,150 @@
+//! Time and randomness: the only place that reads either.
+//!
+//! Everything that decides takes `now` as an argument; everything that acts holds an `Arc<dyn Clock>` and an
+//! `Arc<dyn Entropy>`, so that a test owns both. Waiting (a timer that fires) is tokio's; *reading* a time is ours.
+//! `.clippy.toml` bans the direct calls everywhere else.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// A moment of civil time: microseconds since 1970-01-01T00:00:00Z, as PostgreSQL's `timestamptz` keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// From whole seconds since the Unix epoch (a JWT `NumericDate`).
+    #[must_use]
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down (a JWT `NumericDate`).
+    #[must_use]
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This moment plus a duration; saturates.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// This moment minus a duration; saturates.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// A reading of the monotonic clock: nanoseconds since an arbitrary start in this process. Never persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(u64);
+
+impl Tick {
+    /// From nanoseconds since the process's own zero.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the process's own zero.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The only reader of time.
+pub trait Clock: Send + Sync + 'static {
+    /// Civil time, for what is written down or compared with a token. May jump.
+    fn now(&self) -> Timestamp;
+    /// Monotonic time, for measuring and for limits. Never goes back.
+    fn tick(&self) -> Tick;
+}
+
+/// The only reader of randomness.
+pub trait Entropy: Send + Sync + 'static {
+    /// Fills `bytes` with cryptographically secure random bytes.
+    fn fill(&self, bytes: &mut [u8]);
+
+    /// A time-ordered unique id (RFC 9562 §5.7, UUID version 7).
+    fn uuid_v7(&self, now: Timestamp) -> Uuid {
+        let mut random = [0; 10];
+        self.fill(&mut random);
+        let millis = u64::try_from(now.micros() / 1_000).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+}
+
+/// The operating system's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    zero: std::time::Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic zero is this call.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
+    pub fn new() -> Self {
+        Self { zero: std::time::Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
+    fn now(&self) -> Timestamp {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
+    fn tick(&self) -> Tick {
+        Tick(u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The operating system's generator, through aws-lc.
+#[derive(Debug, Default)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        // aws-lc aborts rather than fails when the kernel has no entropy to give, so there is no error to pass on;
+        // were there one, going on with predictable bytes would be worse than stopping.
+        #[expect(clippy::expect_used, reason = "predictable secrets are worse than a stopped gateway")]
+        aws_lc_rs::rand::fill(bytes).expect("the operating system gives random bytes");
+    }
+}

@@ -1,0 +1,388 @@
+//! The checked settings: what a valid file means, with nothing left to interpret.
+//!
+//! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
+//! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, Method, Uri, uri::Authority};
+use ipnet::IpNet;
+use secrecy::{SecretSlice, SecretString};
+
+/// One whole configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients and operators connect.
+    pub listeners: Listeners,
+    /// Where the facts live.
+    pub store: Store,
+    /// Worker threads of the runtime; `None`: one per core.
+    pub workers: Option<usize>,
+    /// Access and refresh tokens.
+    pub tokens: Tokens,
+    /// Password rules and hashing costs.
+    pub passwords: Passwords,
+    /// Named rate limits, in the order of the file.
+    pub limits: Vec<Arc<Limit>>,
+    /// Named upstream clusters.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Routes, in the order of the file.
+    pub routes: Vec<Route>,
+    /// The built-in account endpoints.
+    pub portal: Portal,
+    /// Logs and traces.
+    pub telemetry: Telemetry,
+}
+
+/// Both listeners.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// Where clients connect.
+    pub public: Listener,
+    /// Where operators connect (`/metrics`, `/livez`, …); plaintext, default loopback.
+    pub admin: SocketAddr,
+    /// Peers whose `X-Forwarded-For` is believed, right to left. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a drain waits for requests in flight before it cuts them.
+    pub drain: Duration,
+}
+
+/// The public listener.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Address and port; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// TLS by rustls; `None`: plaintext.
+    pub tls: Option<ServerTls>,
+    /// Serve HTTP/2 with prior knowledge on the plaintext port instead of HTTP/1.1.
+    pub h2c: bool,
+    /// Connections open at once; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Bytes of request line and headers together; above: 431 (h1) or a stream error (h2).
+    pub max_header_bytes: usize,
+    /// Number of header fields.
+    pub max_headers: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub h2_max_streams: u32,
+    /// How long a connection may stay in each phase.
+    pub timeouts: ConnectionTimeouts,
+}
+
+/// How long a client connection may stay in each phase before it is closed.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionTimeouts {
+    /// TLS handshake, from accept.
+    pub tls_handshake: Duration,
+    /// From accept (or the end of the handshake) to the first byte.
+    pub first_byte: Duration,
+    /// From the first byte of a request's head to its last.
+    pub header: Duration,
+    /// Between an answer and the next request on a kept-alive connection.
+    pub idle: Duration,
+}
+
+/// A certificate chain and its key, both PEM, already read and checked to belong together.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// The rustls configuration, ALPN `h2` and `http/1.1`.
+    pub config: Arc<rustls::ServerConfig>,
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerTls(…)")
+    }
+}
+
+/// Where the facts live.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Which engine, and how to reach it.
+    pub engine: Engine,
+    /// The key that seals secrets at rest: 32 bytes. `None` only with SQLite: made once beside the database.
+    pub master_key: Option<SecretSlice<u8>>,
+    /// Connections in the pool (PostgreSQL) or readers (SQLite).
+    pub pool: u32,
+    /// How long a request waits for a connection or an answer before the store counts as lost.
+    pub timeout: Duration,
+}
+
+/// The SQL engine.
+#[derive(Debug, Clone)]
+pub enum Engine {
+    /// Embedded; one gateway.
+    Sqlite {
+        /// The database file. Its folder also holds `master.key`.
+        path: PathBuf,
+    },
+    /// Production; the URL may hold a password.
+    Postgres {
+        /// `postgres://…`
+        url: SecretString,
+    },
+}
+
+/// Access and refresh tokens.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// `iss` of own tokens and base of the discovery document: an http(s) URL without a trailing slash.
+    pub issuer: Arc<str>,
+    /// `aud` of own tokens, which every route inherits unless it names its own.
+    pub audience: Arc<str>,
+    /// Algorithm of a newly made signing key.
+    pub algorithm: crate::policy::keys::Algorithm,
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Clock skew forgiven on `exp` and `nbf`.
+    pub leeway: Duration,
+    /// Life and grace of refresh tokens.
+    pub refresh: crate::policy::refresh::RefreshRules,
+    /// Default delivery of the refresh token.
+    pub delivery: crate::policy::refresh::Delivery,
+    /// Entries in the verified-token cache.
+    pub cache_entries: u64,
+}
+
+/// Password rules and hashing costs.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    /// The rules (NIST SP 800-63B-4).
+    pub rules: crate::policy::password::PasswordRules,
+    /// argon2id memory, KiB; at least 19456.
+    pub argon2_memory_kib: u32,
+    /// argon2id iterations; at least 2.
+    pub argon2_iterations: u32,
+    /// argon2id lanes.
+    pub argon2_lanes: u32,
+    /// Hashing threads (at nice 19).
+    pub hash_threads: usize,
+    /// Hash jobs that may wait; more are answered 503.
+    pub hash_queue: usize,
+}
+
+/// What a limit counts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitKey {
+    /// The client address (/32, /64).
+    Address,
+    /// The authenticated subject.
+    Subject,
+}
+
+/// One named limit (GCRA).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name in the file and in the `RateLimit` headers.
+    pub name: Arc<str>,
+    /// What it counts by.
+    pub key: LimitKey,
+    /// Requests in `period`.
+    pub requests: NonZeroU32,
+    /// The period those requests spread over.
+    pub period: Duration,
+    /// Requests that may come at once.
+    pub burst: NonZeroU32,
+}
+
+/// One upstream cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Its name: metric label and `aud` of the identity token unless `identity_audience` says otherwise.
+    pub name: Arc<str>,
+    /// `http://` or `https://` URLs, one scheme for all, no path.
+    pub endpoints: Vec<Endpoint>,
+    /// How one is picked.
+    pub balance: Balance,
+    /// Active health checks; `None`: every endpoint counts as healthy.
+    pub health: Option<HealthCheck>,
+    /// TLS towards the endpoints, present when they are `https`.
+    pub tls: Option<ClientTls>,
+    /// `Host` sent upstream.
+    pub host: HostHeader,
+    /// TCP (and TLS) connect.
+    pub connect_timeout: Duration,
+    /// Idle connections kept per endpoint.
+    pub pool_idle_per_endpoint: usize,
+    /// How long an idle connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// `aud` of the identity token.
+    pub identity_audience: Arc<str>,
+}
+
+/// One address of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Scheme is https.
+    pub https: bool,
+    /// `host:port`, the port always present.
+    pub authority: Authority,
+}
+
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// The less busy of two random ones, by our own counters.
+    LeastRequests,
+    /// The same client address, the same endpoint while it is healthy (ketama).
+    ConsistentHash,
+}
+
+/// An active health check: GET `path`, any 2xx is healthy.
+#[derive(Debug, Clone)]
+pub struct HealthCheck {
+    /// Path and query.
+    pub path: Uri,
+    /// Between two checks.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Consecutive successes that make it healthy.
+    pub healthy_after: usize,
+    /// Consecutive failures that make it unhealthy.
+    pub unhealthy_after: usize,
+}
+
+/// TLS towards a cluster.
+#[derive(Clone)]
+pub struct ClientTls {
+    /// The rustls configuration (roots from the system or a file).
+    pub config: Arc<rustls::ClientConfig>,
+    /// Name sent as SNI and checked in the certificate; `None`: the endpoint's host.
+    pub server_name: Option<rustls::pki_types::ServerName<'static>>,
+}
+
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+/// `Host` sent upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client sent.
+    Preserve,
+    /// The endpoint's authority.
+    Endpoint,
+}
+
+/// Whether a route wants to know who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthMode {
+    /// No credentials: 401.
+    Required,
+    /// No credentials: anonymous. Bad credentials: 401 all the same.
+    Optional,
+    /// Credentials are not looked at.
+    None,
+    /// Bad credentials count as none. Only for the portal's logout, which must work with an expired token; not
+    /// available in the file.
+    Lenient,
+}
+
+/// One route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name: label in metrics and logs.
+    pub name: Arc<str>,
+    /// Exact host names, lower case, without a port; empty: any.
+    pub hosts: Vec<Arc<str>>,
+    /// Path pattern: `/docs/{id}`, `/files/{*rest}`. A `{*rest}` pattern also matches its bare prefix with a slash.
+    pub path: Arc<str>,
+    /// Methods; empty: any. `GET` takes `HEAD` too.
+    pub methods: Vec<Method>,
+    /// Who may call.
+    pub auth: AuthMode,
+    /// Any one of these roles is needed; empty: none is.
+    pub roles: Vec<Arc<str>>,
+    /// All of these scopes are needed.
+    pub scopes: Vec<Arc<str>>,
+    /// `aud` accepted; `None`: `tokens.audience`.
+    pub audience: Option<Arc<str>>,
+    /// Limits, narrow (subject) before wide (address).
+    pub limits: Vec<Arc<Limit>>,
+    /// The cluster's name.
+    pub cluster: Arc<str>,
+    /// Prefix rewrite.
+    pub rewrite: Option<Rewrite>,
+    /// Time-outs of one request.
+    pub timeouts: RouteTimeouts,
+    /// Largest request body, bytes; `None`: no limit.
+    pub body_limit: Option<u64>,
+    /// Pass the client's `Authorization` on to the upstream.
+    pub forward_authorization: bool,
+}
+
+/// Replace a leading path prefix before forwarding. Works on whole segments of the canonical path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The prefix to take off, e.g. `/api/rag`; the route's pattern lies below it (checked).
+    pub prefix: Arc<str>,
+    /// What stands there instead, e.g. `/`.
+    pub to: Arc<str>,
+}
+
+/// Time-outs of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteTimeouts {
+    /// From the request sent to the head of the answer: 504.
+    pub first_byte: Duration,
+    /// Silence in a body, either way: the stream is cut.
+    pub idle: Duration,
+    /// The whole exchange; `None`: unlimited (streams).
+    pub total: Option<Duration>,
+}
+
+/// The account endpoints.
+#[derive(Debug, Clone)]
+pub struct Portal {
+    /// Serve them at all; needs a store.
+    pub enabled: bool,
+    /// Serve them only on this host (lower case, no port).
+    pub host: Option<Arc<str>>,
+    /// Path they live under, no trailing slash.
+    pub base_path: Arc<str>,
+    /// Who may register.
+    pub registration: Registration,
+    /// Role of a registered user.
+    pub default_role: Arc<str>,
+    /// Limits on every portal route, narrow before wide.
+    pub limits: Vec<Arc<Limit>>,
+    /// Name of the refresh cookie, `__Secure-` first.
+    pub cookie_name: Arc<str>,
+    /// Origins besides our own from which a cookie may be used.
+    pub allowed_origins: Vec<Arc<str>>,
+}
+
+/// Who may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Anyone.
+    Open,
+    /// Nobody: 403.
+    Closed,
+}
+
+/// Logs and the forwarded identity's header names.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Log format.
+    pub format: LogFormat,
+    /// Filter in `tracing`'s words, e.g. `info,portcullis=debug`.
+    pub filter: String,
+    /// One line per request.
+    pub access_log: bool,
+    /// Request-id header accepted from trusted proxies and set on every answer.
+    pub request_id_header: HeaderName,
+}
+
+/// Log format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}

@@ -1,0 +1,94 @@
+//! The one body type of the pipeline, both ways.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+
+use crate::policy::reason::Reason;
+
+/// A body that came in, was made here, or wraps another.
+#[derive(Default)]
+pub enum GateBody {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Straight from a connection.
+    Incoming(Incoming),
+    /// Made here, whole.
+    Full(Full<Bytes>),
+    /// Anything that wraps or generates.
+    Boxed(UnsyncBoxBody<Bytes, BodyFault>),
+}
+
+/// Why a body stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyFault {
+    /// The connection it came from failed.
+    #[error("the connection failed in the body: {0}")]
+    Connection(#[from] hyper::Error),
+    /// A layer of ours cut it.
+    #[error("cut: {}", .0.as_str())]
+    Cut(Reason),
+}
+
+impl GateBody {
+    /// A whole body.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Full::new(bytes.into()))
+    }
+
+    /// A body that wraps or generates.
+    pub fn boxed(body: impl Body<Data = Bytes, Error = BodyFault> + Send + 'static) -> Self {
+        Self::Boxed(body.boxed_unsync())
+    }
+}
+
+impl std::fmt::Debug for GateBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Incoming(_) => "Incoming",
+            Self::Full(_) => "Full",
+            Self::Boxed(_) => "Boxed",
+        })
+    }
+}
+
+impl Body for GateBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
+            Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Full(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Incoming(body) => body.size_hint(),
+            Self::Full(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
+}

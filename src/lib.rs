@@ -1,0 +1,22 @@
+//! Portcullis: an edge auth gateway for RAG backends.
+//!
+//! The life of a request, which is also the order of the rooms:
+//!
+//! 1. [`config`] has turned one YAML file into checked settings, and [`app`] has wired everything below from them.
+//! 2. [`edge`] accepts the connection, speaks TLS and HTTP, and enforces its time-outs. It decides nothing.
+//! 3. [`gate`] is the Tower pipeline: each layer a file, the whole order in one function with the reason for each
+//!    place. A layer fails with a `Refusal`; one table turns refusals into answers.
+//! 4. [`policy`] is what the layers ask: pure rules without async, I/O, clock or random numbers.
+//! 5. [`portal`] answers the account endpoints, inside the pipeline, behind the same layers as every route.
+//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; limits and revocations in memory.
+//! 7. [`upstream`] forwards what was authorised: clusters, health checks, pooled connections, time-outs.
+//! 8. [`telemetry`] sees everything: metrics, access log, spans, health.
+//!
+//! [`clock`] is the only reader of time and randomness.
+
+pub mod clock;
+pub mod config;
+pub mod gate;
+pub mod policy;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,13 @@
+//! What is right: the rules, as pure functions.
+//!
+//! No async, no I/O, no clock, no random numbers: `now` and random bytes are arguments. This room knows no other
+//! room but the plain types of [`crate::clock`]; everybody may call it. Each file decides one kind of question and
+//! returns a decision or a small fault type beside its cause; [`reason::Reason`] is the closed list of why a request
+//! was answered as it was.
+
+pub mod claims;
+pub mod ids;
+pub mod keys;
+pub mod password;
+pub mod reason;
+pub mod refresh;

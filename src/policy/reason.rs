@@ -1,0 +1,113 @@
+//! Why a request was answered as it was: one closed list, shared by problem documents, logs, metrics and traces.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Why a request was answered as it was. The label is stable: alerts and clients depend on it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable label: `code` in problem documents, `reason` in logs and metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Answered as asked.
+    Ok = "ok",
+    /// `Host` is missing, doubled, malformed or not the authority asked for.
+    HostInvalid = "host_invalid",
+    /// The path is ambiguous or malformed.
+    PathInvalid = "path_invalid",
+    /// A header name holds `_`, or a header we must understand is malformed or doubled.
+    HeaderInvalid = "header_invalid",
+    /// A `Transfer-Encoding` other than `chunked`.
+    TransferEncodingInvalid = "transfer_encoding_invalid",
+    /// A method no proxy of ours forwards (`CONNECT`, `TRACE`).
+    MethodRefused = "method_refused",
+    /// No route matches.
+    NoRoute = "no_route",
+    /// A route matches the path but not the method.
+    MethodNotAllowed = "method_not_allowed",
+    /// The request body is larger than the route allows.
+    BodyTooLarge = "body_too_large",
+    /// The client stopped sending its body.
+    BodyTimeout = "body_timeout",
+    /// The client broke off or sent a body that does not parse.
+    BodyBroken = "body_broken",
+    /// Credentials are needed and none came.
+    CredentialsMissing = "credentials_missing",
+    /// The `Authorization` header is malformed, doubled or of another scheme.
+    CredentialsMalformed = "credentials_malformed",
+    /// The token is not a well-formed access token of ours.
+    TokenMalformed = "token_malformed",
+    /// The signature does not verify, or no key fits.
+    TokenSignature = "token_signature",
+    /// Past `exp`.
+    TokenExpired = "token_expired",
+    /// Before `nbf`.
+    TokenNotYetValid = "token_not_yet_valid",
+    /// Another issuer's token.
+    TokenIssuer = "token_issuer",
+    /// Meant for another audience.
+    TokenAudience = "token_audience",
+    /// A token of another kind (`typ`).
+    TokenKind = "token_kind",
+    /// Its session has ended.
+    SessionEnded = "session_ended",
+    /// None of the roles the route needs.
+    RoleMissing = "role_missing",
+    /// A scope the route needs is missing.
+    ScopeMissing = "scope_missing",
+    /// A limit by client address is used up.
+    AddressLimited = "address_limited",
+    /// A limit by subject is used up.
+    SubjectLimited = "subject_limited",
+    /// Wrong login, for whatever cause.
+    LoginFailed = "login_failed",
+    /// The refresh token is not good.
+    RefreshInvalid = "refresh_invalid",
+    /// An old refresh token came back; the session was killed.
+    RefreshReuse = "refresh_reuse",
+    /// A request body of the portal's does not fit its schema.
+    Validation = "validation",
+    /// The account exists already.
+    AccountExists = "account_exists",
+    /// Registration is closed.
+    RegistrationClosed = "registration_closed",
+    /// A cookie came from where a cookie may not come from.
+    CrossSite = "cross_site",
+    /// The request body is not of the media type the endpoint takes.
+    MediaType = "media_type",
+    /// The hash queue is full.
+    HashQueueFull = "hash_queue_full",
+    /// The store did not answer.
+    StoreUnavailable = "store_unavailable",
+    /// No endpoint of the cluster is healthy.
+    UpstreamUnhealthy = "upstream_unhealthy",
+    /// The upstream refused the connection or the TLS handshake.
+    UpstreamConnect = "upstream_connect",
+    /// The upstream broke off before its answer's head was whole, or its answer does not parse.
+    UpstreamBroken = "upstream_broken",
+    /// The upstream did not answer in time.
+    UpstreamTimeout = "upstream_timeout",
+    /// The whole exchange took too long.
+    TotalTimeout = "total_timeout",
+    /// The answer was cut after its head was sent: the upstream broke off, fell silent, or time ran out.
+    AnswerCut = "answer_cut",
+    /// The client went away.
+    ClientGone = "client_gone",
+    /// A fault of ours.
+    Internal = "internal",
+}

@@ -1,0 +1,332 @@
+//! Facts that outlive a request: users, sessions, signing keys, audit.
+//!
+//! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
+//! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
+//! may be lost with the process (limit counters, ended sessions). Callers never see SQL or a driver's error: a
+//! [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract suite in
+//! `tests/contract/` holds every engine to the comments below.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::{
+    clock::Timestamp,
+    policy::{
+        ids::{SessionId, UserId},
+        keys::Algorithm,
+        refresh::{Delivery, RefreshRules},
+    },
+};
+
+/// A store, shared by everything that acts.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Why a store call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFault {
+    /// No connection, a time-out, a broken server: try again later. 503, never 401.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// A row contradicts the schema's promises; our fault or a hand in the database. 500.
+    #[error("the store holds an inconsistent row: {0}")]
+    Inconsistent(String),
+}
+
+/// A user as the portal shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// For ever the same.
+    pub id: UserId,
+    /// As typed at registration (NFC, trimmed); unique regardless of case.
+    pub email: String,
+    /// Whether the address was proven.
+    pub email_verified: bool,
+    /// Unique regardless of case; `None`: logs in by e-mail only.
+    pub username: Option<String>,
+    /// Free text for people.
+    pub full_name: Option<String>,
+    /// Role names, at least one, the highest first.
+    pub roles: Vec<String>,
+    /// Active organisation.
+    pub org: Option<String>,
+    /// An inactive account cannot log in or refresh.
+    pub active: bool,
+    /// Grows with every change of roles, scopes or organisation; the `av` claim.
+    pub authorization_version: u64,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// Last successful login.
+    pub last_login_at: Option<Timestamp>,
+}
+
+/// How a person names an account when logging in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// By e-mail, any case.
+    Email(String),
+    /// By username, any case.
+    Username(String),
+}
+
+/// A new account.
+#[derive(Debug)]
+pub struct NewAccount {
+    /// Its id, made by the caller.
+    pub id: UserId,
+    /// Checked and normalised.
+    pub email: String,
+    /// Checked.
+    pub username: Option<String>,
+    /// Checked.
+    pub full_name: Option<String>,
+    /// argon2id PHC string.
+    pub password_hash: SecretString,
+    /// Role names, highest first.
+    pub roles: Vec<String>,
+    /// Now.
+    pub created_at: Timestamp,
+}
+
+/// A new session: one login on one device.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Its id, made by the caller.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// 32 random bytes the refresh MAC key is derived with.
+    pub salt: [u8; 32],
+    /// How its refresh token travels.
+    pub delivery: Delivery,
+    /// `amr` values (RFC 8176).
+    pub methods: Vec<String>,
+    /// `User-Agent`, cut to 256 characters.
+    pub user_agent: Option<String>,
+    /// Client address, as text.
+    pub address: String,
+    /// Now.
+    pub created_at: Timestamp,
+}
+
+/// A session row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// Refresh MAC salt.
+    pub salt: [u8; 32],
+    /// How its refresh token travels.
+    pub delivery: Delivery,
+    /// `amr` values.
+    pub methods: Vec<String>,
+    /// Counter of the newest refresh token; 1 after login.
+    pub counter: u64,
+    /// Highest generation whose access token any gateway has seen used; 0: none.
+    pub seen_generation: u64,
+    /// Login time; also `auth_time`.
+    pub created_at: Timestamp,
+    /// Last rotation (or login).
+    pub rotated_at: Timestamp,
+    /// Ended by logout, reuse or an administrator.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// What came of a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// Rotated, or the same successor again: mint for `session.counter`.
+    Granted {
+        /// The session after the step.
+        session: Session,
+        /// Its owner, active.
+        account: Account,
+        /// True when an earlier answer was repeated.
+        repeated: bool,
+    },
+    /// Older than the grace allows: the session was ended in this very transaction.
+    Reused {
+        /// Whose session it was.
+        user: UserId,
+    },
+    /// Unknown session, ended, expired, inactive account, or a counter never issued.
+    Refused,
+}
+
+/// What happened, to whom, from where: one row, written in its cause's transaction. Never a secret.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// When.
+    pub at: Timestamp,
+    /// What, e.g. `login_succeeded`.
+    pub event: AuditEvent,
+    /// Whom it concerns, when known.
+    pub user: Option<UserId>,
+    /// Which session, when there is one.
+    pub session: Option<SessionId>,
+    /// Client address.
+    pub address: String,
+    /// The request's id.
+    pub request_id: String,
+}
+
+/// The closed list of audited events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuditEvent {
+    /// An account was made.
+    Registered,
+    /// A login succeeded.
+    LoginSucceeded,
+    /// A login failed.
+    LoginFailed,
+    /// A session was refreshed.
+    Refreshed,
+    /// An old refresh token came back.
+    RefreshReuseDetected,
+    /// A session was ended by its owner.
+    LoggedOut,
+    /// A profile was changed.
+    ProfileChanged,
+}
+
+impl AuditEvent {
+    /// The stable word in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::LoginSucceeded => "login_succeeded",
+            Self::LoginFailed => "login_failed",
+            Self::Refreshed => "refreshed",
+            Self::RefreshReuseDetected => "refresh_reuse_detected",
+            Self::LoggedOut => "logged_out",
+            Self::ProfileChanged => "profile_changed",
+        }
+    }
+}
+
+/// Why an account could not be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountFault {
+    /// The e-mail is taken.
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    /// The username is taken.
+    #[error("the username is taken")]
+    UsernameTaken,
+    /// No such account (it was deleted meanwhile).
+    #[error("there is no such account")]
+    Missing,
+    /// See [`StoreFault`].
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// Fields a user may change; `None`: leave as it is, `Some(None)`: clear.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProfilePatch {
+    /// New full name.
+    pub full_name: Option<Option<String>>,
+    /// New username.
+    pub username: Option<Option<String>>,
+}
+
+/// Where a signing key stands in its life: published before it signs, verified with after it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyState {
+    /// Published, not signing yet.
+    Next,
+    /// Signing.
+    Current,
+    /// Verifying only.
+    Previous,
+}
+
+/// A signing key as it lies in the store: the private part sealed under the master key.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    /// `kid`.
+    pub kid: String,
+    /// Its one algorithm.
+    pub algorithm: Algorithm,
+    /// Where it stands.
+    pub state: KeyState,
+    /// PKCS#8, sealed; associated data: purpose and `kid`.
+    pub sealed_pkcs8: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// The facts that outlive a request.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Answers when the store can be read.
+    async fn ping(&self) -> Result<(), StoreFault>;
+
+    /// Makes an account, its first session and both audit rows (`registered`, `login_succeeded`) in one transaction;
+    /// sets `last_login_at`. Nothing is written when the e-mail or username is taken.
+    async fn register(
+        &self,
+        account: &NewAccount,
+        session: &NewSession,
+        audit: &AuditEntry,
+    ) -> Result<Account, AccountFault>;
+
+    /// The account a login names, with its password hash.
+    async fn find_login(&self, login: &Login) -> Result<Option<(Account, SecretString)>, StoreFault>;
+
+    /// An account by id.
+    async fn account(&self, id: UserId) -> Result<Option<Account>, StoreFault>;
+
+    /// Changes what the patch names and writes the audit row, in one transaction.
+    async fn update_profile(
+        &self,
+        id: UserId,
+        patch: &ProfilePatch,
+        audit: &AuditEntry,
+    ) -> Result<Account, AccountFault>;
+
+    /// Opens a session for an account that is active at this moment, sets `last_login_at`, writes the audit row, in
+    /// one transaction. Gives the account as it is then; `None` when it is no longer active (nothing written).
+    async fn open_session(&self, session: &NewSession, audit: &AuditEntry) -> Result<Option<Account>, StoreFault>;
+
+    /// A session by id, ended or not.
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreFault>;
+
+    /// Takes one refresh step under the row's lock, deciding by [`crate::policy::refresh::decide`]. The caller has
+    /// checked the token's MAC. Writes the audit row `refreshed` or `refresh_reuse_detected` (or none when refused
+    /// for an unknown or ended session) and commits, the kill of a reuse included.
+    async fn refresh(
+        &self,
+        id: SessionId,
+        counter: u64,
+        rules: &RefreshRules,
+        audit: &AuditEntry,
+    ) -> Result<RefreshOutcome, StoreFault>;
+
+    /// Notes that an access token of this generation was used. Never lowers it.
+    async fn note_generation_seen(&self, id: SessionId, generation: u64) -> Result<(), StoreFault>;
+
+    /// Ends one session (`all == false`) or every live session of its user, and writes the audit row. Gives the ids
+    /// that were live until now; empty when there was nothing to end (no audit row then).
+    async fn end_sessions(&self, id: SessionId, all: bool, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault>;
+
+    /// Sessions ended at or after `since`, for a gateway that starts: their tokens may still be unexpired.
+    async fn sessions_ended_since(&self, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault>;
+
+    /// Appends one audit row that has no other cause to share a transaction with (a failed login).
+    async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault>;
+
+    /// Audit rows of a user, oldest first, at most `limit`.
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault>;
+
+    /// Every signing key.
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault>;
+
+    /// Adds `key` as the first signing key unless there is one already; gives the keys that are there afterwards.
+    /// Several gateways starting at once make one key.
+    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault>;
+}

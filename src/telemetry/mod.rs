@@ -1,0 +1,3 @@
+//! What operators see: metrics, the access log, spans, health.
+
+pub mod record;
