@@ -144,7 +144,7 @@ impl Entropy for SystemEntropy {
     fn fill(&self, bytes: &mut [u8]) {
         // aws-lc aborts rather than fails when the kernel has no entropy to give, so there is no error to pass on;
         // were there one, going on with predictable bytes would be worse than stopping.
-        #[expect(clippy::expect_used, reason = "predictable secrets are worse than a stopped gateway")]
+        #[expect(clippy::expect_used, clippy::disallowed_methods, reason = "the one reader; never go on predictably")]
         aws_lc_rs::rand::fill(bytes).expect("the operating system gives random bytes");
     }
 }

@@ -143,7 +143,7 @@ pub enum RefreshOutcome {
         /// The session after the step.
         session: Session,
         /// Its owner, active.
-        account: Account,
+        account: Box<Account>,
         /// True when an earlier answer was repeated.
         repeated: bool,
     },
