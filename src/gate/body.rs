@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
-use crate::policy::reason::Reason;
+use crate::{gate::guard::ResponseGuard, policy::reason::Reason};
 
 /// A body that came in, was made here, or wraps another.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub enum GateBody {
     Full(Full<Bytes>),
     /// Anything that wraps or generates.
     Boxed(UnsyncBoxBody<Bytes, BodyFault>),
+    /// An answer's body under watch; can be cut at any moment.
+    Guarded(Box<ResponseGuard>),
 }
 
 /// Why a body stopped before its end.
@@ -57,6 +59,7 @@ impl std::fmt::Debug for GateBody {
             Self::Incoming(_) => "Incoming",
             Self::Full(_) => "Full",
             Self::Boxed(_) => "Boxed",
+            Self::Guarded(_) => "Guarded",
         })
     }
 }
@@ -71,6 +74,7 @@ impl Body for GateBody {
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Guarded(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
@@ -80,6 +84,7 @@ impl Body for GateBody {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Guarded(body) => body.is_end_stream(),
         }
     }
 
@@ -89,6 +94,7 @@ impl Body for GateBody {
             Self::Incoming(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Guarded(body) => body.size_hint(),
         }
     }
 }
