@@ -6,8 +6,12 @@
 //! was answered as it was.
 
 pub mod claims;
+mod claims_json;
 pub mod ids;
 pub mod keys;
+pub mod mint;
 pub mod password;
 pub mod reason;
 pub mod refresh;
+pub mod refresh_token;
+pub mod token;
