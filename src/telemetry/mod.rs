@@ -1,3 +1,4 @@
 //! What operators see: metrics, the access log, spans, health.
 
+pub mod metrics;
 pub mod record;
