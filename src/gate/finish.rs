@@ -10,7 +10,10 @@ use http::{StatusCode, Version};
 use crate::{
     clock::Clock,
     policy::reason::Reason,
-    telemetry::{metrics::Metrics, record::Record},
+    telemetry::{
+        metrics::{Metrics, RouteMetrics},
+        record::Record,
+    },
 };
 
 /// The status logged for a client that went away before it had an answer, as nginx does.
@@ -20,6 +23,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub struct Finish {
     record: Arc<Record>,
     metrics: Arc<Metrics>,
+    unrouted: Arc<RouteMetrics>,
     clock: Arc<dyn Clock>,
     access_log: bool,
     status: Option<StatusCode>,
@@ -36,9 +40,15 @@ impl std::fmt::Debug for Finish {
 impl Finish {
     /// Counts the request as in flight from now on.
     #[must_use]
-    pub fn new(record: Arc<Record>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>, access_log: bool) -> Self {
-        metrics.request_began();
-        Self { record, metrics, clock, access_log, status: None, sent: 0, cut: None }
+    pub fn new(
+        record: Arc<Record>,
+        metrics: Arc<Metrics>,
+        unrouted: Arc<RouteMetrics>,
+        clock: Arc<dyn Clock>,
+        access_log: bool,
+    ) -> Self {
+        metrics.requests_in_flight.inc();
+        Self { record, metrics, unrouted, clock, access_log, status: None, sent: 0, cut: None }
     }
 
     /// The answer's head is on its way.
@@ -63,12 +73,9 @@ impl Finish {
             (Some(_), Reason::Ok) => self.cut.unwrap_or(Reason::Ok),
             (Some(_), reason) => reason,
         };
-        let status = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        let status = self.status.or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).ok()).unwrap_or_default();
         let took = self.clock.tick().since(record.began);
-        match record.route_metrics() {
-            Some(route) => route.finished(&record.method, status, reason, took),
-            None => self.metrics.unrouted(&record.method, status, reason, took),
-        }
+        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took);
         if self.access_log {
             tracing::info!(
                 target: "portcullis::access",
@@ -78,7 +85,7 @@ impl Finish {
                 method = record.method.as_str(),
                 path = record.path().unwrap_or_default(),
                 version = version(record.version),
-                status,
+                status = status.as_u16(),
                 reason = reason.as_str(),
                 route = record.route().map(AsRef::as_ref).unwrap_or_default(),
                 subject = record.subject().map(AsRef::as_ref).unwrap_or_default(),
@@ -94,7 +101,7 @@ impl Finish {
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.metrics.request_ended();
+        self.metrics.requests_in_flight.dec();
         self.tell();
     }
 }

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     gate::{
         body::GateBody,
         caller::Identities,
@@ -68,8 +68,8 @@ impl Identity {
         let identity = IdentityClaims {
             issuer,
             audience,
-            issued: now,
-            expires: Timestamp::from_seconds(now.seconds()).plus(LIFE),
+            issued: now.seconds(),
+            expires: now.plus(LIFE).seconds(),
             claims,
         };
         let token = mint::identity_token(&key, &identity)

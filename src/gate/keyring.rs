@@ -41,7 +41,7 @@ impl Keyring {
     /// Whether tokens under `kid` are still good: looked at on every hit of the verified-token cache.
     #[must_use]
     pub fn verifies(&self, kid: &str) -> bool {
-        self.keys.load().set.contains(kid)
+        self.keys.load().set.get(kid).is_some()
     }
 
     /// Replaces both.

@@ -22,21 +22,20 @@ use crate::{
         reason::Reason,
     },
     store::memory::limits::{CounterKey, Decision},
-    telemetry::metrics::Metrics,
+    telemetry::metrics::LimitResult,
 };
 
 /// Refuses an address that has used up its limit, before anything costly is done for it.
 #[derive(Debug, Clone)]
 pub struct AddressPeek {
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
 }
 
 impl AddressPeek {
     /// A peek by this clock.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics }
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock }
     }
 }
 
@@ -51,7 +50,7 @@ impl Stage for AddressPeek {
         let now = self.clock.tick();
         for limit in &route.address_limits {
             if let Decision::Refused { retry_after, reset } = limit.counter.peek(&key, now) {
-                self.metrics.limit_refused(&limit.name);
+                limit.metrics.decisions.of(LimitResult::Refused).inc();
                 report(exchange, &[state(limit, 0, reset)]);
                 return Err(used_up(limit, Reason::AddressLimited, retry_after));
             }
@@ -64,14 +63,13 @@ impl Stage for AddressPeek {
 #[derive(Debug, Clone)]
 pub struct SubjectLimit {
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
 }
 
 impl SubjectLimit {
     /// Limits by this clock.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics }
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock }
     }
 
     fn charge<'a>(
@@ -84,9 +82,12 @@ impl SubjectLimit {
         let now = self.clock.tick();
         for limit in limits {
             match limit.counter.charge(key, now) {
-                Decision::Admitted { remaining, reset } => states.push(state(limit, remaining, reset)),
+                Decision::Admitted { remaining, reset } => {
+                    limit.metrics.decisions.of(LimitResult::Admitted).inc();
+                    states.push(state(limit, remaining, reset));
+                }
                 Decision::Refused { retry_after, reset } => {
-                    self.metrics.limit_refused(&limit.name);
+                    limit.metrics.decisions.of(LimitResult::Refused).inc();
                     states.push(state(limit, 0, reset));
                     return Err(used_up(limit, reason, retry_after));
                 }

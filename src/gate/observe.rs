@@ -28,7 +28,10 @@ use crate::{
         snapshot::Snapshot,
     },
     policy::trace::TraceContext,
-    telemetry::{metrics::Metrics, record::Record},
+    telemetry::{
+        metrics::{Metrics, RouteMetrics},
+        record::Record,
+    },
 };
 
 /// draft-ietf-httpapi-ratelimit-headers-10.
@@ -45,6 +48,8 @@ pub struct Observer {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Counters of requests no route took; label `-`.
+    pub unrouted: Arc<RouteMetrics>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Request and span ids.
@@ -107,6 +112,7 @@ where
         let finish = Finish::new(
             Arc::clone(&record),
             Arc::clone(&observer.metrics),
+            Arc::clone(&observer.unrouted),
             Arc::clone(&observer.clock),
             observer.access_log,
         );

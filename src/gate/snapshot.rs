@@ -10,7 +10,7 @@ use crate::{
     config::settings::{AuthMode, Rewrite, RouteTimeouts},
     policy::reason::Reason,
     store::memory::limits::LimitCounter,
-    telemetry::metrics::RouteMetrics,
+    telemetry::metrics::{LimitMetrics, RouteMetrics},
     upstream::cluster::Cluster,
 };
 
@@ -25,6 +25,8 @@ pub struct RouteLimit {
     pub quota: u32,
     /// The window.
     pub window: Duration,
+    /// Its counters of decisions.
+    pub metrics: Arc<LimitMetrics>,
 }
 
 /// Where a route leads.

@@ -47,8 +47,8 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// A cluster whose endpoints have been looked up and, if it is checked, checked once: the first request finds
     /// what is known, not what is hoped.
-    pub async fn start(settings: Arc<settings::Cluster>, metrics: &Metrics) -> Self {
-        let metrics = metrics.cluster(&settings.name);
+    pub async fn start(settings: Arc<settings::Cluster>, all_metrics: &Arc<Metrics>) -> Self {
+        let metrics = all_metrics.cluster(&settings.name);
         let endpoints = Arc::new(ArcSwap::from_pointee(Endpoints::new()));
         let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let connector =
@@ -65,14 +65,14 @@ impl Cluster {
                 check,
                 client.clone(),
                 Arc::clone(&endpoints),
-                Arc::clone(&metrics),
+                Arc::clone(all_metrics),
             ))
         });
         let discovery = Discovery::new(Arc::clone(&settings), Arc::clone(&endpoints));
         let balancer = Balancer::new(settings.balance, Backends::new(Box::new(discovery)), check);
         balancer.update().await;
         for address in endpoints.load().keys() {
-            metrics.endpoint_healthy(&address.to_string(), true);
+            all_metrics.endpoint(&settings.name, &address.to_string()).set(1);
         }
         Self { settings, endpoints, balancer, client, metrics }
     }

@@ -20,7 +20,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    telemetry::metrics::ClusterMetrics,
+    telemetry::metrics::{ClusterMetrics, ConnectResult},
     upstream::{discovery::Endpoints, endpoint::Endpoint},
 };
 
@@ -66,7 +66,12 @@ impl Connector {
         let endpoint = self.find(&authority).ok_or(ConnectFault::Gone)?;
         let outcome = timeout(self.deadline, self.dial(&endpoint)).await;
         let outcome = outcome.unwrap_or(Err(ConnectFault::Timeout(self.deadline)));
-        self.metrics.connected(outcome.is_ok());
+        let result = match outcome {
+            Ok(_) => ConnectResult::Connected,
+            Err(ConnectFault::Timeout(_)) => ConnectResult::Timeout,
+            Err(_) => ConnectResult::Failed,
+        };
+        self.metrics.connects.of(result).inc();
         outcome
     }
 

@@ -16,6 +16,7 @@ use crate::{
     gate::{
         authorise::Authorised,
         body::{BodyFault, GateBody},
+        dispatch::Forwarder,
         exchange::Exchange,
         guard::{ResponseGuard, Upload},
         refusal::{Detail, Refusal},
@@ -23,6 +24,7 @@ use crate::{
         stage::Outcome,
     },
     policy::{headers, reason::Reason, rewrite},
+    telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
         endpoint::{Endpoint, EndpointUse},
@@ -50,10 +52,37 @@ impl Forward {
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         let clock = Arc::clone(&self.clock);
         Box::pin(async move {
+            let mut counted = Counted { cluster: &cluster, result: UpstreamResult::Cancelled };
             let outcome = send(request, &cluster, &*clock).await;
-            cluster.metrics().answered(outcome.as_ref().map_or_else(|refusal| refusal.reason, |_| Reason::Ok));
+            counted.result = result(&outcome);
             outcome
         })
+    }
+}
+
+/// Counts the request when it ends, however it ends: dropped before an outcome, the client had gone away.
+struct Counted<'a> {
+    cluster: &'a Cluster,
+    result: UpstreamResult,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.cluster.metrics().requests.of(self.result).inc();
+    }
+}
+
+const fn result(outcome: &Outcome) -> UpstreamResult {
+    match outcome {
+        Ok(_) => UpstreamResult::Answered,
+        Err(refusal) => match refusal.reason {
+            Reason::UpstreamUnhealthy => UpstreamResult::Unhealthy,
+            Reason::UpstreamConnect => UpstreamResult::Connect,
+            Reason::UpstreamTimeout | Reason::TotalTimeout => UpstreamResult::Timeout,
+            // The client's body broke off, was too large or too slow.
+            Reason::BodyBroken | Reason::BodyTooLarge | Reason::BodyTimeout => UpstreamResult::Cancelled,
+            _ => UpstreamResult::Broken,
+        },
     }
 }
 
@@ -71,7 +100,7 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let response = head(answer, route.timeouts.first_byte, total.as_mut(), exchange.upload()).await?;
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
-    cluster.metrics().first_byte(took);
+    cluster.metrics().first_byte.observe(took);
     Ok(deliver(response, &route, exchange.snapshot(), total, in_use))
 }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{
     config::settings,
     gate::body::GateBody,
-    telemetry::metrics::ClusterMetrics,
+    telemetry::metrics::Metrics,
     upstream::{cluster::Client, discovery::Endpoints},
 };
 
@@ -21,7 +21,7 @@ pub struct HttpCheck {
     check: settings::HealthCheck,
     client: Client,
     endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
-    metrics: Arc<ClusterMetrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl HttpCheck {
@@ -32,7 +32,7 @@ impl HttpCheck {
         check: settings::HealthCheck,
         client: Client,
         endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
-        metrics: Arc<ClusterMetrics>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self { cluster, check, client, endpoints, metrics }
     }
@@ -62,7 +62,7 @@ impl HealthCheck for HttpCheck {
     async fn health_status_change(&self, target: &Backend, healthy: bool) {
         let endpoint = target.addr.to_string();
         tracing::warn!(cluster = %self.cluster.name, endpoint, healthy, "an endpoint's health changed");
-        self.metrics.endpoint_healthy(&endpoint, healthy);
+        self.metrics.endpoint(&self.cluster.name, &endpoint).set(i64::from(healthy));
     }
 
     fn health_threshold(&self, success: bool) -> usize {
