@@ -122,14 +122,7 @@ impl App {
             clusters.insert(Arc::clone(&cluster.name), Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
         }
         let counters = routes::counters(&settings, &metrics);
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot {
-            routes: routes::table(&settings, &clusters, &counters, &metrics)?,
-            trusted_proxies: settings.listeners.trusted_proxies.clone(),
-            issuer: Arc::clone(&settings.tokens.issuer),
-            leeway: settings.tokens.leeway,
-            own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
-            request_id_header: settings.telemetry.request_id_header.clone(),
-        }));
+        let snapshot = Arc::new(ArcSwap::from_pointee(routes::snapshot(&settings, &clusters, &counters, &metrics)?));
 
         let (seen, seen_queue) = tasks::seen_queue();
         let stages = shared.stages(&settings, &snapshot, seen);
@@ -153,6 +146,15 @@ impl App {
             routes: snapshot,
         })
     }
+}
+
+/// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
+pub fn snapshot(
+    settings: &Settings,
+    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
+    metrics: &Metrics,
+) -> Result<Snapshot, PatternFault> {
+    routes::snapshot(settings, clusters, &routes::counters(settings, metrics), metrics)
 }
 
 impl Shared {

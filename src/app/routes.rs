@@ -4,7 +4,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
     config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
-    gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteTable, Target},
+    gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteTable, Snapshot, Target},
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::memory::limits::LimitCounter,
     telemetry::metrics::Metrics,
@@ -36,8 +36,24 @@ pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
     settings.limits.iter().map(counter).collect()
 }
 
-/// Builds the table.
-pub(super) fn table(
+/// What requests will see of these settings.
+pub(super) fn snapshot(
+    settings: &Settings,
+    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
+    counters: &Counters,
+    metrics: &Metrics,
+) -> Result<Snapshot, PatternFault> {
+    Ok(Snapshot {
+        routes: table(settings, clusters, counters, metrics)?,
+        trusted_proxies: settings.listeners.trusted_proxies.clone(),
+        issuer: Arc::clone(&settings.tokens.issuer),
+        leeway: settings.tokens.leeway,
+        own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
+        request_id_header: settings.telemetry.request_id_header.clone(),
+    })
+}
+
+fn table(
     settings: &Settings,
     clusters: &HashMap<Arc<str>, Arc<Cluster>>,
     counters: &Counters,

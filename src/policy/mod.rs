@@ -6,6 +6,7 @@
 //! was answered as it was.
 
 pub mod claims;
+pub mod cookies;
 mod claims_json;
 pub mod ids;
 pub mod keys;
