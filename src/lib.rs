@@ -16,6 +16,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod edge;
 pub mod gate;
 pub mod policy;
 pub mod store;
