@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,7 +19,9 @@ pub enum GateBody {
     /// Nothing.
     #[default]
     Empty,
-    /// Straight from a connection.
+    /// A client's, straight from its connection; the edge learns when it is over.
+    Received(Received),
+    /// Straight from an upstream's connection.
     Incoming(Incoming),
     /// Made here, whole.
     Full(Full<Bytes>),
@@ -39,6 +42,32 @@ pub enum BodyFault {
     Cut(Reason),
 }
 
+/// Who must know when a request's body is read or given up: the connection's time-outs depend on it.
+pub trait BodyWatch: std::fmt::Debug + Send + Sync {
+    /// The body is over.
+    fn over(&self);
+}
+
+/// A client's request body.
+#[derive(Debug)]
+pub struct Received {
+    body: Incoming,
+    watch: Arc<dyn BodyWatch>,
+}
+
+impl Received {
+    pub(crate) fn new(body: Incoming, watch: Arc<dyn BodyWatch>) -> Self {
+        Self { body, watch }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        // Before the body itself goes, which wakes the connection.
+        self.watch.over();
+    }
+}
+
 impl GateBody {
     /// A whole body.
     #[must_use]
@@ -56,6 +85,7 @@ impl std::fmt::Debug for GateBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Empty => "Empty",
+            Self::Received(_) => "Received",
             Self::Incoming(_) => "Incoming",
             Self::Full(_) => "Full",
             Self::Boxed(_) => "Boxed",
@@ -71,6 +101,7 @@ impl Body for GateBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Received(received) => Pin::new(&mut received.body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
@@ -81,6 +112,7 @@ impl Body for GateBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Received(received) => received.body.is_end_stream(),
             Self::Incoming(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
@@ -91,6 +123,7 @@ impl Body for GateBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Received(received) => received.body.size_hint(),
             Self::Incoming(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),

@@ -40,7 +40,7 @@ pub trait Name: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The labels a family has: name, and the values when the list is closed.
-pub type LabelRow = (&'static str, Option<Vec<&'static str>>);
+pub(super) type LabelRow = (&'static str, Option<Vec<&'static str>>);
 
 /// Something that can be exported below a set of labels.
 pub trait Cell: Default + fmt::Debug + Send + Sync + 'static {

@@ -85,6 +85,8 @@ labels! {
         TooLarge = "too_large",
         /// Silent, half-typed or stalled for too long.
         Timeout = "timeout",
+        /// We broke an answer off after its head: the upstream failed, or its time ran out.
+        AnswerCut = "answer_cut",
         /// The socket failed or the client broke off in the middle of a message.
         Io = "io",
         /// The TLS handshake failed or was too slow.
