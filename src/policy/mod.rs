@@ -11,6 +11,7 @@ pub mod ids;
 pub mod keys;
 pub mod mint;
 pub mod password;
+pub mod path;
 pub mod reason;
 pub mod refresh;
 pub mod refresh_token;
