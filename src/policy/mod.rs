@@ -5,8 +5,13 @@
 //! returns a decision or a small fault type beside its cause; [`reason::Reason`] is the closed list of why a request
 //! was answered as it was.
 
+pub mod access;
+pub mod bearer;
 pub mod claims;
 mod claims_json;
+pub mod forwarded;
+pub mod head;
+pub mod headers;
 pub mod ids;
 pub mod keys;
 pub mod mint;
