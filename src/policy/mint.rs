@@ -230,7 +230,7 @@ mod tests {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(i).unwrap()).unwrap()).unwrap()
     }
 
-    fn identity<'a>(claims: Option<&'a Claims>) -> IdentityClaims<'a> {
+    fn identity(claims: Option<&Claims>) -> IdentityClaims<'_> {
         IdentityClaims { issuer: "https://gw.test", audience: "rag", issued: 1_000, expires: 1_060, claims }
     }
 

@@ -5,13 +5,19 @@
 //! returns a decision or a small fault type beside its cause; [`reason::Reason`] is the closed list of why a request
 //! was answered as it was.
 
+pub mod access;
+pub mod bearer;
 pub mod claims;
 pub mod cookies;
 mod claims_json;
+pub mod forwarded;
+pub mod head;
+pub mod headers;
 pub mod ids;
 pub mod keys;
 pub mod mint;
 pub mod password;
+pub mod path;
 pub mod reason;
 pub mod refresh;
 pub mod refresh_token;
