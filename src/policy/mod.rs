@@ -8,6 +8,7 @@
 pub mod claims;
 pub mod ids;
 pub mod keys;
+pub mod master_key;
 pub mod password;
 pub mod reason;
 pub mod refresh;
