@@ -8,13 +8,14 @@
 pub mod access;
 pub mod bearer;
 pub mod claims;
-pub mod cookies;
 mod claims_json;
+pub mod cookies;
 pub mod forwarded;
 pub mod head;
 pub mod headers;
 pub mod ids;
 pub mod keys;
+pub mod master_key;
 pub mod mint;
 pub mod password;
 pub mod path;
