@@ -53,9 +53,9 @@ pub(super) async fn open(
     let mut verifying = Vec::with_capacity(stored.len());
     for key in &stored {
         let pkcs8 = master
-            .open(PURPOSE, key.kid.as_bytes(), &key.sealed_pkcs8)
+            .open(PURPOSE, &key.kid, &key.sealed_pkcs8)
             .map_err(|_| KeysFault::WrongMasterKey(key.kid.clone()))?;
-        let signing = Arc::new(SigningKey::from_pkcs8(key.algorithm, &pkcs8)?);
+        let signing = Arc::new(SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret())?);
         verifying.push(signing.verifying());
         if key.state == KeyState::Current {
             current = Some(signing);
@@ -76,7 +76,7 @@ fn make(
     let mut nonce = [0; 12];
     entropy.fill(&mut nonce);
     Ok(StoredKey {
-        sealed_pkcs8: master.seal(PURPOSE, kid.as_bytes(), nonce, pkcs8.expose_secret()),
+        sealed_pkcs8: master.seal(PURPOSE, &kid, nonce, pkcs8.expose_secret()),
         kid,
         algorithm,
         state: KeyState::Current,

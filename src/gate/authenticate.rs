@@ -42,11 +42,10 @@ pub struct Seen {
 }
 
 /// Establishes the principal.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Authenticate(Arc<Parts>);
 
 /// What authentication stands on.
-#[derive(Debug)]
 struct Parts {
     keyring: Arc<Keyring>,
     cache: TokenCache,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The permit to go on: only this file can make one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Authorised(());
 
 /// Grants or refuses the permit.

@@ -12,6 +12,8 @@ use crate::{
 /// `X-Forwarded-For`: what every proxy before us speaks.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// Establishes the client's address.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress;
@@ -23,7 +25,14 @@ impl Stage for ClientAddress {
         let trusted = &exchange.snapshot().trusted_proxies;
         let client = forwarded::client_address(exchange.arrival().peer, values.iter(), trusted)
             .map_err(|fault| Refusal::because(Reason::HeaderInvalid, fault.to_string()))?;
-        Exchange::of_mut(request)?.set_client(client);
+        // Only a trusted proxy changes the address, and only such a one may say that it spoke https.
+        let behind_proxy = client != exchange.arrival().peer.to_canonical();
+        let https = behind_proxy.then(|| request.headers().get(X_FORWARDED_PROTO)).flatten().map(|proto| proto == "https");
+        let exchange = Exchange::of_mut(request)?;
+        exchange.set_client(client);
+        if let Some(https) = https {
+            exchange.set_https(https);
+        }
         Ok(())
     }
 }

@@ -50,8 +50,8 @@ pub struct Arrival {
     pub tls: bool,
 }
 
-/// What the pipeline knows about one request.
-#[derive(Debug)]
+/// What the pipeline knows about one request. Cloneable only because request extensions must be.
+#[derive(Debug, Clone)]
 pub struct Exchange {
     record: Arc<Record>,
     snapshot: Arc<Snapshot>,

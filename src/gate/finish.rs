@@ -80,7 +80,7 @@ impl Finish {
             tracing::info!(
                 target: "portcullis::access",
                 request_id = record.request_id(),
-                trace_id = &*record.trace_id,
+                trace_id = format_args!("{:032x}", u128::from_be_bytes(record.trace_id)),
                 client = record.client().map(tracing::field::display),
                 method = record.method.as_str(),
                 path = record.path().unwrap_or_default(),

@@ -230,7 +230,7 @@ impl Body for ResponseGuard {
                     finish.sent(data.len() as u64);
                 }
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::strip_reserved_response(trailers, &[]);
+                    headers::strip_reserved_response::<&str>(trailers, &[]);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -34,12 +34,12 @@ const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
 const X_ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
 
 /// Life of an identity token.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 /// How long one is reused; what is left of its life is the upstream's to check it in.
 const REUSE: Duration = Duration::from_secs(30);
 
 /// Sets the identity of requests that go to a cluster.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Identity {
     keyring: Arc<Keyring>,
     anonymous: Arc<Identities>,

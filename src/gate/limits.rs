@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Refuses an address that has used up its limit, before anything costly is done for it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AddressPeek {
     clock: Arc<dyn Clock>,
 }
@@ -60,7 +60,7 @@ impl Stage for AddressPeek {
 }
 
 /// Charges the subject's limits, then the address's.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SubjectLimit {
     clock: Arc<dyn Clock>,
 }
@@ -137,7 +137,7 @@ fn state(limit: &RouteLimit, remaining: u32, reset: Duration) -> LimitState<'_> 
 }
 
 fn report(exchange: &Exchange, states: &[LimitState<'_>]) {
-    let (policy, limit) = (limit_headers::policy(states), limit_headers::limit(states));
+    let (policy, limit) = (limit_headers::rate_limit_policy(states), limit_headers::rate_limit(states));
     if let (Ok(policy), Ok(limit)) = (HeaderValue::try_from(policy), HeaderValue::try_from(limit)) {
         exchange.record().set_rate_limit(policy, limit);
     }

@@ -37,7 +37,6 @@ use crate::{
 /// draft-ietf-httpapi-ratelimit-headers-10.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest request id taken over from a trusted proxy.
 const LONGEST_REQUEST_ID: usize = 128;
@@ -97,7 +96,7 @@ where
         let request_id = observer.request_id(request.headers(), &snapshot, arrival);
         let record = Arc::new(Record::new(
             request_id,
-            trace.trace_id().into(),
+            trace.trace_id,
             observer.clock.tick(),
             request.method().clone(),
             request.version(),
@@ -106,8 +105,7 @@ where
             target: "portcullis::request",
             "request",
             request_id = record.request_id(),
-            trace_id = &*record.trace_id,
-            span_id = trace.span_id(),
+            trace = %trace,
         );
         let finish = Finish::new(
             Arc::clone(&record),
@@ -130,12 +128,9 @@ impl Observer {
         self.entropy.fill(&mut random);
         let (trace_id, span_id) = random.split_at(16);
         let (trace_id, span_id) = (trace_id.try_into().unwrap_or([1; 16]), span_id.try_into().unwrap_or([1; 8]));
-        let mut parents = headers.get_all(TRACEPARENT).iter();
-        match (parents.next(), parents.next()) {
-            (Some(parent), None) => {
-                TraceContext::continued(parent.to_str().unwrap_or_default(), trace_id, span_id)
-            }
-            _ => TraceContext::started(trace_id, span_id),
+        match TraceContext::of(headers) {
+            Some(parent) => parent.child(span_id),
+            None => TraceContext::start(trace_id, span_id, false),
         }
     }
 

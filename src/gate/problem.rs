@@ -14,7 +14,7 @@ use crate::{
         refusal::{Detail, FieldFault, Refusal},
         rescue::{Challenge, Row, row},
     },
-    policy::reason::Reason,
+    policy::{limit_headers::seconds_up, reason::Reason},
     telemetry::record::Record,
 };
 
@@ -81,7 +81,7 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
         }
         Some(Detail::Limited(limited)) => {
             document.violated.push(&limited.policy);
-            document.detail = format!("try again in {} s", whole_seconds(limited.retry_after));
+            document.detail = format!("try again in {} s", seconds_up(limited.retry_after));
         }
         Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
     }
@@ -105,22 +105,17 @@ fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
             headers.insert(ALLOW, methods.clone());
         }
         Some(Detail::RetryAfter(wait)) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*wait)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(*wait)));
         }
         Some(Detail::Limited(limited)) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(limited.retry_after)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(limited.retry_after)));
         }
         Some(Detail::Text(_) | Detail::Fields(_) | Detail::Log(_)) | None => {
             if row.status == http::StatusCode::SERVICE_UNAVAILABLE {
-                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(DEFAULT_RETRY)));
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(DEFAULT_RETRY)));
             }
         }
     }
-}
-
-/// `Retry-After` counts whole seconds; rounded up, so that a client that obeys is not refused again.
-fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 #[cfg(test)]
@@ -145,13 +140,6 @@ mod tests {
         assert_eq!(body["status"], 422);
         assert_eq!(body["errors"][0]["field"], "email");
         assert_eq!(body["detail"], "email: is not an address");
-    }
-
-    #[test]
-    fn retry_after_is_rounded_up() {
-        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
-        assert_eq!(whole_seconds(Duration::from_secs(2)), 2);
-        assert_eq!(whole_seconds(Duration::from_millis(2_001)), 3);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use crate::{clock::Timestamp, gate::caller::Caller};
 
 /// How long a checked signature is trusted at most.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_mins(1);
 
 type Digest = [u8; 32];
 

@@ -18,8 +18,8 @@ use crate::{clock::Tick, policy::reason::Reason, telemetry::metrics::RouteMetric
 pub struct Record {
     /// The request's id, as sent in the answer, the log, the span and the identity token. Visible ASCII.
     pub request_id: HeaderValue,
-    /// W3C trace id, 32 hex digits.
-    pub trace_id: Box<str>,
+    /// W3C trace id.
+    pub trace_id: [u8; 16],
     /// When its head had been read.
     pub began: Tick,
     /// Its method.
@@ -39,7 +39,7 @@ pub struct Record {
 impl Record {
     /// A fresh record.
     #[must_use]
-    pub fn new(request_id: HeaderValue, trace_id: Box<str>, began: Tick, method: Method, version: Version) -> Self {
+    pub fn new(request_id: HeaderValue, trace_id: [u8; 16], began: Tick, method: Method, version: Version) -> Self {
         Self {
             request_id,
             trace_id,

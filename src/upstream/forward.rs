@@ -23,7 +23,7 @@ use crate::{
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
     },
-    policy::{headers, reason::Reason, rewrite},
+    policy::{headers, reason::Reason, rewrite, trace},
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
@@ -138,7 +138,8 @@ fn target(asked: &Uri, route: &RouteEntry, cluster: &Cluster, endpoint: &Endpoin
     let path = match &route.rewrite {
         None => asked.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
         Some(rule) => {
-            let path = rewrite::prefix(asked.path(), &rule.prefix, &rule.to);
+            let path = rewrite::rewrite(asked.path(), &rule.prefix, &rule.to)
+                .ok_or_else(|| Refusal::internal("the route's pattern does not lie below its rewrite prefix"))?;
             let text = asked.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
             PathAndQuery::try_from(text).map_err(|error| wrong(error.into()))?
         }
@@ -158,9 +159,10 @@ fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderV
         headers.insert("x-forwarded-host", host.clone());
     }
     headers.insert(exchange.snapshot().request_id_header.clone(), exchange.record().request_id.clone());
-    if let Ok(parent) = HeaderValue::try_from(exchange.trace().traceparent()) {
-        headers.insert("traceparent", parent);
+    if !trace::tracestate_ok(headers) {
+        headers.remove(trace::TRACESTATE);
     }
+    headers.insert(trace::TRACEPARENT, exchange.trace().header_value());
     Ok(())
 }
 
