@@ -6,8 +6,15 @@
 //! was answered as it was.
 
 pub mod claims;
+mod claims_json;
+pub mod cross_site;
 pub mod ids;
 pub mod keys;
+pub mod master_key;
+pub mod mint;
 pub mod password;
 pub mod reason;
 pub mod refresh;
+pub mod refresh_token;
+pub mod token;
+pub mod validate;
