@@ -6,6 +6,8 @@
 //! [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract suite in
 //! `tests/contract/` holds every engine to the comments below.
 
+pub mod memory;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -1,0 +1,2 @@
+//! TEMP memory.
+pub mod ended_sessions;
