@@ -30,7 +30,7 @@ use crate::{
         token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
-    portal::{border::Portal, hash_pool::HashPool, state::PortalState},
+    portal::{PortalState, border::Portal, hash_pool::HashPool},
     store::{SharedStore, memory::ended_sessions::EndedSessions},
     telemetry::{health, metrics::Metrics},
     upstream::{cluster::Cluster, forward::Forward},

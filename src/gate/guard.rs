@@ -186,9 +186,10 @@ impl ResponseGuard {
         self.in_use = Some(in_use);
     }
 
-    /// Tells `finish` when the body has been sent or dropped.
-    pub fn tell(&mut self, finish: Finish) {
+    /// Tells `finish` when the body has been sent or dropped. An answer to `HEAD` is whole with its head.
+    pub fn tell(&mut self, finish: Finish, head_only: bool) {
         self.finish = Some(finish);
+        self.ended |= head_only;
     }
 
     fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use ipnet::IpNet;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -202,16 +202,17 @@ where
             return Poll::Ready(Ok(response));
         };
         finish.answered(response.status());
-        Poll::Ready(Ok(response.map(|body| watched(body, finish))))
+        let head_only = this.record.method == Method::HEAD;
+        Poll::Ready(Ok(response.map(|body| watched(body, finish, head_only))))
     }
 }
 
-fn watched(body: GateBody, finish: Finish) -> GateBody {
+fn watched(body: GateBody, finish: Finish, head_only: bool) -> GateBody {
     let mut guard = match body {
         GateBody::Guarded(guard) => guard,
         other => Box::new(ResponseGuard::of_ours(other)),
     };
-    guard.tell(finish);
+    guard.tell(finish, head_only);
     GateBody::Guarded(guard)
 }
 

@@ -8,7 +8,7 @@ use http::{header, request::Parts};
 use crate::{
     clock::Timestamp,
     gate::{
-        exchange::{Exchange, Principal},
+        exchange::Exchange,
         refusal::Refusal,
     },
     policy::{
@@ -91,10 +91,7 @@ impl FromRequestParts<Shared> for Caller {
         });
         let exchange = parts.extensions.get::<Exchange>();
         let exchange = exchange.ok_or_else(|| Refusal::internal("the portal was called outside the pipeline"))?;
-        let claims = match exchange.principal()? {
-            Principal::Anonymous => None,
-            Principal::Authenticated(claims) => Some(Arc::clone(claims)),
-        };
+        let claims = exchange.principal()?.claims().map(Arc::clone);
         Ok(Self { record: Arc::clone(exchange.record()), address: exchange.client()?, claims, user_agent })
     }
 }
