@@ -1,2 +1,0 @@
-//! TEMP memory.
-pub mod ended_sessions;
