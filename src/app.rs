@@ -71,9 +71,9 @@ pub enum StartFault {
     /// A route cannot be placed.
     #[error("routes: {0}")]
     Pattern(#[from] PatternFault),
-    /// The hashing threads cannot be started.
-    #[error("passwords.hash_threads: {0}")]
-    Threads(#[from] std::io::Error),
+    /// The operating system gives no thread or no address.
+    #[error("operating system: {0}")]
+    System(#[from] std::io::Error),
     /// A port cannot be bound.
     #[error("listeners: {0}")]
     Bind(#[from] BindFault),
@@ -114,7 +114,6 @@ impl App {
             &settings.passwords,
             Arc::clone(&shared.rim.entropy),
             Arc::clone(&shared.rim.clock),
-            &metrics,
         )?);
 
         let mut clusters = HashMap::new();
@@ -129,15 +128,15 @@ impl App {
         let portal = Portal::new(shared.portal_state(&settings, hash_pool));
         let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
 
-        let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics)).await?;
+        let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.values().cloned().collect());
         let admin = health::bind(settings.listeners.admin, Arc::clone(&metrics), Arc::new(readiness)).await?;
 
         let (stop, stopped) = watch::channel(false);
         let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, seen_queue);
         Ok(Running {
-            public: edge.local_addr(),
-            admin: admin.local_addr(),
+            public: edge.local_addr()?,
+            admin: admin.local_addr()?,
             edge: tokio::spawn(edge.serve(gate, stopping(stopped.clone()))),
             admin_server: tokio::spawn(admin.serve(stopping(stopped))),
             stop,
@@ -219,7 +218,6 @@ impl Shared {
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&self.master),
             ended: Arc::clone(&self.ended),
-            metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),
             entropy: Arc::clone(&self.rim.entropy),
             hash_pool,

@@ -11,7 +11,7 @@ use clap::Parser;
 use portcullis::{
     app::{App, Rim},
     cli::{Cli, Command},
-    config::{self, SystemEnvironment, settings::Settings},
+    config::{self, ProcessEnvironment, settings::Settings},
     telemetry::logging,
 };
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn load(path: &Path) -> Result<Settings, ExitCode> {
-    config::load(path, &SystemEnvironment).map_err(|errors| {
+    config::load(path, &ProcessEnvironment).map_err(|errors| {
         complain(&errors.to_string());
         ExitCode::from(BROKEN_CONFIGURATION)
     })

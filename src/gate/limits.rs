@@ -107,7 +107,7 @@ impl Stage for SubjectLimit {
         let mut states = Vec::with_capacity(route.subject_limits.len() + route.address_limits.len());
         let subject = match exchange.principal()? {
             Principal::Authenticated(caller) => {
-                let key = CounterKey::subject(&caller.claims().subject);
+                let key = CounterKey::subject(&caller.claims().issuer, &caller.claims().subject);
                 self.charge(&route.subject_limits, &key, Reason::SubjectLimited, &mut states)
             }
             Principal::Anonymous => Ok(()),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use secrecy::SecretBox;
+
 use crate::{
     clock::{Clock, Entropy},
     config::settings::{Passwords, Portal, Tokens},
@@ -43,7 +45,7 @@ pub(crate) type Shared = Arc<PortalState>;
 
 impl PortalState {
     /// The key of one session's refresh tokens.
-    pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> [u8; 32] {
+    pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> SecretBox<[u8; 32]> {
         self.master.derive(REFRESH_KEY, session.0.as_bytes(), salt)
     }
 

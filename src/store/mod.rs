@@ -6,13 +6,9 @@
 //! [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract suite in
 //! `tests/contract/` holds every engine to the comments below.
 
-<<<<<<< HEAD
-pub mod memory;
-=======
 pub mod master_key;
 pub mod memory;
 pub mod sql;
->>>>>>> room/store
 
 use std::sync::Arc;
 

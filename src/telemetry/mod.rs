@@ -2,3 +2,5 @@
 
 pub mod metrics;
 pub mod record;
+pub mod health;
+pub mod logging;
