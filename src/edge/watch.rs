@@ -107,9 +107,8 @@ impl Watch {
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
         let parks = (may_park && phase == Phase::Idle && mark.stalled_at.is_none()).then(|| limits.park_after());
-        self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx).map_or(Verdict::Wait, |()| {
-            if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) }
-        })
+        self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx)
+            .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
     }
 
     /// `Some` when `due` has come; else the timer will wake the task at `due` or before.

@@ -21,9 +21,9 @@ pub struct RouteLimit {
     pub name: Arc<str>,
     /// Counts; shared by every route that names the limit.
     pub counter: Arc<LimitCounter>,
-    /// Requests in `window`.
+    /// Requests a client may send at once (`q`).
     pub quota: u32,
-    /// The window.
+    /// The time in which they come back (`w`).
     pub window: Duration,
     /// Its counters of decisions.
     pub metrics: Arc<LimitMetrics>,

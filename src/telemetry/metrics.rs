@@ -86,6 +86,8 @@ table! {
     upstream_endpoint_healthy: Named<ClusterName, Named<EndpointName, Gauge>> = "upstream_endpoint_healthy";
     /// Client connections open now, TLS handshakes included.
     connections_open: Gauge = "connections_open";
+    /// Client connections that wait for a request without holding buffers.
+    connections_parked: Gauge = "connections_parked";
     /// Client connections that have ended.
     connections: Each<ConnectionResult, Counter> = "connections";
     /// Client connections that failed.
