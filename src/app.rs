@@ -169,14 +169,7 @@ impl Shared {
         for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
             ended.insert(session, at.plus(life));
         }
-        Ok(Self {
-            store,
-            master: Arc::new(master),
-            keyring: Arc::new(keyring),
-            ended: Arc::new(ended),
-            metrics,
-            rim,
-        })
+        Ok(Self { store, master: Arc::new(master), keyring: Arc::new(keyring), ended: Arc::new(ended), metrics, rim })
     }
 
     fn stages(

@@ -25,7 +25,13 @@ fn main() -> ExitCode {
         Command::Serve { config } => load(&config).map_or_else(|code| code, serve),
         Command::Check { config } => load(&config).map_or_else(|code| code, |_| ExitCode::SUCCESS),
         Command::Schema => say(&format!("{:#}", config::schema())),
-        Command::Health { admin } => if lives(&admin).unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        Command::Health { admin } => {
+            if lives(&admin).unwrap_or(false) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
     }
 }
 

@@ -272,7 +272,10 @@ async fn a_body_above_the_limit_is_refused_unread_and_closes_the_connection() {
     let request = Request::post("/admins").header("host", "gate.invalid").header("authorization", gate.bearer(&claims));
     let request = request.header("content-length", "11").body(GateBody::full(vec![0; 11])).unwrap();
     let answer = gate.send_from([192, 0, 2, 1], request).await;
-    assert_eq!((answer.status, answer.headers["connection"].as_bytes()), (StatusCode::PAYLOAD_TOO_LARGE, &b"close"[..]));
+    assert_eq!(
+        (answer.status, answer.headers["connection"].as_bytes()),
+        (StatusCode::PAYLOAD_TOO_LARGE, &b"close"[..])
+    );
     assert_eq!(gate.reached(), 0);
 }
 
@@ -326,5 +329,8 @@ async fn an_anonymous_request_carries_a_signed_identity_that_says_so_and_no_spoo
     let payload = token.split('.').nth(1).expect("a signed token, not the spoofed one").to_owned();
     let payload = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload).unwrap();
     let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-    assert_eq!((claims["anonymous"].as_bool(), claims.get("sub"), claims["aud"].as_str()), (Some(true), None, Some("rag")));
+    assert_eq!(
+        (claims["anonymous"].as_bool(), claims.get("sub"), claims["aud"].as_str()),
+        (Some(true), None, Some("rag"))
+    );
 }
