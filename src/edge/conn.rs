@@ -83,12 +83,11 @@ impl<S: Gate> Conn<S> {
         shared: Arc<Shared>,
         slot: OwnedSemaphorePermit,
     ) -> Self {
-        let stage = match &shared.tls {
-            Some(acceptor) => Stage::Handshake(Box::new(acceptor.accept(stream))),
-            None => {
-                shared.metrics.connections_parked.inc();
-                Stage::Parked(Transport::Plain(stream), Bytes::new())
-            }
+        let stage = if let Some(acceptor) = &shared.tls {
+            Stage::Handshake(Box::new(acceptor.accept(stream)))
+        } else {
+            shared.metrics.connections_parked.inc();
+            Stage::Parked(Transport::Plain(stream), Bytes::new())
         };
         let vitals = Arc::new(Vitals::default());
         shared.drain.enter(&vitals);

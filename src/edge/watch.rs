@@ -4,11 +4,7 @@
 //! looks at its vitals after each poll. A request on a busy keep-alive connection costs one reading of the clock: the
 //! timer stays where it is, fires too early, and is then set to what is left.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::Sleep;
 
@@ -131,7 +127,7 @@ impl Watch {
                 }
                 None => self.timer.insert(Box::pin(sleep)),
             };
-            if let Poll::Pending = timer.as_mut().poll(cx) {
+            if timer.as_mut().poll(cx).is_pending() {
                 return None;
             }
         }
