@@ -44,3 +44,52 @@ pub struct Claims {
     /// `auth_time`, seconds since the epoch.
     pub auth_time: Option<i64>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The fewest claims an access token of ours has; expires at 1 900, issued at 1 000.
+    pub(crate) fn claims() -> Claims {
+        Claims {
+            issuer: "https://gw.test".into(),
+            subject: "0190a1b2-0000-7000-8000-000000000001".into(),
+            audience: vec!["api".into()],
+            expires: 1_900,
+            not_before: None,
+            issued: 1_000,
+            token_id: "t-1".into(),
+            session: None,
+            client_id: None,
+            roles: vec!["user".into()],
+            scopes: vec![],
+            org: None,
+            authorization_version: 0,
+            generation: 0,
+            email: None,
+            email_verified: false,
+            methods: vec![],
+            auth_time: None,
+        }
+    }
+
+    /// Every claim set.
+    pub(crate) fn full_claims() -> Claims {
+        Claims {
+            audience: vec!["api".into(), "other".into()],
+            not_before: Some(1_000),
+            session: Some("0190a1b2-0000-7000-8000-00000000000a".parse().unwrap()),
+            client_id: Some("portal".into()),
+            roles: vec!["analyst".into(), "user".into()],
+            scopes: vec!["docs:read".into(), "docs:write".into()],
+            org: Some("acme".into()),
+            authorization_version: 3,
+            generation: 7,
+            email: Some("ann@example.org".into()),
+            email_verified: true,
+            methods: vec!["pwd".into()],
+            auth_time: Some(990),
+            ..claims()
+        }
+    }
+}

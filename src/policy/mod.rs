@@ -5,9 +5,26 @@
 //! returns a decision or a small fault type beside its cause; [`reason::Reason`] is the closed list of why a request
 //! was answered as it was.
 
+pub mod access;
+pub mod bearer;
 pub mod claims;
+mod claims_json;
+pub mod cookies;
+pub mod cross_site;
+pub mod forwarded;
+pub mod head;
+pub mod headers;
 pub mod ids;
 pub mod keys;
+pub mod limit_headers;
+pub mod master_key;
+pub mod mint;
 pub mod password;
+pub mod path;
 pub mod reason;
 pub mod refresh;
+pub mod refresh_token;
+pub mod rewrite;
+pub mod token;
+pub mod trace;
+pub mod validate;

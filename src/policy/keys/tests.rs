@@ -1,0 +1,105 @@
+//! Keys: the RFCs' own vectors, and what must not load, verify or print.
+
+use super::*;
+use secrecy::ExposeSecret;
+
+pub(crate) fn key(algorithm: Algorithm) -> SigningKey {
+    let pkcs8 = SigningKey::generate_pkcs8(algorithm).unwrap();
+    SigningKey::from_pkcs8(algorithm, pkcs8.expose_secret()).unwrap()
+}
+
+const BOTH: [Algorithm; 2] = [Algorithm::Es256, Algorithm::EdDsa];
+
+/// The key of RFC 8037, appendix A.
+fn rfc8037_key() -> SigningKey {
+    let mut pkcs8 = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    pkcs8.extend(URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap());
+    SigningKey::from_pkcs8(Algorithm::EdDsa, &pkcs8).unwrap()
+}
+
+#[test]
+fn a_signature_verifies_with_its_own_key_only() {
+    for algorithm in BOTH {
+        let (one, other) = (key(algorithm), key(algorithm));
+        let signature = one.sign(b"input").unwrap();
+        assert_eq!(one.verifying().verify(b"input", &signature), Ok(()));
+        assert_eq!(one.verifying().verify(b"inpux", &signature), Err(KeyFault::Signature));
+        assert_eq!(one.verifying().verify(b"input", &signature[..63]), Err(KeyFault::Signature));
+        assert_eq!(other.verifying().verify(b"input", &signature), Err(KeyFault::Signature));
+    }
+}
+
+#[test]
+fn the_kid_is_the_thumbprint_of_rfc_8037() {
+    let key = rfc8037_key();
+    assert_eq!(&**key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    assert_eq!(key.verifying().jwk()["x"], "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+}
+
+#[test]
+fn the_signature_is_the_one_of_rfc_8037() {
+    let input = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+    let expected = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+    assert_eq!(encode(&rfc8037_key().sign(input).unwrap()), expected);
+}
+
+#[test]
+fn a_key_of_one_algorithm_does_not_load_as_the_other() {
+    let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
+    assert_eq!(SigningKey::from_pkcs8(Algorithm::EdDsa, pkcs8.expose_secret()).map(|_| ()), Err(KeyFault::Malformed));
+    assert_eq!(SigningKey::from_pkcs8(Algorithm::Es256, b"junk").map(|_| ()), Err(KeyFault::Malformed));
+}
+
+#[test]
+fn a_public_key_off_the_curve_or_cut_short_is_refused() {
+    let mut off_curve = [1; 65];
+    off_curve[0] = 4;
+    assert_eq!(VerifyingKey::new(Algorithm::Es256, &off_curve).map(|_| ()), Err(KeyFault::Malformed));
+    assert_eq!(VerifyingKey::new(Algorithm::Es256, &[4; 9]).map(|_| ()), Err(KeyFault::Malformed));
+    assert_eq!(VerifyingKey::new(Algorithm::EdDsa, &[1; 31]).map(|_| ()), Err(KeyFault::Malformed));
+}
+
+#[test]
+fn without_a_kid_only_a_single_fitting_key_is_found() {
+    let (one, two, edwards) = (key(Algorithm::Es256), key(Algorithm::Es256), key(Algorithm::EdDsa));
+    let set = KeySet::new([one.verifying(), edwards.verifying()]);
+    assert_eq!(set.find(None, Algorithm::Es256).unwrap().kid, *one.kid());
+    let set = KeySet::new([one.verifying(), two.verifying(), edwards.verifying()]);
+    assert!(set.find(None, Algorithm::Es256).is_none());
+    assert_eq!(set.find(None, Algorithm::EdDsa).unwrap().kid, *edwards.kid());
+    assert_eq!(set.find(Some(two.kid()), Algorithm::Es256).unwrap().kid, *two.kid());
+    assert!(set.find(Some("unknown"), Algorithm::EdDsa).is_none());
+}
+
+#[test]
+fn a_key_given_twice_still_counts_as_the_only_one() {
+    let one = key(Algorithm::Es256);
+    let set = KeySet::new([one.verifying(), one.verifying()]);
+    assert_eq!(set.iter().count(), 1);
+    assert!(set.find(None, Algorithm::Es256).is_some());
+}
+
+#[test]
+fn the_jwks_holds_public_members_only() {
+    let set = KeySet::new([key(Algorithm::Es256).verifying(), key(Algorithm::EdDsa).verifying()]);
+    let jwks = set.jwks();
+    let names = |i: usize| jwks["keys"][i].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(0), ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+    assert_eq!(names(1), ["alg", "crv", "kid", "kty", "use", "x"]);
+}
+
+#[test]
+fn debug_shows_the_kid_and_no_key_material() {
+    let key = rfc8037_key();
+    assert_eq!(format!("{key:?}"), format!("SigningKey(EdDSA {}, …)", key.kid()));
+}
+
+#[test]
+fn only_our_two_algorithms_have_names() {
+    for name in ["none", "None", "HS256", "RS256", "es256", "ES384", "Ed25519", ""] {
+        assert_eq!(Algorithm::from_name(name), None, "{name}");
+    }
+    for algorithm in BOTH {
+        assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
+    }
+}

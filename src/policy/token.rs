@@ -1,0 +1,160 @@
+//! Access tokens in: is this string a token of ours, and what does it claim? (RFC 7515, 7519, 8725, 9068.)
+//!
+//! Two steps, since the first is dear and depends on nothing but the token: [`verify`] checks form, header and
+//! signature and parses the claims, and its outcome may be cached; [`admit`] compares the claims with the route and
+//! the time, on every request, cached or not. Nothing a header says chooses how the token is verified: the key does.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::{
+    clock::Timestamp,
+    policy::{
+        claims::Claims,
+        claims_json,
+        keys::{Algorithm, KeySet},
+        reason::Reason,
+    },
+};
+
+/// Longest token looked at, bytes.
+pub const MAX_TOKEN_LEN: usize = 8 * 1024;
+
+/// Why a token is not good. One refusal for all towards the client; apart only in log and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    /// Longer than [`MAX_TOKEN_LEN`].
+    #[error("longer than 8 KiB")]
+    TooLarge,
+    /// Not three parts of strict base64url, not JSON objects, a member twice, or a claim missing or of a wrong type.
+    #[error("malformed")]
+    Malformed,
+    /// `typ` is not `at+jwt` (RFC 9068 §4, RFC 8725 §3.11).
+    #[error("a token of another kind")]
+    Kind,
+    /// `alg` is not one of ours, or not the key's.
+    #[error("not the key's algorithm")]
+    Algorithm,
+    /// `crit` or `b64` (RFC 7515 §4.1.11, RFC 7797): extensions we do not understand.
+    #[error("a critical extension")]
+    Critical,
+    /// `jwk`, `jku`, `x5u` or `x5c`: a token that brings its own key (RFC 8725 §3.10).
+    #[error("it brings its own key")]
+    EmbeddedKey,
+    /// No key of that name, or no name and several keys.
+    #[error("no key fits")]
+    UnknownKey,
+    /// The signature is not the key's.
+    #[error("the signature does not verify")]
+    Signature,
+    /// Past `exp`.
+    #[error("expired")]
+    Expired,
+    /// Before `nbf`.
+    #[error("not valid yet")]
+    NotYetValid,
+    /// Another `iss`.
+    #[error("another issuer")]
+    Issuer,
+    /// Our name is not in `aud`.
+    #[error("another audience")]
+    Audience,
+}
+
+impl TokenFault {
+    /// The label for log and metrics.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge | Self::Malformed | Self::Critical | Self::EmbeddedKey => Reason::TokenMalformed,
+            Self::Kind => Reason::TokenKind,
+            Self::Algorithm | Self::UnknownKey | Self::Signature => Reason::TokenSignature,
+            Self::Expired => Reason::TokenExpired,
+            Self::NotYetValid => Reason::TokenNotYetValid,
+            Self::Issuer => Reason::TokenIssuer,
+            Self::Audience => Reason::TokenAudience,
+        }
+    }
+}
+
+/// A token whose signature was checked and whose claims have the right shape. Admits nothing by itself.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// What it claims.
+    pub claims: Arc<Claims>,
+    /// The key that signed it, for asking later whether that key is still good.
+    pub kid: Arc<str>,
+}
+
+/// Checks form, header and signature, and parses the claims; the signature before the claims.
+pub fn verify(token: &str, keys: &KeySet) -> Result<Verified, TokenFault> {
+    if token.len() > MAX_TOKEN_LEN {
+        return Err(TokenFault::TooLarge);
+    }
+    let (signing_input, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
+    let (header, payload) = signing_input.split_once('.').ok_or(TokenFault::Malformed)?;
+    // A fourth part needs no check of its own: `.` is not in the alphabet.
+    let header = decode(header)?;
+    let header = claims_json::header(&header).ok_or(TokenFault::Malformed)?;
+    if header.critical {
+        return Err(TokenFault::Critical);
+    }
+    if header.embedded_key {
+        return Err(TokenFault::EmbeddedKey);
+    }
+    let algorithm = Algorithm::from_name(&header.alg).ok_or(TokenFault::Algorithm)?;
+    if !header.typ.as_deref().is_some_and(is_access_token) {
+        return Err(TokenFault::Kind);
+    }
+    let key = keys.find(header.kid.as_deref(), algorithm).ok_or(TokenFault::UnknownKey)?;
+    if key.algorithm != algorithm {
+        return Err(TokenFault::Algorithm);
+    }
+    let (payload, signature) = (decode(payload)?, decode(signature)?);
+    key.verify(signing_input.as_bytes(), &signature).map_err(|_| TokenFault::Signature)?;
+    let claims = claims_json::claims(&payload).ok_or(TokenFault::Malformed)?;
+    Ok(Verified { claims: Arc::new(claims), kid: Arc::clone(&key.kid) })
+}
+
+/// RFC 9068 §4: `at+jwt`, with or without `application/`, in any case (a media type, RFC 7515 §4.1.9).
+fn is_access_token(typ: &str) -> bool {
+    typ.eq_ignore_ascii_case("at+jwt") || typ.eq_ignore_ascii_case("application/at+jwt")
+}
+
+/// Strict base64url: no padding, no white space, no stray last bits, so that one token has one spelling.
+fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Malformed)
+}
+
+/// What a route expects of a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Expectations<'a> {
+    /// `iss`, compared byte for byte.
+    pub issuer: &'a str,
+    /// Must be among `aud`.
+    pub audience: &'a str,
+    /// Clock skew forgiven on `exp` and `nbf`.
+    pub leeway: Duration,
+}
+
+/// Whether verified claims are good for this route at this time. Cheap: runs on every request, cached or not.
+pub fn admit(claims: &Claims, expect: &Expectations<'_>, now: Timestamp) -> Result<(), TokenFault> {
+    // RFC 7519 §4.1.4: at `exp` itself the token is expired.
+    if now >= Timestamp::from_seconds(claims.expires).plus(expect.leeway) {
+        return Err(TokenFault::Expired);
+    }
+    if claims.not_before.is_some_and(|begin| now < Timestamp::from_seconds(begin).minus(expect.leeway)) {
+        return Err(TokenFault::NotYetValid);
+    }
+    if *claims.issuer != *expect.issuer {
+        return Err(TokenFault::Issuer);
+    }
+    if !claims.audience.iter().any(|audience| **audience == *expect.audience) {
+        return Err(TokenFault::Audience);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

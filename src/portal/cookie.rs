@@ -1,0 +1,110 @@
+//! The refresh cookie (RFC 6265bis): how it is read, set and cleared.
+//!
+//! `HttpOnly` keeps it from scripts, `Secure` from cleartext, `SameSite=Strict` from other sites' requests, and its path
+//! from every request but the portal's own. The `__Secure-` prefix (checked in the configuration) keeps a cleartext
+//! neighbour from planting one.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{config::settings::Portal, gate::refusal::Refusal, policy::reason::Reason};
+
+/// The refresh token in the request's cookies.
+///
+/// # Errors
+/// [`Reason::RefreshInvalid`] when two cookies of that name came: one of them is planted, and nobody can say which.
+pub(crate) fn read(headers: &HeaderMap, portal: &Portal) -> Result<Option<SecretString>, Refusal> {
+    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut values = pairs
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(name, value)| *name == &*portal.cookie_name && !value.is_empty())
+        .map(|(_, value)| SecretString::from(value));
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Reason::RefreshInvalid.into()),
+        (value, None) => Ok(value),
+    }
+}
+
+/// A `Set-Cookie` that hands out a refresh token for as long as it can be used.
+pub(crate) fn set(token: &SecretString, life: Duration, portal: &Portal) -> Result<HeaderValue, Refusal> {
+    write(token.expose_secret(), life.as_secs(), portal)
+}
+
+/// A `Set-Cookie` that takes it away.
+pub(crate) fn clear(portal: &Portal) -> Result<HeaderValue, Refusal> {
+    write("", 0, portal)
+}
+
+fn write(value: &str, max_age: u64, portal: &Portal) -> Result<HeaderValue, Refusal> {
+    let name = &portal.cookie_name;
+    let path = if portal.base_path.is_empty() { "/" } else { &portal.base_path };
+    let line = format!("{name}={value}; Max-Age={max_age}; Path={path}; HttpOnly; Secure; SameSite=Strict");
+    let mut line = HeaderValue::try_from(line)
+        .map_err(|_| Refusal::internal("the refresh cookie's name or path is no header text"))?;
+    line.set_sensitive(true);
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::portal;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::COOKIE, line.parse().unwrap());
+        }
+        headers
+    }
+
+    fn token(lines: &[&str]) -> Result<Option<String>, Reason> {
+        match read(&headers(lines), &portal()) {
+            Ok(token) => Ok(token.map(|token| token.expose_secret().to_owned())),
+            Err(refusal) => Err(refusal.reason),
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others_and_in_split_lines() {
+        assert_eq!(token(&["a=b; __Secure-refresh=t1; c=d"]), Ok(Some("t1".into())));
+        assert_eq!(token(&["a=b", "__Secure-refresh=t1"]), Ok(Some("t1".into())));
+    }
+
+    #[test]
+    fn no_cookie_and_an_empty_one_are_none() {
+        for lines in [&[][..], &["a=b"], &["__Secure-refresh="], &["__secure-refresh=t1"], &["x__Secure-refresh=t1"]] {
+            assert_eq!(token(lines), Ok(None), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_planted_second_cookie_spoils_both() {
+        assert_eq!(token(&["__Secure-refresh=t1; __Secure-refresh=t2"]), Err(Reason::RefreshInvalid));
+        assert_eq!(token(&["__Secure-refresh=t1", "__Secure-refresh=t1"]), Err(Reason::RefreshInvalid));
+    }
+
+    #[test]
+    fn the_cookie_is_set_with_every_guard() {
+        let value = set(&"t1".into(), Duration::from_secs(90), &portal()).unwrap();
+        let expected = "__Secure-refresh=t1; Max-Age=90; Path=/auth; HttpOnly; Secure; SameSite=Strict";
+        assert_eq!(value.to_str().unwrap(), expected);
+        assert!(!format!("{value:?}").contains("t1"), "a logged header would show it");
+    }
+
+    #[test]
+    fn the_cookie_is_cleared_under_the_same_name_and_path() {
+        let value = clear(&portal()).unwrap();
+        let expected = "__Secure-refresh=; Max-Age=0; Path=/auth; HttpOnly; Secure; SameSite=Strict";
+        assert_eq!(value.to_str().unwrap(), expected);
+    }
+
+    #[test]
+    fn at_the_root_the_path_is_a_slash() {
+        let portal = Portal { base_path: "".into(), ..portal() };
+        assert!(clear(&portal).unwrap().to_str().unwrap().contains("; Path=/;"));
+    }
+}

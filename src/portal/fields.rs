@@ -1,0 +1,360 @@
+//! The members of a JSON request body, taken one by one and checked, every mistake named at once.
+//!
+//! A body is one JSON object (RFC 8259). What no endpoint asked for, what comes twice (RFC 8259 §4 leaves its meaning
+//! open, so two readers may disagree) and what is of the wrong kind is refused with the member's name; values are never
+//! repeated in an answer, since one of them is a password.
+
+use std::{convert::Infallible, fmt::Display};
+
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use secrecy::SecretString;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, Deserializer, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    gate::refusal::{Detail, FieldFault, Refusal},
+    policy::{reason::Reason, refresh::Delivery},
+    portal::{border::whole_body, endpoints::FORM_LIMIT, state::Shared},
+};
+
+/// Faults named in one answer; more help nobody.
+const MOST_FAULTS: usize = 16;
+
+/// Characters of an unknown member's name that are repeated in an answer.
+const NAME_CHARS: usize = 64;
+
+/// The members of a request body that have not been taken yet, and what was wrong with those that have.
+#[derive(Default)]
+pub(crate) struct Fields {
+    members: Vec<(String, Box<RawValue>)>,
+    faults: Vec<FieldFault>,
+}
+
+impl std::fmt::Debug for Fields {
+    /// Without the values: one may be a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.members.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Fields").field("members", &names).field("faults", &self.faults).finish()
+    }
+}
+
+/// A kind of member.
+pub(crate) trait Kind: Sized {
+    /// How it is parsed.
+    type Json: DeserializeOwned + Into<Self>;
+    /// What it must be, in words.
+    const WORDS: &'static str;
+}
+
+impl Kind for String {
+    type Json = Self;
+    const WORDS: &'static str = "must be a string";
+}
+
+impl Kind for SecretString {
+    type Json = String;
+    const WORDS: &'static str = "must be a string";
+}
+
+impl Kind for bool {
+    type Json = Self;
+    const WORDS: &'static str = "must be true or false";
+}
+
+impl Kind for Delivery {
+    type Json = Self;
+    const WORDS: &'static str = "must be \"body\" or \"cookie\"";
+}
+
+/// No check beyond the kind.
+#[expect(clippy::unnecessary_wraps, reason = "stands where a check that can fail stands")]
+pub(crate) fn as_given<T>(value: T) -> Result<T, Infallible> {
+    Ok(value)
+}
+
+impl Fields {
+    /// The members of a body; an empty body has none.
+    fn parse(body: &Bytes) -> Result<Self, Refusal> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(body).map_err(|fault| {
+            if fault.is_data() {
+                validation(vec![FieldFault { field: String::new(), message: "must be a JSON object".into() }])
+            } else {
+                Refusal::because(Reason::BodyBroken, "the body is not valid JSON")
+            }
+        })
+    }
+
+    /// A member that must be there.
+    pub(crate) fn required<T: Kind, R, F: Display>(
+        &mut self,
+        name: &'static str,
+        check: impl FnOnce(T) -> Result<R, F>,
+    ) -> Option<R> {
+        let faults = self.faults.len();
+        let value = self.optional(name, check);
+        if value.is_none() && self.faults.len() == faults {
+            self.fault(name, "is required");
+        }
+        value
+    }
+
+    /// A member that may be missing or null, which means the same.
+    pub(crate) fn optional<T: Kind, R, F: Display>(
+        &mut self,
+        name: &'static str,
+        check: impl FnOnce(T) -> Result<R, F>,
+    ) -> Option<R> {
+        self.nullable(name, check).flatten()
+    }
+
+    /// A member that may be missing (`None`) or null (`Some(None)`), which are different things.
+    #[expect(clippy::option_option, reason = "what a change of profile is made of; see `ProfilePatch`")]
+    pub(crate) fn nullable<T: Kind, R, F: Display>(
+        &mut self,
+        name: &'static str,
+        check: impl FnOnce(T) -> Result<R, F>,
+    ) -> Option<Option<R>> {
+        let index = self.members.iter().position(|(member, _)| member == name)?;
+        let (_, raw) = self.members.swap_remove(index);
+        match serde_json::from_str::<Option<T::Json>>(raw.get()) {
+            Err(_) => self.fault(name, T::WORDS),
+            Ok(None) => return Some(None),
+            Ok(Some(value)) => match check(value.into()) {
+                Ok(checked) => return Some(Some(checked)),
+                Err(fault) => self.fault(name, &fault.to_string()),
+            },
+        }
+        None
+    }
+
+    /// Notes what is wrong with a member.
+    pub(crate) fn fault(&mut self, field: &str, message: &str) {
+        let field = field.chars().take(NAME_CHARS).collect();
+        self.faults.push(FieldFault { field, message: message.to_owned() });
+    }
+
+    /// Everything was taken: gives `taken`, unless something was wrong or is left.
+    ///
+    /// # Errors
+    /// [`Reason::Validation`] with every fault.
+    pub(crate) fn finish<T>(mut self, taken: Option<T>) -> Result<T, Refusal> {
+        for (name, _) in std::mem::take(&mut self.members) {
+            self.fault(&name, "is not a field of this request");
+        }
+        match taken {
+            Some(taken) if self.faults.is_empty() => Ok(taken),
+            None if self.faults.is_empty() => Err(Refusal::internal("a field is missing that no check named")),
+            _ => Err(validation(self.faults)),
+        }
+    }
+}
+
+fn validation(mut faults: Vec<FieldFault>) -> Refusal {
+    faults.truncate(MOST_FAULTS);
+    Refusal::with(Reason::Validation, Detail::Fields(faults))
+}
+
+impl FromRequest<Shared> for Fields {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &Shared) -> Result<Self, Refusal> {
+        let is_json = is_json(request.headers());
+        let body = whole_body(request, FORM_LIMIT).await?;
+        // A page of another origin can make a browser send any text as `text/plain` without asking first, so a body of
+        // another type is not read as JSON even when it is some.
+        if !is_json && !body.is_empty() {
+            return Err(Refusal::because(Reason::MediaType, "Content-Type must be application/json"));
+        }
+        Self::parse(&body)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::to_str) else { return false };
+    let essence = value.split_once(';').map_or(value, |(essence, _)| essence);
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            if fields.members.iter().any(|(member, _)| *member == name) {
+                fields.fault(&name, "is given twice");
+            } else {
+                fields.members.push((name, value));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::validate;
+
+    fn fields(body: &str) -> Fields {
+        Fields::parse(&Bytes::copy_from_slice(body.as_bytes())).unwrap()
+    }
+
+    fn faults(refusal: Refusal) -> Vec<(String, String)> {
+        assert_eq!(refusal.reason, Reason::Validation);
+        let Some(Detail::Fields(faults)) = refusal.detail.map(|detail| *detail) else { panic!("no fields") };
+        faults.into_iter().map(|fault| (fault.field, fault.message)).collect()
+    }
+
+    fn only(field: &str, message: &str) -> Vec<(String, String)> {
+        vec![(field.to_owned(), message.to_owned())]
+    }
+
+    #[test]
+    fn a_member_is_taken_once_and_nothing_is_left() {
+        let mut body = fields(r#"{"email":"a@b.test","all":true,"delivery":"cookie"}"#);
+        assert_eq!(body.required("email", as_given::<String>).as_deref(), Some("a@b.test"));
+        assert_eq!(body.optional("all", as_given::<bool>), Some(true));
+        assert_eq!(body.optional("delivery", as_given::<Delivery>), Some(Delivery::Cookie));
+        assert!(body.finish(Some(())).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_member_is_named() {
+        let refusal = fields(r#"{"role":"admin"}"#).finish(Some(())).unwrap_err();
+        assert_eq!(faults(refusal), only("role", "is not a field of this request"));
+    }
+
+    #[test]
+    fn a_member_given_twice_is_named_whichever_comes_first() {
+        let mut body = fields(r#"{"email":"a@b.test","email":"c@d.test"}"#);
+        let email = body.required("email", as_given::<String>);
+        assert_eq!(faults(body.finish(email).unwrap_err()), only("email", "is given twice"));
+    }
+
+    #[test]
+    fn a_name_escaped_in_json_is_the_same_name() {
+        let mut body = fields("{\"email\":\"a@b.test\",\"\\u0065mail\":\"c@d.test\"}");
+        let email = body.required("email", as_given::<String>);
+        assert_eq!(faults(body.finish(email).unwrap_err()), only("email", "is given twice"));
+    }
+
+    #[test]
+    fn a_missing_and_a_null_required_member_are_named() {
+        for body in ["{}", r#"{"password":null}"#] {
+            let mut body = fields(body);
+            let password = body.required("password", as_given::<SecretString>);
+            assert!(password.is_none());
+            assert_eq!(faults(body.finish(password).unwrap_err()), only("password", "is required"));
+        }
+    }
+
+    #[test]
+    fn null_and_missing_differ_where_they_must() {
+        let mut body = fields(r#"{"a":null}"#);
+        assert_eq!(body.nullable("a", as_given::<String>), Some(None));
+        assert_eq!(body.nullable("b", as_given::<String>), None);
+    }
+
+    #[test]
+    fn a_wrong_kind_is_named_and_its_value_never_repeated() {
+        for value in ["4711", "true", "[4711]", "{\"x\":4711}"] {
+            let mut body = fields(&format!(r#"{{"password":{value}}}"#));
+            let password = body.required("password", as_given::<SecretString>);
+            assert_eq!(faults(body.finish(password).unwrap_err()), only("password", "must be a string"));
+        }
+        let mut body = fields(r#"{"delivery":"post"}"#);
+        let delivery = body.optional("delivery", as_given::<Delivery>);
+        assert_eq!(faults(body.finish(Some(delivery)).unwrap_err()), only("delivery", Delivery::WORDS));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let mut body = fields(r#"{"email":"no","all":1,"x":1}"#);
+        let email = body.required("email", |text: String| validate::email(&text));
+        body.optional("all", as_given::<bool>);
+        body.required("password", as_given::<SecretString>);
+        let named: Vec<_> = faults(body.finish(email).unwrap_err()).into_iter().map(|(field, _)| field).collect();
+        assert_eq!(named, ["email", "all", "password", "x"]);
+    }
+
+    #[test]
+    fn faults_and_names_in_an_answer_have_an_end() {
+        let many: Vec<_> = (0..100).map(|n| format!("\"{n}{}\":0", "x".repeat(500))).collect();
+        let named = faults(fields(&format!("{{{}}}", many.join(","))).finish(Some(())).unwrap_err());
+        assert_eq!(named.len(), MOST_FAULTS);
+        assert!(named.iter().all(|(field, _)| field.chars().count() == NAME_CHARS));
+    }
+
+    #[test]
+    fn json_that_is_no_object_is_unprocessable_and_what_is_no_json_is_bad() {
+        let reason = |body: &str| Fields::parse(&Bytes::copy_from_slice(body.as_bytes())).unwrap_err().reason;
+        for body in ["[]", "\"email\"", "1", "null"] {
+            assert_eq!(reason(body), Reason::Validation, "{body}");
+        }
+        for body in ["{", "email=a", "{} {}", "{\"a\":1,}", "\u{feff}{}", " "] {
+            assert_eq!(reason(body), Reason::BodyBroken, "{body}");
+        }
+        assert!(Fields::parse(&Bytes::from_static(b"{\"a\":\"\xff\"}")).is_err());
+    }
+
+    #[test]
+    fn debug_of_a_taken_password_shows_nothing() {
+        let mut body = fields(r#"{"password":"hunter2hunter2","old_password":"hunter2"}"#);
+        let password = body.required("password", as_given::<SecretString>);
+        assert!(!format!("{password:?} {body:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        let header = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            is_json(&headers)
+        };
+        for value in ["application/json", "Application/JSON; charset=utf-8", "application/json ;x=y"] {
+            assert!(header(value), "{value}");
+        }
+        for value in
+            ["text/plain", "application/jsonp", "application/x-www-form-urlencoded", "", "text/plain;application/json"]
+        {
+            assert!(!header(value), "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_and_an_accepted_one_names_each_member_once(body in r#"\{("[ab]":(1|"x"|null|\[\]),?){0,4}\}|\PC{0,40}"#) {
+            if let Ok(fields) = Fields::parse(&Bytes::from(body.into_bytes())) {
+                let mut names: Vec<_> = fields.members.iter().map(|(name, _)| name.clone()).collect();
+                let given = names.len();
+                names.sort();
+                names.dedup();
+                prop_assert_eq!(names.len(), given);
+            }
+        }
+    }
+}
