@@ -2,7 +2,8 @@
 //!
 //! Length, normalisation, blocklist; no composition rules. [`hash`] and [`verify`] burn tens of milliseconds and
 //! megabytes by design: call them on the hashing pool, never on a runtime thread. Every password is brought to NFC
-//! first, so that one typed on another keyboard is the same password.
+//! first, so that one typed on another keyboard is the same password. zxcvbn reads the clock (to time itself, and for
+//! this year in dates) without asking; no rule here hangs on it.
 
 use std::borrow::Cow;
 
