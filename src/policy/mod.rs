@@ -16,6 +16,7 @@ pub mod headers;
 pub mod ids;
 pub mod keys;
 pub mod limit_headers;
+pub mod master_key;
 pub mod mint;
 pub mod password;
 pub mod path;

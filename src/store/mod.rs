@@ -6,6 +6,10 @@
 //! [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract suite in
 //! `tests/contract/` holds every engine to the comments below.
 
+pub mod master_key;
+pub mod memory;
+pub mod sql;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -186,6 +190,8 @@ pub enum AuditEvent {
     Refreshed,
     /// An old refresh token came back.
     RefreshReuseDetected,
+    /// A refresh token came whose counter was never issued.
+    RefreshAhead,
     /// A session was ended by its owner.
     LoggedOut,
     /// A profile was changed.
@@ -193,6 +199,18 @@ pub enum AuditEvent {
 }
 
 impl AuditEvent {
+    /// Every event.
+    pub const ALL: &'static [Self] = &[
+        Self::Registered,
+        Self::LoginSucceeded,
+        Self::LoginFailed,
+        Self::Refreshed,
+        Self::RefreshReuseDetected,
+        Self::RefreshAhead,
+        Self::LoggedOut,
+        Self::ProfileChanged,
+    ];
+
     /// The stable word in the table.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -202,6 +220,7 @@ impl AuditEvent {
             Self::LoginFailed => "login_failed",
             Self::Refreshed => "refreshed",
             Self::RefreshReuseDetected => "refresh_reuse_detected",
+            Self::RefreshAhead => "refresh_ahead",
             Self::LoggedOut => "logged_out",
             Self::ProfileChanged => "profile_changed",
         }
@@ -297,8 +316,8 @@ pub trait Store: Send + Sync + 'static {
     async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreFault>;
 
     /// Takes one refresh step under the row's lock, deciding by [`crate::policy::refresh::decide`]. The caller has
-    /// checked the token's MAC. Writes the audit row `refreshed` or `refresh_reuse_detected` (or none when refused
-    /// for an unknown or ended session) and commits, the kill of a reuse included.
+    /// checked the token's MAC; `audit.at` is now. Writes the audit row `refreshed`, `refresh_reuse_detected` or
+    /// `refresh_ahead` (none when refused for another cause) and commits, the kill of a reuse included.
     async fn refresh(
         &self,
         id: SessionId,

@@ -1,0 +1,197 @@
+//! Accounts: users and their roles.
+
+use secrecy::{ExposeSecret, SecretString};
+use unicode_normalization::UnicodeNormalization;
+
+use super::{
+    audit,
+    link::Link,
+    query::{Query, Row},
+    sessions,
+};
+use crate::{
+    policy::ids::UserId,
+    store::{Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, ProfilePatch, StoreFault},
+};
+
+/// What a name is compared by: the same for every spelling in any case.
+///
+/// Unicode's own lower case, normalised before and after, since composing and lowering do not commute. Made here and
+/// not by the database: SQLite's `lower` knows ASCII only and PostgreSQL's depends on the cluster's locale.
+fn caseless(name: &str) -> String {
+    name.nfc().collect::<String>().to_lowercase().nfc().collect()
+}
+
+macro_rules! select_account {
+    ($condition:literal) => {
+        concat!(
+            "SELECT u.id, u.email, u.email_verified, u.username, u.full_name, u.org, u.active, \
+             u.authorization_version, u.created_at, u.last_login_at, u.password_hash, r.role \
+             FROM users u LEFT JOIN user_roles r ON r.user_id = u.id WHERE ",
+            $condition,
+            " ORDER BY r.position"
+        )
+    };
+}
+
+/// One account out of its rows, one a role.
+fn account_of(rows: &[Row]) -> Result<Option<Account>, StoreFault> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let id = UserId(row.id("id")?);
+    let roles = rows.iter().filter_map(|row| row.maybe_text("role").transpose()).collect::<Result<Vec<_>, _>>()?;
+    if roles.is_empty() {
+        return Err(StoreFault::Inconsistent(format!("user {id} has no role")));
+    }
+    Ok(Some(Account {
+        id,
+        email: row.text("email")?,
+        email_verified: row.yes("email_verified")?,
+        username: row.maybe_text("username")?,
+        full_name: row.maybe_text("full_name")?,
+        roles,
+        org: row.maybe_text("org")?,
+        active: row.yes("active")?,
+        authorization_version: row.count("authorization_version")?,
+        created_at: row.time("created_at")?,
+        last_login_at: row.maybe_time("last_login_at")?,
+    }))
+}
+
+pub(super) async fn by_id(link: &mut Link, id: UserId) -> Result<Option<Account>, StoreFault> {
+    account_of(&Query::new(select_account!("u.id = $1")).bind(id).rows(link).await?)
+}
+
+/// An account that a row of ours refers to.
+async fn existing(link: &mut Link, id: UserId) -> Result<Account, StoreFault> {
+    by_id(link, id).await?.ok_or_else(|| StoreFault::Inconsistent(format!("user {id} is gone")))
+}
+
+pub(super) async fn by_login(link: &mut Link, login: &Login) -> Result<Option<(Account, SecretString)>, StoreFault> {
+    let (sql, name) = match login {
+        Login::Email(email) => (select_account!("u.email_key = $1"), email),
+        Login::Username(username) => (select_account!("u.username_key = $1"), username),
+    };
+    let rows = Query::new(sql).bind(caseless(name).as_str()).rows(link).await?;
+    let Some(account) = account_of(&rows)? else { return Ok(None) };
+    let hash = rows.first().map(|row| row.text("password_hash")).transpose()?.unwrap_or_default();
+    Ok(Some((account, SecretString::from(hash))))
+}
+
+pub(super) async fn register(
+    link: &mut Link,
+    account: &NewAccount,
+    session: &NewSession,
+    entry: &AuditEntry,
+) -> Result<Account, AccountFault> {
+    insert(link, account).await?;
+    audit::append(link, &AuditEntry { event: AuditEvent::Registered, ..entry.clone() }).await?;
+    sessions::insert(link, session).await?;
+    audit::append(link, &AuditEntry { event: AuditEvent::LoginSucceeded, ..entry.clone() }).await?;
+    Ok(existing(link, account.id).await?)
+}
+
+async fn insert(link: &mut Link, account: &NewAccount) -> Result<(), AccountFault> {
+    let username_key = account.username.as_deref().map(caseless);
+    Query::new(
+        "INSERT INTO users (id, email, email_key, email_verified, username, username_key, full_name, password_hash, \
+         active, authorization_version, created_at, last_login_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+    )
+    .bind(account.id)
+    .bind(account.email.as_str())
+    .bind(caseless(&account.email).as_str())
+    .bind(false)
+    .bind(account.username.as_deref())
+    .bind(username_key.as_deref())
+    .bind(account.full_name.as_deref())
+    .bind(account.password_hash.expose_secret())
+    .bind(true)
+    .bind(1_i64)
+    .bind(account.created_at)
+    .execute(link)
+    .await?;
+    for (position, role) in (0_i64..).zip(&account.roles) {
+        Query::new("INSERT INTO user_roles (user_id, position, role) VALUES ($1, $2, $3)")
+            .bind(account.id)
+            .bind(position)
+            .bind(role.as_str())
+            .execute(link)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn update_profile(
+    link: &mut Link,
+    id: UserId,
+    patch: &ProfilePatch,
+    entry: &AuditEntry,
+) -> Result<Account, AccountFault> {
+    let full_name = patch.full_name.as_ref().map(Option::as_deref);
+    let username = patch.username.as_ref().map(Option::as_deref);
+    let username_key = username.flatten().map(caseless);
+    let changed = Query::new(
+        "UPDATE users SET full_name = CASE WHEN $2 THEN $3 ELSE full_name END, \
+         username = CASE WHEN $4 THEN $5 ELSE username END, \
+         username_key = CASE WHEN $4 THEN $6 ELSE username_key END WHERE id = $1",
+    )
+    .bind(id)
+    .bind(full_name.is_some())
+    .bind(full_name.flatten())
+    .bind(username.is_some())
+    .bind(username.flatten())
+    .bind(username_key.as_deref())
+    .execute(link)
+    .await?;
+    if changed == 0 {
+        return Err(AccountFault::Missing);
+    }
+    audit::append(link, entry).await?;
+    Ok(existing(link, id).await?)
+}
+
+/// Opens a session for an account that is active; the update holds its row until the transaction ends, so that a
+/// deactivation comes either before it or after the session it must end.
+pub(super) async fn open_session(
+    link: &mut Link,
+    session: &NewSession,
+    entry: &AuditEntry,
+) -> Result<Option<Account>, StoreFault> {
+    let active = Query::new("UPDATE users SET last_login_at = $2 WHERE id = $1 AND active")
+        .bind(session.user)
+        .bind(session.created_at)
+        .execute(link)
+        .await?;
+    if active == 0 {
+        return Ok(None);
+    }
+    sessions::insert(link, session).await?;
+    audit::append(link, entry).await?;
+    existing(link, session.user).await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_of_a_name_is_one_name() {
+        for (one, other) in [("Ann@Example.COM", "ann@example.com"), ("ÄRGER", "ärger"), ("ΣΑΣ", "σας")] {
+            assert_eq!(caseless(one), caseless(other));
+        }
+    }
+
+    #[test]
+    fn composed_and_decomposed_names_are_one_name() {
+        assert_eq!(caseless("E\u{301}va"), caseless("éva"));
+        assert_eq!(caseless("I\u{307}x"), caseless("\u{130}X"));
+    }
+
+    #[test]
+    fn different_names_stay_different() {
+        assert_ne!(caseless("ann"), caseless("an"));
+        assert_ne!(caseless("a.nn"), caseless("ann"));
+        // Compatibility forms are not folded: NFC, not NFKC.
+        assert_ne!(caseless("ｅve"), caseless("eve"));
+    }
+}

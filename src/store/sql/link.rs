@@ -1,0 +1,104 @@
+//! Connections: one type for both engines, so that every statement is written once.
+//!
+//! A [`Link`] is one pooled connection for one store call. A call that is dropped half-way (the deadline passed, the
+//! client hung up) leaves its connection in an unknown state, perhaps waiting for a server that will never answer:
+//! such a link is closed, never given back to the pool, and the server rolls its transaction back.
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+
+use super::query::Query;
+
+/// The connections of one store.
+#[derive(Debug)]
+pub(super) enum Pools {
+    /// One pool for everything.
+    Postgres(PgPool),
+    /// SQLite takes one writer at a time; a pool of one queues them fairly instead of letting them spin.
+    Sqlite {
+        /// Read-only connections.
+        readers: SqlitePool,
+        /// The one that writes.
+        writer: SqlitePool,
+    },
+}
+
+/// A connection out of a pool, for one call.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    /// Nothing is under way on it: it may be given back.
+    settled: bool,
+}
+
+/// Which engine's connection.
+pub(super) enum Connection {
+    /// PostgreSQL.
+    Postgres(PoolConnection<Postgres>),
+    /// SQLite.
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+impl Pools {
+    /// A link for single statements that only read. End the call with [`Link::settle`].
+    pub(super) async fn read(&self) -> Result<Link, sqlx::Error> {
+        let connection = match self {
+            Self::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
+            Self::Sqlite { readers, .. } => Connection::Sqlite(readers.acquire().await?),
+        };
+        Ok(Link { connection, settled: false })
+    }
+
+    /// A link with an open transaction. End the call with [`Link::finish`].
+    pub(super) async fn write(&self) -> Result<Link, sqlx::Error> {
+        let (connection, begin) = match self {
+            Self::Postgres(pool) => (Connection::Postgres(pool.acquire().await?), "BEGIN"),
+            // IMMEDIATE: what is read in the transaction cannot change before it writes, and a busy database is
+            // noticed here, not half-way.
+            Self::Sqlite { writer, .. } => (Connection::Sqlite(writer.acquire().await?), "BEGIN IMMEDIATE"),
+        };
+        let mut link = Link { connection, settled: false };
+        Query::new(begin).execute(&mut link).await?;
+        Ok(link)
+    }
+
+    /// Closes every connection.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite { readers, writer } => {
+                readers.close().await;
+                writer.close().await;
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Ends a reading call: the connection may be used again.
+    pub(super) fn settle<T, E>(mut self, outcome: Result<T, E>) -> Result<T, E> {
+        self.settled = true;
+        outcome
+    }
+
+    /// Ends a writing call: commits what succeeded, rolls back what did not.
+    pub(super) async fn finish<T, E: From<sqlx::Error>>(mut self, outcome: Result<T, E>) -> Result<T, E> {
+        if outcome.is_ok() {
+            Query::new("COMMIT").execute(&mut self).await?;
+            self.settled = true;
+        } else {
+            // The first error is the one worth telling. A rollback that fails too leaves the link unsettled: closed.
+            self.settled = Query::new("ROLLBACK").execute(&mut self).await.is_ok();
+        }
+        outcome
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !self.settled {
+            match &mut self.connection {
+                Connection::Postgres(connection) => connection.close_on_drop(),
+                Connection::Sqlite(connection) => connection.close_on_drop(),
+            }
+        }
+    }
+}
