@@ -5,4 +5,5 @@
 
 pub mod body;
 pub mod exchange;
+pub mod keyring;
 pub mod refusal;
