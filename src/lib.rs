@@ -18,5 +18,6 @@ pub mod clock;
 pub mod config;
 pub mod gate;
 pub mod policy;
+pub mod portal;
 pub mod store;
 pub mod telemetry;

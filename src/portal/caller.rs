@@ -1,0 +1,112 @@
+//! Who calls: what the pipeline has established, as axum's extractors hand it to a handler.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::extract::FromRequestParts;
+use http::{header, request::Parts};
+
+use crate::{
+    clock::Timestamp,
+    gate::{
+        exchange::{Exchange, Principal},
+        refusal::Refusal,
+    },
+    policy::{
+        claims::Claims,
+        ids::{SessionId, UserId},
+        reason::Reason,
+    },
+    portal::state::Shared,
+    store::{AuditEntry, AuditEvent},
+    telemetry::record::Record,
+};
+
+/// Characters of a `User-Agent` a session remembers.
+const USER_AGENT_CHARS: usize = 256;
+
+/// The caller of an endpoint, known or not.
+pub(crate) struct Caller {
+    record: Arc<Record>,
+    address: IpAddr,
+    claims: Option<Arc<Claims>>,
+    user_agent: Option<String>,
+}
+
+/// A caller with a verified access token of ours.
+pub(crate) struct KnownCaller {
+    pub(crate) caller: Caller,
+    pub(crate) claims: Arc<Claims>,
+    pub(crate) user: UserId,
+}
+
+impl Caller {
+    /// An audit row of this call.
+    pub(crate) fn audit(
+        &self,
+        event: AuditEvent,
+        at: Timestamp,
+        user: Option<UserId>,
+        session: Option<SessionId>,
+    ) -> AuditEntry {
+        let request_id = self.record.request_id().to_owned();
+        AuditEntry { at, event, user, session, address: self.address(), request_id }
+    }
+
+    /// Notes for the log whose call this turned out to be.
+    pub(crate) fn turned_out_to_be(&self, user: UserId) {
+        self.record.set_subject(user.to_string().into());
+    }
+
+    /// The client's address, as text.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The start of the `User-Agent`.
+    pub(crate) fn user_agent(&self) -> Option<String> {
+        self.user_agent.clone()
+    }
+
+    /// The session of a verified access token.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.claims.as_ref()?.session
+    }
+
+    /// The user of a verified access token.
+    pub(crate) fn user(&self) -> Option<UserId> {
+        self.claims.as_ref()?.subject.parse().ok()
+    }
+}
+
+impl FromRequestParts<Shared> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Refusal> {
+        let user_agent = parts.headers.get(header::USER_AGENT).map(|value| {
+            String::from_utf8_lossy(value.as_bytes())
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(USER_AGENT_CHARS)
+                .collect()
+        });
+        let exchange = parts.extensions.get::<Exchange>();
+        let exchange = exchange.ok_or_else(|| Refusal::internal("the portal was called outside the pipeline"))?;
+        let claims = match exchange.principal()? {
+            Principal::Anonymous => None,
+            Principal::Authenticated(claims) => Some(Arc::clone(claims)),
+        };
+        Ok(Self { record: Arc::clone(exchange.record()), address: exchange.client()?, claims, user_agent })
+    }
+}
+
+impl FromRequestParts<Shared> for KnownCaller {
+    type Rejection = Refusal;
+
+    /// The pipeline lets nobody else through to an endpoint that requires a token; were it wired otherwise, this closes.
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refusal> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let claims = caller.claims.clone().ok_or(Reason::CredentialsMissing)?;
+        let user = claims.subject.parse().map_err(|_| Reason::TokenMalformed)?;
+        Ok(Self { caller, claims, user })
+    }
+}

@@ -1,0 +1,144 @@
+//! Every endpoint of the portal, in one table.
+//!
+//! The axum router is built from it here, the gate's route table and the access matrix elsewhere, so that an endpoint
+//! cannot be served without a route that says who may call it, nor be routed to and not be served.
+
+use axum::{
+    Router,
+    handler::Handler,
+    routing::{MethodFilter, MethodRouter, get, on},
+};
+use http::Method;
+
+use crate::{
+    config::settings::AuthMode,
+    portal::{login, logout, me, refresh, register, state::Shared, well_known},
+};
+
+/// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
+pub(crate) const FORM_LIMIT: usize = 8 * 1024;
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Label in metrics and logs, and the route's name.
+    pub name: &'static str,
+    /// The one method it takes (`GET` also answers `HEAD`).
+    pub method: Method,
+    /// Where it is.
+    pub path: EndpointPath,
+    /// Who may call it.
+    pub auth: AuthMode,
+    /// Largest request body, bytes; 0: none is taken.
+    pub body_limit: u64,
+    /// What answers it.
+    call: Call,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointPath {
+    /// Below `portal.base_path`.
+    Base(&'static str),
+    /// At this very path (RFC 8615).
+    Absolute(&'static str),
+}
+
+/// What answers an endpoint. An enum, so that the router below is exhaustive.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Register,
+    Login,
+    Refresh,
+    Logout,
+    Me,
+    PatchMe,
+    Verify,
+    Jwks,
+    Discovery,
+}
+
+/// Every endpoint (design §9).
+pub static ENDPOINTS: &[Endpoint] = &[
+    post("portal_register", "/register", AuthMode::None, Call::Register),
+    post("portal_signup", "/signup", AuthMode::None, Call::Register),
+    post("portal_login", "/login", AuthMode::None, Call::Login),
+    // An old access token sent along must not stop a refresh, so credentials are not even looked at.
+    post("portal_refresh", "/refresh", AuthMode::None, Call::Refresh),
+    // Leaving must work with an expired access token too: then the refresh token names the session.
+    post("portal_logout", "/logout", AuthMode::Lenient, Call::Logout),
+    Endpoint {
+        name: "portal_me",
+        method: Method::GET,
+        path: EndpointPath::Base("/me"),
+        auth: AuthMode::Required,
+        body_limit: 0,
+        call: Call::Me,
+    },
+    Endpoint {
+        name: "portal_me_change",
+        method: Method::PATCH,
+        path: EndpointPath::Base("/me"),
+        auth: AuthMode::Required,
+        body_limit: FORM_LIMIT as u64,
+        call: Call::PatchMe,
+    },
+    post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
+    public("portal_jwks", "/.well-known/jwks.json", Call::Jwks),
+    public("portal_discovery", "/.well-known/openid-configuration", Call::Discovery),
+];
+
+const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
+    Endpoint { name, method: Method::POST, path: EndpointPath::Base(path), auth, body_limit: FORM_LIMIT as u64, call }
+}
+
+const fn public(name: &'static str, path: &'static str, call: Call) -> Endpoint {
+    let path = EndpointPath::Absolute(path);
+    Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call }
+}
+
+impl Endpoint {
+    /// The whole path, given `portal.base_path`.
+    #[must_use]
+    pub fn full_path(&self, base: &str) -> String {
+        match self.path {
+            EndpointPath::Base(path) => format!("{base}{path}"),
+            EndpointPath::Absolute(path) => path.to_owned(),
+        }
+    }
+
+    fn handler(&self) -> MethodRouter<Shared> {
+        match self.call {
+            Call::Register => self.on(register::register),
+            Call::Login => self.on(login::login),
+            Call::Refresh => self.on(refresh::refresh),
+            Call::Logout => self.on(logout::logout),
+            Call::Me => self.on(me::me),
+            Call::PatchMe => self.on(me::change),
+            Call::Verify => self.on(me::verify),
+            Call::Jwks => self.on(well_known::jwks),
+            Call::Discovery => self.on(well_known::discovery),
+        }
+    }
+
+    fn on<H, T>(&self, handler: H) -> MethodRouter<Shared>
+    where
+        H: Handler<T, Shared>,
+        T: 'static,
+    {
+        match MethodFilter::try_from(self.method.clone()) {
+            Ok(filter) => on(filter, handler),
+            // No filter exists for extension methods; the table has none, and a test asks every endpoint.
+            Err(_) => get(handler),
+        }
+    }
+}
+
+/// The router of every endpoint in [`ENDPOINTS`].
+pub(crate) fn router(state: Shared) -> Router {
+    let base = state.portal.base_path.clone();
+    let routed = ENDPOINTS
+        .iter()
+        .fold(Router::new(), |router, endpoint| router.route(&endpoint.full_path(&base), endpoint.handler()));
+    routed.with_state(state)
+}

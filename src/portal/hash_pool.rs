@@ -1,0 +1,293 @@
+//! Password hashing on threads of its own: bounded, and of the lowest priority.
+//!
+//! argon2id is meant to be slow, so a storm of logins is a storm of CPU. It may queue logins, and past the queue refuse
+//! them; it may not slow proxied requests. Hence own OS threads at nice 19 (design §6) and a queue with an end. The
+//! rules of hashing are `policy::password`'s; here is only where and when it runs. A job whose requester has gone
+//! away is skipped: nobody waits for its answer.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::{Clock, Entropy, Tick},
+    config::settings::Passwords,
+    gate::refusal::{Detail, Refusal},
+    policy::{
+        password::{self, HashCost},
+        reason::Reason,
+    },
+};
+
+/// The lowest priority there is; see `setpriority(2)`.
+const NICE: i32 = 19;
+
+/// Bounds of the `Retry-After` a full queue answers with.
+const RETRY: std::ops::RangeInclusive<u64> = 1..=30;
+
+/// What the pool has done since it was made, and what waits now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HashStats {
+    /// Jobs waiting for a thread now.
+    pub queued: usize,
+    /// Jobs that may wait.
+    pub capacity: usize,
+    /// Jobs done, dummy ones included.
+    pub done: u64,
+    /// Jobs skipped because their requester had gone.
+    pub skipped: u64,
+    /// Jobs refused because the queue was full.
+    pub refused: u64,
+    /// Time all jobs together spent waiting for a thread.
+    pub waited: Duration,
+    /// Time all jobs together spent on a thread.
+    pub worked: Duration,
+}
+
+/// The hashing threads. They end when this is dropped; what still waits then is not done.
+pub struct HashPool {
+    jobs: Option<SyncSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cost: HashCost,
+    /// What an unknown user's password is compared with: same cost as a real one.
+    dummy: SecretString,
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+    capacity: usize,
+    threads: usize,
+    closing: AtomicBool,
+    queued: AtomicUsize,
+    done: AtomicU64,
+    skipped: AtomicU64,
+    refused: AtomicU64,
+    waited_nanos: AtomicU64,
+    worked_nanos: AtomicU64,
+}
+
+struct Job {
+    queued_at: Tick,
+    task: Task,
+}
+
+enum Task {
+    Hash { password: SecretString, answer: oneshot::Sender<Result<SecretString, String>> },
+    Verify { password: SecretString, phc: Option<SecretString>, answer: oneshot::Sender<bool> },
+}
+
+impl HashPool {
+    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread, or the costs are not argon2id's.
+    pub fn new(settings: &Passwords, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let cost = HashCost {
+            memory_kib: settings.argon2_memory_kib,
+            iterations: settings.argon2_iterations,
+            lanes: settings.argon2_lanes,
+        };
+        let dummy = password::hash("no account has this password", &salt(&*entropy), cost).map_err(io::Error::other)?;
+        let shared = Arc::new(Shared {
+            cost,
+            dummy,
+            entropy,
+            clock,
+            capacity: settings.hash_queue,
+            threads: settings.hash_threads.max(1),
+            closing: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            done: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            waited_nanos: AtomicU64::new(0),
+            worked_nanos: AtomicU64::new(0),
+        });
+        let (jobs, queue) = sync_channel(settings.hash_queue);
+        let queue = Arc::new(Mutex::new(queue));
+        let mut pool = Self { jobs: Some(jobs), threads: Vec::new(), shared };
+        for index in 0..pool.shared.threads {
+            let (shared, queue) = (Arc::clone(&pool.shared), Arc::clone(&queue));
+            let thread = thread::Builder::new().name(format!("hash-{index}")).spawn(move || work(&shared, &queue))?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Hashes a new password to an argon2id PHC string.
+    ///
+    /// # Errors
+    /// [`Reason::HashQueueFull`] with [`Detail::RetryAfter`]; [`Reason::Internal`] when hashing itself fails.
+    pub async fn hash(&self, password: SecretString) -> Result<SecretString, Refusal> {
+        let (answer, hashed) = oneshot::channel();
+        self.submit(Task::Hash { password, answer })?;
+        hashed.await.map_err(|_| ended())?.map_err(Refusal::internal)
+    }
+
+    /// Whether `password` is the one behind `phc`. Without one the work is done all the same, against a hash nobody
+    /// knows a password of, and the answer is no: an unknown user costs the caller what a known one does.
+    ///
+    /// # Errors
+    /// [`Reason::HashQueueFull`] with [`Detail::RetryAfter`].
+    pub async fn verify(&self, password: SecretString, phc: Option<SecretString>) -> Result<bool, Refusal> {
+        let (answer, verified) = oneshot::channel();
+        self.submit(Task::Verify { password, phc, answer })?;
+        verified.await.map_err(|_| ended())
+    }
+
+    /// What the pool has done and what waits.
+    #[must_use]
+    pub fn stats(&self) -> HashStats {
+        let shared = &self.shared;
+        HashStats {
+            queued: shared.queued.load(Relaxed),
+            capacity: shared.capacity,
+            done: shared.done.load(Relaxed),
+            skipped: shared.skipped.load(Relaxed),
+            refused: shared.refused.load(Relaxed),
+            waited: Duration::from_nanos(shared.waited_nanos.load(Relaxed)),
+            worked: Duration::from_nanos(shared.worked_nanos.load(Relaxed)),
+        }
+    }
+
+    fn submit(&self, task: Task) -> Result<(), Refusal> {
+        let Some(jobs) = &self.jobs else { return Err(ended()) };
+        // Counted before it is sent: a thread may take it off the queue at once, and the count never goes below zero.
+        self.shared.queued.fetch_add(1, Relaxed);
+        jobs.try_send(Job { queued_at: self.shared.clock.tick(), task }).map_err(|refused| {
+            self.shared.queued.fetch_sub(1, Relaxed);
+            match refused {
+                TrySendError::Full(_) => {
+                    self.shared.refused.fetch_add(1, Relaxed);
+                    Refusal::with(Reason::HashQueueFull, Detail::RetryAfter(self.drain_time()))
+                }
+                TrySendError::Disconnected(_) => ended(),
+            }
+        })
+    }
+
+    /// How long a full queue takes to empty, by what a job has taken so far; whole seconds.
+    fn drain_time(&self) -> Duration {
+        let stats = self.stats();
+        let mean = stats.worked.as_secs_f64() / f64::from(u32::try_from(stats.done.max(1)).unwrap_or(u32::MAX));
+        let rounds = stats.capacity.div_ceil(self.shared.threads);
+        let seconds = Duration::try_from_secs_f64(mean).unwrap_or_default().as_millis() as u64;
+        let seconds = seconds.saturating_mul(rounds as u64).div_ceil(1_000);
+        Duration::from_secs(seconds.clamp(*RETRY.start(), *RETRY.end()))
+    }
+}
+
+impl Drop for HashPool {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Relaxed);
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has ended too, which is all that is asked of it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for HashPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HashPool").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// One thread's life: take, do, answer, until the queue is closed.
+fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
+    // On Linux a priority belongs to the thread, and lowering one's own needs no privilege.
+    if let Err(fault) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::warn!(%fault, "a hashing thread keeps its priority; logins may slow proxied requests");
+    }
+    loop {
+        // The lock is held while waiting: the others wait for the lock instead, which comes to the same.
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
+        shared.queued.fetch_sub(1, Relaxed);
+        if shared.closing.load(Relaxed) {
+            return;
+        }
+        shared.run(job);
+    }
+}
+
+impl Shared {
+    fn run(&self, job: Job) {
+        let began = self.clock.tick();
+        self.waited_nanos.fetch_add(nanos(began.since(job.queued_at)), Relaxed);
+        if job.task.abandoned() {
+            self.skipped.fetch_add(1, Relaxed);
+            return;
+        }
+        let answer = self.compute(job.task);
+        self.worked_nanos.fetch_add(nanos(self.clock.tick().since(began)), Relaxed);
+        // Counted before it is answered, so that whoever has the answer also sees it counted.
+        self.done.fetch_add(1, Relaxed);
+        answer.send();
+    }
+
+    fn compute(&self, task: Task) -> Answer {
+        match task {
+            Task::Hash { password, answer } => {
+                let hashed = password::hash(password.expose_secret(), &salt(&*self.entropy), self.cost);
+                Answer::Hash(answer, hashed.map_err(|fault| fault.to_string()))
+            }
+            Task::Verify { password, phc, answer } => {
+                let matches =
+                    password::verify(password.expose_secret(), phc.as_ref().unwrap_or(&self.dummy).expose_secret());
+                Answer::Verify(answer, matches && phc.is_some())
+            }
+        }
+    }
+}
+
+impl Task {
+    fn abandoned(&self) -> bool {
+        match self {
+            Self::Hash { answer, .. } => answer.is_closed(),
+            Self::Verify { answer, .. } => answer.is_closed(),
+        }
+    }
+}
+
+enum Answer {
+    Hash(oneshot::Sender<Result<SecretString, String>>, Result<SecretString, String>),
+    Verify(oneshot::Sender<bool>, bool),
+}
+
+impl Answer {
+    fn send(self) {
+        // A requester that left meanwhile wants no answer.
+        match self {
+            Self::Hash(to, hashed) => drop(to.send(hashed)),
+            Self::Verify(to, matches) => drop(to.send(matches)),
+        }
+    }
+}
+
+fn salt(entropy: &dyn Entropy) -> [u8; 16] {
+    let mut salt = [0; 16];
+    entropy.fill(&mut salt);
+    salt
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn ended() -> Refusal {
+    Refusal::internal("the hashing threads have ended")
+}

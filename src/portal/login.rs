@@ -1,0 +1,93 @@
+//! `POST /login`: a name and a password for a session.
+//!
+//! An unknown name, a wrong password and an inactive account are one answer and one class of time: each costs a
+//! password hash and an audit row, and the reason is the same.
+
+use axum::extract::State;
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    gate::refusal::Refusal,
+    policy::{ids::UserId, password, reason::Reason, refresh::Delivery, validate},
+    portal::{
+        answers::Answer,
+        caller::Caller,
+        fields::{Fields, any},
+        grant::opened,
+        state::{PortalState, Shared},
+    },
+    store::{Account, AuditEvent, Login},
+};
+
+/// What a login says.
+struct Attempt {
+    /// `None`: text that no account can be named by.
+    login: Option<Login>,
+    password: SecretString,
+    delivery: Option<Delivery>,
+}
+
+/// 200 with tokens; 401 for every cause alike.
+pub(crate) async fn login(State(state): State<Shared>, caller: Caller, fields: Fields) -> Result<Answer, Refusal> {
+    let attempt = read(fields)?;
+    let found = match &attempt.login {
+        Some(login) => state.store.find_login(login).await?,
+        None => None,
+    };
+    let (account, phc) = found.unzip();
+    let matches = state.hash_pool.verify(attempt.password, phc).await?;
+    match account {
+        Some(account) if matches && account.active => succeed(&state, &caller, account.id, attempt.delivery).await,
+        account => Err(fail(&state, &caller, account.as_ref().map(|account| account.id)).await),
+    }
+}
+
+async fn succeed(
+    state: &PortalState,
+    caller: &Caller,
+    user: UserId,
+    delivery: Option<Delivery>,
+) -> Result<Answer, Refusal> {
+    let now = state.clock.now();
+    let session = state.new_session(user, delivery, caller, now);
+    let audit = caller.audit(AuditEvent::LoginSucceeded, now, Some(user), Some(session.id));
+    let Some(account): Option<Account> = state.store.open_session(&session, &audit).await? else {
+        // Deactivated while its password was being hashed.
+        return Err(fail(state, caller, Some(user)).await);
+    };
+    caller.turned_out_to_be(user);
+    state.grant(StatusCode::OK, &opened(session), &account, now)
+}
+
+/// Why a login failed, as far as the client learns. The audit row knows the account, when there is one.
+async fn fail(state: &PortalState, caller: &Caller, user: Option<UserId>) -> Refusal {
+    let audit = caller.audit(AuditEvent::LoginFailed, state.clock.now(), user, None);
+    match state.store.append_audit(&audit).await {
+        Ok(()) => Reason::LoginFailed.into(),
+        Err(fault) => fault.into(),
+    }
+}
+
+fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
+    let email = fields.optional("email", any::<String>);
+    let username = fields.optional("username", any::<String>);
+    let delivery = fields.optional("delivery", any::<Delivery>);
+    let password = fields.required("password", any::<SecretString>);
+    let login = match (email, username) {
+        // What could not have been registered is not looked up: it is answered as an unknown name.
+        (Some(email), None) => Some(validate::email(&email).ok().map(Login::Email)),
+        (None, Some(username)) => Some(validate::username(&username).ok().map(Login::Username)),
+        (Some(_), Some(_)) => {
+            fields.fault("username", "must not come together with email");
+            None
+        }
+        (None, None) => {
+            fields.fault("email", "is required, or username");
+            None
+        }
+    };
+    let (login, password) = fields.finish(login.zip(password))?;
+    let password = SecretString::from(password::normalise(password.expose_secret()).to_string());
+    Ok(Attempt { login, password, delivery })
+}

@@ -1,0 +1,100 @@
+//! The refresh token a request presents: in its body or as a cookie, never as two different ones.
+//!
+//! A token in the body was put there by whoever holds it. A cookie is sent by the browser on behalf of whatever page
+//! asks, so it counts only when the request comes from our own pages or listed ones (design §5). Both at once are taken
+//! when they are the same token, under the cookie's rule; two different ones are refused, since acting on either would
+//! touch a session the caller may not have meant.
+
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, Method, Uri, header, request::Parts};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    gate::refusal::Refusal,
+    policy::{
+        cross_site::cookie_allowed,
+        ids::SessionId,
+        reason::Reason,
+        refresh_token::{self, Parsed},
+    },
+    portal::{
+        cookie,
+        state::{PortalState, Shared},
+    },
+    store::Session,
+};
+
+/// The refresh cookie of a request, and whether it may be used.
+pub(crate) struct CookieToken {
+    token: Option<SecretString>,
+    allowed: bool,
+}
+
+impl CookieToken {
+    /// The one token of this request, given what its body held.
+    ///
+    /// # Errors
+    /// [`Reason::CrossSite`] for a cookie from elsewhere; [`Reason::RefreshInvalid`] for two different tokens.
+    pub(crate) fn or_body(self, body: Option<SecretString>) -> Result<Option<SecretString>, Refusal> {
+        let Some(cookie) = self.token else { return Ok(body) };
+        if !self.allowed {
+            return Err(Reason::CrossSite.into());
+        }
+        match body {
+            Some(body) if body.expose_secret() != cookie.expose_secret() => Err(Reason::RefreshInvalid.into()),
+            _ => Ok(Some(cookie)),
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for CookieToken {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refusal> {
+        let token = cookie::read(&parts.headers, &state.portal)?;
+        Ok(Self { token, allowed: from_our_pages(&parts.method, &parts.headers, state) })
+    }
+}
+
+fn from_our_pages(method: &Method, headers: &HeaderMap, state: &PortalState) -> bool {
+    // A header that came twice or is no text is treated as a foreign one, not as an absent one.
+    let text = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        values.next().map(|value| match values.next() {
+            None => value.to_str().unwrap_or("null"),
+            Some(_) => "null",
+        })
+    };
+    let own = origin(&state.tokens.issuer).unwrap_or_default();
+    cookie_allowed(method, text("sec-fetch-site"), text(header::ORIGIN.as_str()), &own, &state.portal.allowed_origins)
+}
+
+/// The origin (RFC 6454 §6.2) of an http(s) URL, as a browser writes it: default ports left out.
+fn origin(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let (scheme, host) = (uri.scheme_str()?, uri.host()?.to_ascii_lowercase());
+    Some(match (scheme, uri.port_u16()) {
+        (_, None) | ("https", Some(443)) | ("http", Some(80)) => format!("{scheme}://{host}"),
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    })
+}
+
+/// A session whose own refresh token was presented, ended or not.
+pub(crate) struct Proven {
+    pub(crate) token: Parsed,
+    pub(crate) session: Session,
+}
+
+impl PortalState {
+    /// The session a refresh token belongs to; `None` when the token is not one we made.
+    ///
+    /// # Errors
+    /// Only the store's: a lost store is never taken for a bad token.
+    pub(crate) async fn prove(&self, token: &SecretString) -> Result<Option<Proven>, Refusal> {
+        let Some(token) = refresh_token::parse(token.expose_secret()) else { return Ok(None) };
+        let sid: SessionId = token.sid;
+        let Some(session) = self.store.session(sid).await? else { return Ok(None) };
+        let authentic = token.authentic(&self.refresh_key(sid, &session.salt));
+        Ok(authentic.then_some(Proven { token, session }))
+    }
+}

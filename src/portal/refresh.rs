@@ -1,0 +1,50 @@
+//! `POST /refresh`: a refresh token for the next pair (RFC 6749 §6, design §5).
+//!
+//! Only the refresh token counts; an `Authorization` header is not looked at. How the answer travels is the session
+//! row's to say, fixed at login: a cookie session's refresh token is never in a body, whatever the request looks like.
+
+use axum::extract::State;
+use http::StatusCode;
+use secrecy::SecretString;
+
+use crate::{
+    gate::refusal::Refusal,
+    policy::reason::Reason,
+    portal::{
+        answers::Answer,
+        caller::Caller,
+        fields::{Fields, any},
+        presented::CookieToken,
+        state::Shared,
+    },
+    store::{AuditEvent, RefreshOutcome},
+};
+
+/// 200 with the next pair; 400 `invalid_grant` for every token that is not good; 403 for a cookie from elsewhere.
+pub(crate) async fn refresh(
+    State(state): State<Shared>,
+    caller: Caller,
+    cookie: CookieToken,
+    mut fields: Fields,
+) -> Result<Answer, Refusal> {
+    let in_body = fields.optional("refresh_token", any::<SecretString>);
+    let in_body = fields.finish(Some(in_body))?;
+    let token = cookie.or_body(in_body)?.ok_or(Reason::RefreshInvalid)?;
+    let proven = state.prove(&token).await?.ok_or(Reason::RefreshInvalid)?;
+    let (sid, user) = (proven.session.id, proven.session.user);
+    let now = state.clock.now();
+    let audit = caller.audit(AuditEvent::Refreshed, now, Some(user), Some(sid));
+    match state.store.refresh(sid, proven.token.counter, &state.tokens.refresh, &audit).await? {
+        RefreshOutcome::Granted { session, account, .. } => {
+            caller.turned_out_to_be(account.id);
+            state.grant(StatusCode::OK, &session, &account, now)
+        }
+        RefreshOutcome::Reused { user } => {
+            // The store has ended the session; its access tokens die here with it.
+            state.end_here(sid);
+            caller.turned_out_to_be(user);
+            Err(Reason::RefreshReuse.into())
+        }
+        RefreshOutcome::Refused => Err(Reason::RefreshInvalid.into()),
+    }
+}

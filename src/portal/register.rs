@@ -1,0 +1,79 @@
+//! `POST /register` and its alias `/signup`: makes an account and logs it in.
+
+use axum::extract::State;
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    config::settings::Registration,
+    gate::refusal::Refusal,
+    policy::{ids::UserId, password, reason::Reason, refresh::Delivery, validate},
+    portal::{
+        answers::Answer,
+        caller::Caller,
+        fields::{Fields, any},
+        grant::opened,
+        state::{PortalState, Shared},
+    },
+    store::{AccountFault, AuditEvent, NewAccount},
+};
+
+/// What a registration says, checked.
+struct Registrant {
+    email: String,
+    password: SecretString,
+    username: Option<String>,
+    full_name: Option<String>,
+    delivery: Option<Delivery>,
+}
+
+/// 201 with tokens; 403 closed, 409 taken, 422 for what does not fit, `role` among it: nobody chooses their own.
+pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields: Fields) -> Result<Answer, Refusal> {
+    if state.portal.registration == Registration::Closed {
+        return Err(Reason::RegistrationClosed.into());
+    }
+    let registrant = read(fields, &state)?;
+    // Hashed before the store is asked, so that a taken address answers no sooner than a free one.
+    let password_hash = state.hash_pool.hash(registrant.password).await?;
+    let now = state.clock.now();
+    let account = NewAccount {
+        id: UserId(state.entropy.uuid_v7(now)),
+        email: registrant.email,
+        username: registrant.username,
+        full_name: registrant.full_name,
+        password_hash,
+        roles: vec![state.portal.default_role.as_ref().to_owned()],
+        created_at: now,
+    };
+    let session = state.new_session(account.id, registrant.delivery, &caller, now);
+    let audit = caller.audit(AuditEvent::Registered, now, Some(account.id), Some(session.id));
+    let account = state.store.register(&account, &session, &audit).await.map_err(taken)?;
+    caller.turned_out_to_be(account.id);
+    state.grant(StatusCode::CREATED, &opened(session), &account, now)
+}
+
+fn read(mut fields: Fields, state: &PortalState) -> Result<Registrant, Refusal> {
+    let email = fields.required("email", |text: String| validate::email(&text));
+    let username = fields.optional("username", |text: String| validate::username(&text));
+    let full_name = fields.optional("full_name", |text: String| validate::full_name(&text));
+    let delivery = fields.optional("delivery", any::<Delivery>);
+    let about: Vec<&str> = [&email, &username, &full_name].into_iter().filter_map(Option::as_deref).collect();
+    let password = fields.required("password", |given: SecretString| {
+        let normal = SecretString::from(password::normalise(given.expose_secret()).to_string());
+        password::check(&state.passwords.rules, normal.expose_secret(), &about).map(|()| normal)
+    });
+    let (email, password) = fields.finish(email.zip(password))?;
+    Ok(Registrant { email, password, username, full_name, delivery })
+}
+
+/// Why an account could not be made or changed, as an answer.
+pub(crate) fn taken(fault: AccountFault) -> Refusal {
+    match fault {
+        AccountFault::EmailTaken | AccountFault::UsernameTaken => {
+            Refusal::because(Reason::AccountExists, fault.to_string())
+        }
+        // The caller's own account is gone, and every token of it with it.
+        AccountFault::Missing => Reason::SessionEnded.into(),
+        AccountFault::Store(fault) => fault.into(),
+    }
+}

@@ -1,0 +1,55 @@
+//! What every endpoint holds: settings, the store, keys, and the readers of time and randomness.
+
+use std::sync::Arc;
+
+use crate::{
+    clock::{Clock, Entropy},
+    config::settings::{Passwords, Portal, Tokens},
+    gate::keyring::Keyring,
+    policy::{ids::SessionId, master_key::MasterKey},
+    portal::hash_pool::HashPool,
+    store::{SharedStore, memory::ended_sessions::EndedSessions},
+};
+
+/// Purpose of the keys that refresh tokens are authenticated with; see [`MasterKey::derive`].
+const REFRESH_KEY: &str = "refresh-token";
+
+/// What every endpoint holds.
+pub struct PortalState {
+    /// The portal's own settings.
+    pub portal: Portal,
+    /// Lives, issuer and audience of tokens.
+    pub tokens: Tokens,
+    /// Rules a new password must keep.
+    pub passwords: Passwords,
+    /// Users, sessions, audit.
+    pub store: SharedStore,
+    /// The key that signs now and the keys that are published.
+    pub keyring: Arc<Keyring>,
+    /// What refresh keys are derived from.
+    pub master: Arc<MasterKey>,
+    /// Sessions whose access tokens this gateway refuses at once.
+    pub ended: Arc<EndedSessions>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where passwords are hashed.
+    pub hash_pool: Arc<HashPool>,
+}
+
+/// The state as handlers hold it.
+pub(crate) type Shared = Arc<PortalState>;
+
+impl PortalState {
+    /// The key of one session's refresh tokens.
+    pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> [u8; 32] {
+        self.master.derive(REFRESH_KEY, session.0.as_bytes(), salt)
+    }
+
+    /// From now on this gateway refuses the session's access tokens, until the last of them has expired.
+    pub(crate) fn end_here(&self, session: SessionId) {
+        let last_expiry = self.clock.now().plus(self.tokens.access_ttl).plus(self.tokens.leeway);
+        self.ended.insert(session, last_expiry);
+    }
+}

@@ -1,0 +1,81 @@
+//! What is published: the keys that verify our tokens (RFC 7517) and where they are (OpenID Connect Discovery 1.0).
+
+use axum::extract::State;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::{
+    gate::refusal::Refusal,
+    portal::{answers::Answer, state::Shared},
+};
+
+/// How long anyone may keep what is published: a fifth of an hour shorter than any rotation, long enough to spare us.
+const CACHEABLE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// 200 with the public keys, the coming and the former ones among them.
+pub(crate) async fn jwks(State(state): State<Shared>) -> Result<Answer, Refusal> {
+    publish(&state.keyring.key_set().jwks())
+}
+
+/// The subset of OpenID Connect Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
+/// of OAuth's is named, since none is served; the two lists that the specification requires and that would name flows
+/// are empty.
+#[derive(Serialize)]
+struct Discovery<'a> {
+    issuer: &'a str,
+    jwks_uri: String,
+    response_types_supported: [&'a str; 0],
+    subject_types_supported: [&'a str; 1],
+    id_token_signing_alg_values_supported: Vec<String>,
+    claims_supported: &'a [&'a str],
+    /// `typ` of the tokens these keys sign: RFC 9068 access tokens, and the identity sent to upstreams.
+    portcullis_token_types: [&'a str; 2],
+}
+
+const CLAIMS: &[&str] = &[
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "client_id",
+    "roles",
+    "scope",
+    "org",
+    "av",
+    "gen",
+    "email",
+    "email_verified",
+    "amr",
+    "auth_time",
+];
+
+/// 200 with issuer, key address and algorithms.
+pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Refusal> {
+    let issuer = &*state.tokens.issuer;
+    let published = state.keyring.key_set().jwks();
+    let mut algorithms: Vec<String> = published["keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|key| Some(key.get("alg")?.as_str()?.to_owned()))
+        .collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    publish(&Discovery {
+        issuer,
+        jwks_uri: format!("{issuer}/.well-known/jwks.json"),
+        response_types_supported: [],
+        subject_types_supported: ["public"],
+        id_token_signing_alg_values_supported: algorithms,
+        claims_supported: CLAIMS,
+        portcullis_token_types: ["at+jwt", "gw-id+jwt"],
+    })
+}
+
+fn publish(document: &impl Serialize) -> Result<Answer, Refusal> {
+    Ok(Answer::json(StatusCode::OK, document)?.with(header::CACHE_CONTROL, CACHEABLE))
+}
