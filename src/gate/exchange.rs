@@ -34,8 +34,8 @@ impl Principal {
     }
 }
 
-/// What the pipeline knows about one request.
-#[derive(Debug)]
+/// What the pipeline knows about one request. Cloneable only because `http`'s extensions ask for it.
+#[derive(Debug, Clone)]
 pub struct Exchange {
     record: Arc<Record>,
     client: Option<IpAddr>,
