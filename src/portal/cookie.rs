@@ -47,3 +47,64 @@ fn write(value: &str, max_age: u64, portal: &Portal) -> Result<HeaderValue, Refu
     line.set_sensitive(true);
     Ok(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::portal;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::COOKIE, line.parse().unwrap());
+        }
+        headers
+    }
+
+    fn token(lines: &[&str]) -> Result<Option<String>, Reason> {
+        match read(&headers(lines), &portal()) {
+            Ok(token) => Ok(token.map(|token| token.expose_secret().to_owned())),
+            Err(refusal) => Err(refusal.reason),
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others_and_in_split_lines() {
+        assert_eq!(token(&["a=b; __Secure-refresh=t1; c=d"]), Ok(Some("t1".into())));
+        assert_eq!(token(&["a=b", "__Secure-refresh=t1"]), Ok(Some("t1".into())));
+    }
+
+    #[test]
+    fn no_cookie_and_an_empty_one_are_none() {
+        for lines in [&[][..], &["a=b"], &["__Secure-refresh="], &["__secure-refresh=t1"], &["x__Secure-refresh=t1"]] {
+            assert_eq!(token(lines), Ok(None), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_planted_second_cookie_spoils_both() {
+        assert_eq!(token(&["__Secure-refresh=t1; __Secure-refresh=t2"]), Err(Reason::RefreshInvalid));
+        assert_eq!(token(&["__Secure-refresh=t1", "__Secure-refresh=t1"]), Err(Reason::RefreshInvalid));
+    }
+
+    #[test]
+    fn the_cookie_is_set_with_every_guard() {
+        let value = set(&"t1".into(), Duration::from_secs(90), &portal()).unwrap();
+        let expected = "__Secure-refresh=t1; Max-Age=90; Path=/auth; HttpOnly; Secure; SameSite=Strict";
+        assert_eq!(value.to_str().unwrap(), expected);
+        assert!(!format!("{value:?}").contains("t1"), "a logged header would show it");
+    }
+
+    #[test]
+    fn the_cookie_is_cleared_under_the_same_name_and_path() {
+        let value = clear(&portal()).unwrap();
+        let expected = "__Secure-refresh=; Max-Age=0; Path=/auth; HttpOnly; Secure; SameSite=Strict";
+        assert_eq!(value.to_str().unwrap(), expected);
+    }
+
+    #[test]
+    fn at_the_root_the_path_is_a_slash() {
+        let portal = Portal { base_path: "".into(), ..portal() };
+        assert!(clear(&portal).unwrap().to_str().unwrap().contains("; Path=/;"));
+    }
+}

@@ -142,3 +142,48 @@ pub(crate) fn router(state: Shared) -> Router {
         .fold(Router::new(), |router, endpoint| router.route(&endpoint.full_path(&base), endpoint.handler()));
     routed.with_state(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_endpoint_has_a_name_and_a_place_of_its_own() {
+        let names: HashSet<_> = ENDPOINTS.iter().map(|endpoint| endpoint.name).collect();
+        let places: HashSet<_> =
+            ENDPOINTS.iter().map(|endpoint| (endpoint.method.clone(), endpoint.full_path("/auth"))).collect();
+        assert_eq!((names.len(), places.len()), (ENDPOINTS.len(), ENDPOINTS.len()));
+    }
+
+    #[test]
+    fn every_method_has_a_filter_in_axum() {
+        assert!(ENDPOINTS.iter().all(|endpoint| MethodFilter::try_from(endpoint.method.clone()).is_ok()));
+    }
+
+    #[test]
+    fn paths_are_below_the_base_unless_they_are_well_known() {
+        for endpoint in ENDPOINTS {
+            let path = endpoint.full_path("/account");
+            assert!(path.starts_with("/account/") || path.starts_with("/.well-known/"), "{path}");
+            assert!(endpoint.full_path("").starts_with('/'));
+        }
+    }
+
+    #[test]
+    fn what_anyone_may_call_is_listed_here() {
+        let open: Vec<_> =
+            ENDPOINTS.iter().filter(|e| e.auth != AuthMode::Required).map(|e| (e.name, e.auth)).collect();
+        let expected = [
+            ("portal_register", AuthMode::None),
+            ("portal_signup", AuthMode::None),
+            ("portal_login", AuthMode::None),
+            ("portal_refresh", AuthMode::None),
+            ("portal_logout", AuthMode::Lenient),
+            ("portal_jwks", AuthMode::None),
+            ("portal_discovery", AuthMode::None),
+        ];
+        assert_eq!(open, expected);
+    }
+}

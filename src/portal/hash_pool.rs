@@ -32,8 +32,8 @@ use crate::{
 /// The lowest priority there is; see `setpriority(2)`.
 const NICE: i32 = 19;
 
-/// Bounds of the `Retry-After` a full queue answers with.
-const RETRY: std::ops::RangeInclusive<u64> = 1..=30;
+/// Bounds of the `Retry-After` a full queue answers with, seconds.
+const RETRY_SECONDS: std::ops::RangeInclusive<u64> = 1..=30;
 
 /// What the pool has done since it was made, and what waits now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -180,12 +180,11 @@ impl HashPool {
 
     /// How long a full queue takes to empty, by what a job has taken so far; whole seconds.
     fn drain_time(&self) -> Duration {
-        let stats = self.stats();
-        let mean = stats.worked.as_secs_f64() / f64::from(u32::try_from(stats.done.max(1)).unwrap_or(u32::MAX));
-        let rounds = stats.capacity.div_ceil(self.shared.threads);
-        let seconds = Duration::try_from_secs_f64(mean).unwrap_or_default().as_millis() as u64;
-        let seconds = seconds.saturating_mul(rounds as u64).div_ceil(1_000);
-        Duration::from_secs(seconds.clamp(*RETRY.start(), *RETRY.end()))
+        let shared = &self.shared;
+        let mean_nanos = shared.worked_nanos.load(Relaxed) / shared.done.load(Relaxed).max(1);
+        let rounds = u64::try_from(shared.capacity.div_ceil(shared.threads)).unwrap_or(u64::MAX);
+        let seconds = mean_nanos.saturating_mul(rounds).div_ceil(1_000_000_000);
+        Duration::from_secs(seconds.clamp(*RETRY_SECONDS.start(), *RETRY_SECONDS.end()))
     }
 }
 
@@ -291,3 +290,6 @@ fn nanos(duration: Duration) -> u64 {
 fn ended() -> Refusal {
     Refusal::internal("the hashing threads have ended")
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::{
     portal::{
         answers::Answer,
         caller::Caller,
-        fields::{Fields, any},
+        fields::{Fields, as_given},
         grant::opened,
         state::{PortalState, Shared},
     },
@@ -70,10 +70,10 @@ async fn fail(state: &PortalState, caller: &Caller, user: Option<UserId>) -> Ref
 }
 
 fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
-    let email = fields.optional("email", any::<String>);
-    let username = fields.optional("username", any::<String>);
-    let delivery = fields.optional("delivery", any::<Delivery>);
-    let password = fields.required("password", any::<SecretString>);
+    let email = fields.optional("email", as_given::<String>);
+    let username = fields.optional("username", as_given::<String>);
+    let delivery = fields.optional("delivery", as_given::<Delivery>);
+    let password = fields.required("password", as_given::<SecretString>);
     let login = match (email, username) {
         // What could not have been registered is not looked up: it is answered as an unknown name.
         (Some(email), None) => Some(validate::email(&email).ok().map(Login::Email)),

@@ -17,7 +17,7 @@ use crate::{
         answers::Answer,
         caller::Caller,
         cookie,
-        fields::{Fields, any},
+        fields::{Fields, as_given},
         presented::CookieToken,
         state::{PortalState, Shared},
     },
@@ -31,8 +31,8 @@ pub(crate) async fn logout(
     cookie: CookieToken,
     mut fields: Fields,
 ) -> Result<Answer, Refusal> {
-    let all = fields.optional("all", any::<bool>);
-    let in_body = fields.optional("refresh_token", any::<SecretString>);
+    let all = fields.optional("all", as_given::<bool>);
+    let in_body = fields.optional("refresh_token", as_given::<SecretString>);
     let (all, in_body) = fields.finish(Some((all.unwrap_or(false), in_body)))?;
     let (sid, user) = match (caller.session(), caller.user()) {
         (Some(sid), Some(user)) => (sid, user),

@@ -24,3 +24,6 @@ mod state;
 mod well_known;
 
 pub use state::PortalState;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -26,7 +26,8 @@ use crate::{
 
 /// The refresh cookie of a request, and whether it may be used.
 pub(crate) struct CookieToken {
-    token: Option<SecretString>,
+    /// Judged only when it is used: a call that goes by its access token does not fail for its cookies.
+    token: Result<Option<SecretString>, Refusal>,
     allowed: bool,
 }
 
@@ -34,9 +35,10 @@ impl CookieToken {
     /// The one token of this request, given what its body held.
     ///
     /// # Errors
-    /// [`Reason::CrossSite`] for a cookie from elsewhere; [`Reason::RefreshInvalid`] for two different tokens.
+    /// [`Reason::CrossSite`] for a cookie from elsewhere; [`Reason::RefreshInvalid`] for two different tokens, in
+    /// whatever places.
     pub(crate) fn or_body(self, body: Option<SecretString>) -> Result<Option<SecretString>, Refusal> {
-        let Some(cookie) = self.token else { return Ok(body) };
+        let Some(cookie) = self.token? else { return Ok(body) };
         if !self.allowed {
             return Err(Reason::CrossSite.into());
         }
@@ -51,7 +53,7 @@ impl FromRequestParts<Shared> for CookieToken {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refusal> {
-        let token = cookie::read(&parts.headers, &state.portal)?;
+        let token = cookie::read(&parts.headers, &state.portal);
         Ok(Self { token, allowed: from_our_pages(&parts.method, &parts.headers, state) })
     }
 }
@@ -96,5 +98,53 @@ impl PortalState {
         let Some(session) = self.store.session(sid).await? else { return Ok(None) };
         let authentic = token.authentic(&self.refresh_key(sid, &session.salt));
         Ok(authentic.then_some(Proven { token, session }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(cookie: Option<&str>, allowed: bool, body: Option<&str>) -> Result<Option<String>, Reason> {
+        let cookie = CookieToken { token: Ok(cookie.map(SecretString::from)), allowed };
+        match cookie.or_body(body.map(SecretString::from)) {
+            Ok(token) => Ok(token.map(|token| token.expose_secret().to_owned())),
+            Err(refusal) => Err(refusal.reason),
+        }
+    }
+
+    #[test]
+    fn either_place_will_do() {
+        assert_eq!(both(Some("t"), true, None), Ok(Some("t".into())));
+        assert_eq!(both(None, false, Some("t")), Ok(Some("t".into())));
+        assert_eq!(both(None, true, None), Ok(None));
+    }
+
+    #[test]
+    fn a_cookie_from_elsewhere_is_refused_even_beside_a_body_token() {
+        assert_eq!(both(Some("t"), false, None), Err(Reason::CrossSite));
+        assert_eq!(both(Some("t"), false, Some("t")), Err(Reason::CrossSite));
+    }
+
+    #[test]
+    fn two_different_tokens_are_refused_and_two_equal_ones_are_one() {
+        assert_eq!(both(Some("t"), true, Some("u")), Err(Reason::RefreshInvalid));
+        assert_eq!(both(Some("t"), true, Some("t")), Ok(Some("t".into())));
+    }
+
+    #[test]
+    fn an_issuer_s_origin_is_as_browsers_write_it() {
+        for (url, expected) in [
+            ("https://gw.test", "https://gw.test"),
+            ("https://GW.test:443", "https://gw.test"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://gw.test:80/base", "http://gw.test"),
+            ("https://gw.test:80", "https://gw.test:80"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(origin(url).as_deref(), Some(expected));
+        }
+        assert_eq!(origin("gw.test"), None);
+        assert_eq!(origin("/auth"), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     portal::{
         answers::Answer,
         caller::Caller,
-        fields::{Fields, any},
+        fields::{Fields, as_given},
         presented::CookieToken,
         state::Shared,
     },
@@ -27,7 +27,7 @@ pub(crate) async fn refresh(
     cookie: CookieToken,
     mut fields: Fields,
 ) -> Result<Answer, Refusal> {
-    let in_body = fields.optional("refresh_token", any::<SecretString>);
+    let in_body = fields.optional("refresh_token", as_given::<SecretString>);
     let in_body = fields.finish(Some(in_body))?;
     let token = cookie.or_body(in_body)?.ok_or(Reason::RefreshInvalid)?;
     let proven = state.prove(&token).await?.ok_or(Reason::RefreshInvalid)?;

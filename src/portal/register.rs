@@ -11,7 +11,7 @@ use crate::{
     portal::{
         answers::Answer,
         caller::Caller,
-        fields::{Fields, any},
+        fields::{Fields, as_given},
         grant::opened,
         state::{PortalState, Shared},
     },
@@ -56,7 +56,7 @@ fn read(mut fields: Fields, state: &PortalState) -> Result<Registrant, Refusal> 
     let email = fields.required("email", |text: String| validate::email(&text));
     let username = fields.optional("username", |text: String| validate::username(&text));
     let full_name = fields.optional("full_name", |text: String| validate::full_name(&text));
-    let delivery = fields.optional("delivery", any::<Delivery>);
+    let delivery = fields.optional("delivery", as_given::<Delivery>);
     let about: Vec<&str> = [&email, &username, &full_name].into_iter().filter_map(Option::as_deref).collect();
     let password = fields.required("password", |given: SecretString| {
         let normal = SecretString::from(password::normalise(given.expose_secret()).to_string());

@@ -1,4 +1,4 @@
-//! What is published: the keys that verify our tokens (RFC 7517) and where they are (OpenID Connect Discovery 1.0).
+//! What is published: the keys that verify our tokens (RFC 7517) and where they are (OIDC Discovery 1.0).
 
 use axum::extract::State;
 use http::{HeaderValue, StatusCode, header};
@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::{
     gate::refusal::Refusal,
+    policy::mint::{ACCESS_TOKEN_TYPE, IDENTITY_TOKEN_TYPE},
     portal::{answers::Answer, state::Shared},
 };
 
-/// How long anyone may keep what is published: a fifth of an hour shorter than any rotation, long enough to spare us.
+/// How long anyone may keep what is published. A key is published before it signs, so an old set is never a wrong one.
 const CACHEABLE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// 200 with the public keys, the coming and the former ones among them.
@@ -17,7 +18,7 @@ pub(crate) async fn jwks(State(state): State<Shared>) -> Result<Answer, Refusal>
     publish(&state.keyring.key_set().jwks())
 }
 
-/// The subset of OpenID Connect Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
+/// The subset of OIDC Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
 /// of OAuth's is named, since none is served; the two lists that the specification requires and that would name flows
 /// are empty.
 #[derive(Serialize)]
@@ -72,7 +73,7 @@ pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Ref
         subject_types_supported: ["public"],
         id_token_signing_alg_values_supported: algorithms,
         claims_supported: CLAIMS,
-        portcullis_token_types: ["at+jwt", "gw-id+jwt"],
+        portcullis_token_types: [ACCESS_TOKEN_TYPE, IDENTITY_TOKEN_TYPE],
     })
 }
 

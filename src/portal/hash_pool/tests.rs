@@ -1,0 +1,164 @@
+//! The pool under load, with its threads held at will: the test owns the entropy a hashing thread asks for its salt.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use super::*;
+use crate::{
+    clock::{SystemClock, SystemEntropy},
+    portal::tests::passwords,
+};
+
+/// Entropy that holds a hashing thread until it is told to go on, and notes its priority.
+struct Hold {
+    arrived: Mutex<Sender<i32>>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Entropy for Hold {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+        if thread::current().name().is_some_and(|name| name.starts_with("hash-")) {
+            let nice = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+            self.arrived.lock().unwrap().send(nice).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+        }
+    }
+}
+
+/// One thread, one place in the queue, and the test's ends of the hold.
+fn held() -> (HashPool, Receiver<i32>, Sender<()>) {
+    let (arrived, arrivals) = mpsc::channel();
+    let (release, go_on) = mpsc::channel();
+    let hold = Arc::new(Hold { arrived: Mutex::new(arrived), go_on: Mutex::new(go_on) });
+    let settings = Passwords { hash_threads: 1, hash_queue: 1, ..passwords() };
+    (HashPool::new(&settings, hold, Arc::new(SystemClock::new())).unwrap(), arrivals, release)
+}
+
+fn pool() -> HashPool {
+    HashPool::new(&passwords(), Arc::new(SystemEntropy), Arc::new(SystemClock::new())).unwrap()
+}
+
+#[tokio::test]
+async fn a_hash_verifies_with_its_own_password_only() {
+    let pool = pool();
+    let phc = pool.hash("correct horse".into()).await.unwrap();
+    assert!(phc.expose_secret().starts_with("$argon2id$"));
+    assert!(pool.verify("correct horse".into(), Some(phc.clone())).await.unwrap());
+    assert!(!pool.verify("correct house".into(), Some(phc)).await.unwrap());
+}
+
+#[tokio::test]
+async fn two_hashes_of_one_password_differ() {
+    let pool = pool();
+    let (one, two) = (pool.hash("same".into()).await.unwrap(), pool.hash("same".into()).await.unwrap());
+    assert_ne!(one.expose_secret(), two.expose_secret());
+}
+
+#[tokio::test]
+async fn without_a_hash_the_work_is_done_and_no_password_is_right() {
+    let pool = pool();
+    let before = pool.stats();
+    assert!(!pool.verify("no account has this password".into(), None).await.unwrap());
+    let after = pool.stats();
+    assert_eq!(after.done, before.done + 1);
+    assert!(after.worked > before.worked);
+}
+
+#[tokio::test]
+async fn the_dummy_costs_what_a_real_hash_costs() {
+    let pool = pool();
+    let real = pool.hash("real".into()).await.unwrap();
+    let costs = |phc: &SecretString| phc.expose_secret().split('$').nth(3).map(str::to_owned);
+    assert_eq!(costs(&pool.shared.dummy), costs(&real));
+}
+
+#[tokio::test]
+async fn hashing_threads_run_at_the_lowest_priority() {
+    let (pool, arrivals, release) = held();
+    release.send(()).unwrap();
+    pool.hash("x".into()).await.unwrap();
+    assert_eq!(arrivals.recv().unwrap(), NICE);
+}
+
+#[tokio::test]
+async fn past_the_queue_a_job_is_refused_and_told_when_to_return() {
+    let (pool, arrivals, release) = held();
+    let pool = Arc::new(pool);
+    let hash = |name: &'static str| {
+        let pool = Arc::clone(&pool);
+        async move { pool.hash(name.into()).await }
+    };
+    let mut on_the_thread = Box::pin(hash("one"));
+    assert!(futures_util::poll!(&mut on_the_thread).is_pending());
+    arrivals.recv().unwrap();
+    let mut waiting = Box::pin(hash("two"));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(pool.stats().queued, 1);
+
+    let refusal = hash("three").await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::HashQueueFull);
+    let Some(Detail::RetryAfter(after)) = refusal.detail.map(|detail| *detail) else { panic!("no Retry-After") };
+    assert!(RETRY_SECONDS.contains(&after.as_secs()));
+    assert_eq!(pool.stats().refused, 1);
+
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    on_the_thread.await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!((pool.stats().queued, pool.stats().done), (0, 2));
+}
+
+#[tokio::test]
+async fn a_job_whose_requester_has_gone_is_skipped() {
+    let (pool, arrivals, release) = held();
+    let mut on_the_thread = Box::pin(pool.hash("one".into()));
+    assert!(futures_util::poll!(&mut on_the_thread).is_pending());
+    arrivals.recv().unwrap();
+    {
+        let mut impatient = Box::pin(pool.hash("two".into()));
+        assert!(futures_util::poll!(&mut impatient).is_pending());
+    }
+    release.send(()).unwrap();
+    on_the_thread.await.unwrap();
+    // One place in the queue: that this one is taken shows that the skipped one was taken off.
+    release.send(()).unwrap();
+    let third = loop {
+        match pool.hash("three".into()).await {
+            Err(refusal) if refusal.reason == Reason::HashQueueFull => tokio::task::yield_now().await,
+            other => break other,
+        }
+    };
+    third.unwrap();
+    assert_eq!((pool.stats().skipped, pool.stats().done), (1, 2));
+}
+
+#[tokio::test]
+async fn a_dropped_pool_ends_its_threads_and_answers_who_still_waits() {
+    let (pool, arrivals, release) = held();
+    let shared = Arc::downgrade(&pool.shared);
+    let (answer, on_the_thread) = oneshot::channel();
+    pool.submit(Task::Hash { password: "one".into(), answer }).unwrap();
+    arrivals.recv().unwrap();
+    let (answer, waiting) = oneshot::channel();
+    pool.submit(Task::Hash { password: "two".into(), answer }).unwrap();
+    release.send(()).unwrap();
+    drop(pool);
+    assert!(shared.upgrade().is_none(), "a thread lives on");
+    // The first was in hand when the pool was dropped, or had not been looked at: either is an answer, not a hang.
+    let _ = on_the_thread.await;
+    let _ = waiting.await;
+}
+
+#[test]
+fn costs_argon2_does_not_know_make_no_pool() {
+    let settings = Passwords { argon2_memory_kib: 1, argon2_lanes: 8, ..passwords() };
+    assert!(HashPool::new(&settings, Arc::new(SystemEntropy), Arc::new(SystemClock::new())).is_err());
+}
+
+#[tokio::test]
+async fn debug_shows_no_secret() {
+    let pool = pool();
+    let phc = pool.hash("hunter2hunter2".into()).await.unwrap();
+    let shown = format!("{pool:?}");
+    assert!(!shown.contains("argon2") && !shown.contains("hunter2") && !shown.contains(phc.expose_secret()));
+}

@@ -1,0 +1,124 @@
+//! A store that can be cut, so that every call finds nobody, and whose accounts can be seen as deactivated, for which
+//! the store has no call yet.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::{
+    clock::Timestamp,
+    policy::{
+        ids::{SessionId, UserId},
+        refresh::RefreshRules,
+    },
+    store::{
+        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, ProfilePatch, RefreshOutcome, Session,
+        SharedStore, Store, StoreFault, StoredKey,
+    },
+};
+
+pub(super) struct Cuttable {
+    store: SharedStore,
+    cut: AtomicBool,
+    deactivated: AtomicBool,
+}
+
+impl Cuttable {
+    pub(super) fn new(store: SharedStore) -> Self {
+        Self { store, cut: AtomicBool::new(false), deactivated: AtomicBool::new(false) }
+    }
+
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    pub(super) fn restore(&self) {
+        self.cut.store(false, Relaxed);
+    }
+
+    pub(super) fn deactivate_everyone(&self) {
+        self.deactivated.store(true, Relaxed);
+    }
+
+    fn seen(&self, account: Account) -> Account {
+        Account { active: account.active && !self.deactivated.load(Relaxed), ..account }
+    }
+
+    fn there(&self) -> Result<&dyn Store, StoreFault> {
+        if self.cut.load(Relaxed) { Err(StoreFault::Unavailable("cut".into())) } else { Ok(&*self.store) }
+    }
+}
+
+#[async_trait]
+impl Store for Cuttable {
+    async fn ping(&self) -> Result<(), StoreFault> {
+        self.there()?.ping().await
+    }
+
+    async fn register(&self, a: &NewAccount, s: &NewSession, e: &AuditEntry) -> Result<Account, AccountFault> {
+        self.there()?.register(a, s, e).await
+    }
+
+    async fn find_login(&self, login: &Login) -> Result<Option<(Account, SecretString)>, StoreFault> {
+        let found = self.there()?.find_login(login).await?;
+        Ok(found.map(|(account, phc)| (self.seen(account), phc)))
+    }
+
+    async fn account(&self, id: UserId) -> Result<Option<Account>, StoreFault> {
+        Ok(self.there()?.account(id).await?.map(|account| self.seen(account)))
+    }
+
+    async fn update_profile(&self, id: UserId, p: &ProfilePatch, e: &AuditEntry) -> Result<Account, AccountFault> {
+        self.there()?.update_profile(id, p, e).await
+    }
+
+    async fn open_session(&self, session: &NewSession, e: &AuditEntry) -> Result<Option<Account>, StoreFault> {
+        if self.deactivated.load(Relaxed) {
+            return Ok(None);
+        }
+        self.there()?.open_session(session, e).await
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreFault> {
+        self.there()?.session(id).await
+    }
+
+    async fn refresh(
+        &self,
+        id: SessionId,
+        counter: u64,
+        rules: &RefreshRules,
+        e: &AuditEntry,
+    ) -> Result<RefreshOutcome, StoreFault> {
+        self.there()?.refresh(id, counter, rules, e).await
+    }
+
+    async fn note_generation_seen(&self, id: SessionId, generation: u64) -> Result<(), StoreFault> {
+        self.there()?.note_generation_seen(id, generation).await
+    }
+
+    async fn end_sessions(&self, id: SessionId, all: bool, e: &AuditEntry) -> Result<Vec<SessionId>, StoreFault> {
+        self.there()?.end_sessions(id, all, e).await
+    }
+
+    async fn sessions_ended_since(&self, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
+        self.there()?.sessions_ended_since(since).await
+    }
+
+    async fn append_audit(&self, e: &AuditEntry) -> Result<(), StoreFault> {
+        self.there()?.append_audit(e).await
+    }
+
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault> {
+        self.there()?.audit_of(user, limit).await
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault> {
+        self.there()?.signing_keys().await
+    }
+
+    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
+        self.there()?.ensure_signing_key(key).await
+    }
+}

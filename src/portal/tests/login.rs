@@ -1,0 +1,144 @@
+//! Login: one answer and one amount of work for every failure.
+
+use super::*;
+
+fn login(body: &Value) -> Ask {
+    Ask::post("/auth/login").json(body)
+}
+
+fn by_email(email: &str, password: &str) -> Ask {
+    login(&json!({"email": email, "password": password}))
+}
+
+#[tokio::test]
+async fn a_login_answers_200_with_tokens_and_a_new_session() {
+    let harness = Harness::new().await;
+    let first = harness.ann("body").await;
+    harness.advance(Duration::from_secs(60));
+    let reply = harness.ok(by_email("ann@example.org", PASSWORD)).await;
+    assert_eq!((reply.status, reply.cache_control()), (StatusCode::OK, "no-store"));
+    assert_eq!(reply.user_id(), first.user_id());
+    assert_eq!(reply.json["user"]["last_login_at"], "2027-01-15T08:01:00Z");
+    assert_eq!(reply.subject.as_deref(), Some(first.user_id()));
+    let (one, two) = (harness.verified(first.access()), harness.verified(reply.access()));
+    assert_ne!(one.session, two.session);
+    assert_ne!(one.token_id, two.token_id);
+    assert_eq!(two.auth_time, Some(START.seconds() + 60));
+    assert_eq!(harness.audited(first.user_id()).await.last(), Some(&AuditEvent::LoginSucceeded));
+}
+
+#[tokio::test]
+async fn e_mail_and_username_both_name_an_account_in_any_case() {
+    let harness = Harness::new().await;
+    harness.ann("body").await;
+    for body in [
+        json!({"email": "ANN@example.ORG", "password": PASSWORD}),
+        json!({"username": "ann", "password": PASSWORD}),
+        json!({"username": "Ann", "password": PASSWORD}),
+    ] {
+        assert_eq!(harness.ok(login(&body)).await.status, StatusCode::OK, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn every_failure_is_one_answer_and_one_hash() {
+    let harness = Harness::new().await;
+    harness.ann("body").await;
+    let attempts = [
+        by_email("ann@example.org", "wrong password, long enough"),
+        by_email("ann@example.org", ""),
+        by_email("nobody@example.org", PASSWORD),
+        by_email("no address at all\u{0}", PASSWORD),
+        login(&json!({"username": "nobody", "password": PASSWORD})),
+        login(&json!({"username": "ann", "password": "x".repeat(4_000)})),
+    ];
+    for attempt in attempts {
+        let before = harness.hash_pool.stats().done;
+        let refusal = harness.ask(attempt).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::LoginFailed);
+        assert!(refusal.detail.is_none(), "nothing tells one cause from another");
+        assert_eq!(harness.hash_pool.stats().done, before + 1);
+    }
+}
+
+#[tokio::test]
+async fn an_inactive_account_fails_as_a_wrong_password_does() {
+    let harness = Harness::new().await;
+    harness.ann("body").await;
+    harness.store.deactivate_everyone();
+    let before = harness.hash_pool.stats().done;
+    let refusal = harness.ask(by_email("ann@example.org", PASSWORD)).await.unwrap_err();
+    assert_eq!((refusal.reason, refusal.detail.is_none()), (Reason::LoginFailed, true));
+    assert_eq!(harness.hash_pool.stats().done, before + 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_audited_with_the_account_it_aimed_at() {
+    let harness = Harness::new().await;
+    let ann = harness.ann("body").await;
+    harness.refused(by_email("ann@example.org", "wrong password, long enough")).await;
+    assert_eq!(harness.audited(ann.user_id()).await.last(), Some(&AuditEvent::LoginFailed));
+}
+
+#[tokio::test]
+async fn a_failed_login_names_no_subject_in_the_log() {
+    let harness = Harness::new().await;
+    harness.ann("body").await;
+    let failed = harness.ask(by_email("ann@example.org", "wrong password, long enough")).await;
+    assert!(failed.is_err_and(|refusal| !format!("{refusal:?}").contains("wrong password")));
+}
+
+#[tokio::test]
+async fn a_login_names_exactly_one_account() {
+    let harness = Harness::new().await;
+    let both = json!({"email": "ann@example.org", "username": "ann", "password": PASSWORD});
+    assert_eq!(fields_of(harness.ask(login(&both)).await.unwrap_err()), ["username"]);
+    assert_eq!(fields_of(harness.ask(login(&json!({"password": PASSWORD}))).await.unwrap_err()), ["email"]);
+    assert_eq!(fields_of(harness.ask(login(&json!({"email": "ann@example.org"}))).await.unwrap_err()), ["password"]);
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused() {
+    let harness = Harness::new().await;
+    let body = json!({"email": "ann@example.org", "password": PASSWORD, "remember_me": true});
+    assert_eq!(fields_of(harness.ask(login(&body)).await.unwrap_err()), ["remember_me"]);
+}
+
+#[tokio::test]
+async fn delivery_is_chosen_at_login() {
+    let harness = Harness::new().await;
+    harness.ann("body").await;
+    let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
+    let reply = harness.ok(login(&body)).await;
+    assert!(reply.json.get("refresh_token").is_none());
+    assert!(reply.set_cookie().starts_with("__Secure-refresh="));
+}
+
+#[tokio::test]
+async fn a_lost_store_is_503_and_never_a_wrong_password() {
+    let harness = Harness::new().await;
+    harness.ann("body").await;
+    harness.store.cut();
+    assert_eq!(harness.refused(by_email("ann@example.org", PASSWORD)).await, Reason::StoreUnavailable);
+    assert_eq!(harness.refused(by_email("nobody\u{0}", PASSWORD)).await, Reason::StoreUnavailable);
+}
+
+#[tokio::test]
+async fn a_full_hash_queue_is_503_with_a_time_to_return() {
+    // No place to wait, and the only thread is never free for a job nobody hands to it directly.
+    let crowded = Passwords { hash_queue: 1, hash_threads: 1, ..passwords() };
+    let harness = Harness::with(portal(), tokens(), crowded).await;
+    let mut attempts: Vec<_> =
+        (0..64).map(|_| Box::pin(harness.ask(by_email("nobody@example.org", PASSWORD)))).collect();
+    let mut refused = 0;
+    for attempt in &mut attempts {
+        // The first poll of each reaches the queue; a thread cannot empty it as fast as this loop fills it.
+        if let std::task::Poll::Ready(Err(refusal)) = futures_util::poll!(attempt) {
+            assert_eq!(refusal.reason, Reason::HashQueueFull);
+            assert!(matches!(refusal.detail.as_deref(), Some(Detail::RetryAfter(_))));
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(harness.hash_pool.stats().refused, refused);
+}

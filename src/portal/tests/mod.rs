@@ -1,0 +1,294 @@
+//! The portal through its border, as the gate calls it: real store, real keys, real hashing; time is the test's own and
+//! the store can be cut.
+
+mod border;
+mod cut;
+mod fake;
+mod login;
+mod logout;
+mod me;
+mod published;
+mod refresh;
+mod register;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
+use crate::{
+    clock::{Clock, SystemEntropy, Tick, Timestamp},
+    config::settings::{Passwords, Portal, Registration, Tokens},
+    gate::{
+        body::GateBody,
+        exchange::{Exchange, Principal},
+        keyring::Keyring,
+        refusal::{Detail, Refusal},
+    },
+    policy::{
+        claims::Claims,
+        ids::{SessionId, UserId},
+        keys::{Algorithm, KeySet, SigningKey},
+        master_key::MasterKey,
+        password::PasswordRules,
+        reason::Reason,
+        refresh::{Delivery, RefreshRules},
+        token::{self, Expectations},
+    },
+    store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions},
+    telemetry::record::Record,
+};
+
+const PASSWORD: &str = "a long enough passphrase";
+const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+pub(crate) fn portal() -> Portal {
+    Portal {
+        enabled: true,
+        host: None,
+        base_path: "/auth".into(),
+        registration: Registration::Open,
+        default_role: "user".into(),
+        limits: Vec::new(),
+        cookie_name: "__Secure-refresh".into(),
+        allowed_origins: vec!["https://app.test".into()],
+    }
+}
+
+/// The cheapest argon2id there is: what is tested is that it runs, not how long.
+pub(crate) fn passwords() -> Passwords {
+    let rules = PasswordRules { min_chars: 15, max_chars: 128, blocklist: true, context_words: Vec::new() };
+    Passwords { rules, argon2_memory_kib: 8, argon2_iterations: 1, argon2_lanes: 1, hash_threads: 2, hash_queue: 16 }
+}
+
+fn tokens() -> Tokens {
+    Tokens {
+        issuer: "https://gw.test".into(),
+        audience: "rag".into(),
+        algorithm: Algorithm::Es256,
+        access_ttl: Duration::from_secs(900),
+        leeway: Duration::from_secs(30),
+        refresh: RefreshRules {
+            idle: Duration::from_secs(7 * 86_400),
+            absolute: Duration::from_secs(30 * 86_400),
+            grace: Duration::from_secs(10),
+        },
+        delivery: Delivery::Body,
+        cache_entries: 16,
+    }
+}
+
+/// Time that moves only when the test says so.
+struct ManualClock(AtomicI64);
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Relaxed))
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::from_nanos(0)
+    }
+}
+
+/// A portal and everything a test may want to move or look at.
+struct Harness {
+    service: Service,
+    clock: Arc<ManualClock>,
+    store: Arc<cut::Cuttable>,
+    ended: Arc<EndedSessions>,
+    keyring: Arc<Keyring>,
+    hash_pool: Arc<HashPool>,
+    tokens: Tokens,
+}
+
+impl Harness {
+    async fn new() -> Self {
+        Self::with(portal(), tokens(), passwords()).await
+    }
+
+    async fn with(portal: Portal, tokens: Tokens, passwords: Passwords) -> Self {
+        let clock = Arc::new(ManualClock(AtomicI64::new(START.micros())));
+        let entropy = Arc::new(SystemEntropy);
+        let store = Arc::new(cut::Cuttable::new(fake::store()));
+        let (ended, hash_pool) = (
+            Arc::new(EndedSessions::default()),
+            Arc::new(HashPool::new(&passwords, entropy.clone(), clock.clone()).unwrap()),
+        );
+        let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
+        let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
+        let keyring = Arc::new(Keyring::new(key.clone(), Arc::new(KeySet::new([key.verifying()]))));
+        let service = Service::new(PortalState {
+            portal,
+            tokens: tokens.clone(),
+            passwords,
+            store: store.clone(),
+            keyring: keyring.clone(),
+            master: Arc::new(MasterKey([9; 32])),
+            ended: ended.clone(),
+            clock: clock.clone(),
+            entropy,
+            hash_pool: hash_pool.clone(),
+        });
+        Self { service, clock, store, ended, keyring, hash_pool, tokens }
+    }
+
+    fn advance(&self, by: Duration) {
+        self.clock.0.fetch_add(i64::try_from(by.as_micros()).unwrap(), Relaxed);
+    }
+
+    /// As the gate calls it: with an exchange, and a principal that its authentication found.
+    async fn ask(&self, ask: Ask) -> Result<Reply, Refusal> {
+        let mut request = Request::new(ask.body.map_or(GateBody::Empty, GateBody::full));
+        *request.method_mut() = ask.method.parse().unwrap();
+        *request.uri_mut() = ask.path.parse().unwrap();
+        *request.headers_mut() = ask.headers;
+        let record = Arc::new(Record::new(HeaderValue::from_static("r-1"), Tick::from_nanos(0)));
+        let mut exchange = Exchange::new(record.clone());
+        exchange.set_client(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+        exchange.set_principal(ask.claims.map_or(Principal::Anonymous, Principal::Authenticated));
+        request.extensions_mut().insert(exchange);
+        let response = self.service.clone().oneshot(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let subject = record.subject().map(|subject| subject.to_string());
+        Ok(Reply { status: parts.status, headers: parts.headers, json, subject })
+    }
+
+    async fn ok(&self, ask: Ask) -> Reply {
+        self.ask(ask).await.unwrap()
+    }
+
+    async fn refused(&self, ask: Ask) -> Reason {
+        self.ask(ask).await.unwrap_err().reason
+    }
+
+    /// Registers ann and logs her in with this delivery.
+    async fn ann(&self, delivery: &str) -> Reply {
+        let body = json!({"email": "ann@example.org", "password": PASSWORD, "username": "ann", "delivery": delivery});
+        self.ok(Ask::post("/auth/register").json(&body)).await
+    }
+
+    /// What the gate would make of an access token now; its signature checked by the published keys.
+    fn verified(&self, access_token: &str) -> Arc<Claims> {
+        let claims = token::verify(access_token, &self.keyring.key_set()).unwrap().claims;
+        let expect =
+            Expectations { issuer: &self.tokens.issuer, audience: &self.tokens.audience, leeway: self.tokens.leeway };
+        token::admit(&claims, &expect, self.clock.now()).unwrap();
+        claims
+    }
+
+    async fn audited(&self, user: &str) -> Vec<AuditEvent> {
+        let rows = (self.store.clone() as SharedStore).audit_of(user.parse::<UserId>().unwrap(), 100).await.unwrap();
+        assert!(rows.iter().all(|row| row.address == "192.0.2.7" && row.request_id == "r-1"));
+        rows.into_iter().map(|row| row.event).collect()
+    }
+
+    fn is_ended(&self, sid: SessionId) -> bool {
+        self.ended.contains(sid, self.clock.now())
+    }
+}
+
+/// A request.
+struct Ask {
+    method: &'static str,
+    path: String,
+    headers: HeaderMap,
+    body: Option<String>,
+    claims: Option<Arc<Claims>>,
+}
+
+impl Ask {
+    fn new(method: &'static str, path: &str) -> Self {
+        Self { method, path: path.to_owned(), headers: HeaderMap::new(), body: None, claims: None }
+    }
+
+    fn post(path: &str) -> Self {
+        Self::new("POST", path)
+    }
+
+    fn get(path: &str) -> Self {
+        Self::new("GET", path)
+    }
+
+    fn json(self, body: &Value) -> Self {
+        self.raw("application/json", &body.to_string())
+    }
+
+    fn raw(mut self, media_type: &str, body: &str) -> Self {
+        self.body = Some(body.to_owned());
+        self.header(header::CONTENT_TYPE.as_str(), media_type)
+    }
+
+    fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.append(name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
+        self
+    }
+
+    /// The refresh cookie an earlier answer set, sent by a page of our own.
+    fn cookie_of(self, reply: &Reply) -> Self {
+        self.foreign_cookie_of(reply).header("sec-fetch-site", "same-origin")
+    }
+
+    /// The same, sent by nobody knows whom.
+    fn foreign_cookie_of(self, reply: &Reply) -> Self {
+        let cookie = reply.set_cookie();
+        let pair = cookie.split(';').next().unwrap().to_owned();
+        self.header("cookie", &pair)
+    }
+
+    fn as_caller(mut self, claims: &Arc<Claims>) -> Self {
+        self.claims = Some(Arc::clone(claims));
+        self
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    json: Value,
+    subject: Option<String>,
+}
+
+impl Reply {
+    fn access(&self) -> &str {
+        self.json["access_token"].as_str().unwrap()
+    }
+
+    fn refresh(&self) -> &str {
+        self.json["refresh_token"].as_str().unwrap()
+    }
+
+    fn user_id(&self) -> &str {
+        self.json["user"]["id"].as_str().unwrap()
+    }
+
+    fn set_cookie(&self) -> &str {
+        self.headers[header::SET_COOKIE].to_str().unwrap()
+    }
+
+    fn cache_control(&self) -> &str {
+        self.headers[header::CACHE_CONTROL].to_str().unwrap()
+    }
+}
+
+/// The fields a refusal names.
+fn fields_of(refusal: Refusal) -> Vec<String> {
+    assert_eq!(refusal.reason, Reason::Validation);
+    let Some(Detail::Fields(faults)) = refusal.detail.map(|detail| *detail) else { panic!("no fields") };
+    faults.into_iter().map(|fault| fault.field).collect()
+}
