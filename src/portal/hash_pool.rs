@@ -292,4 +292,4 @@ fn ended() -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

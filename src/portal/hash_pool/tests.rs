@@ -25,8 +25,8 @@ impl Entropy for Hold {
     }
 }
 
-/// One thread, one place in the queue, and the test's ends of the hold.
-fn held() -> (HashPool, Receiver<i32>, Sender<()>) {
+/// One thread, one place in the queue, and the test's ends of the hold: who has arrived, and let one go on.
+pub(in crate::portal) fn held() -> (HashPool, Receiver<i32>, Sender<()>) {
     let (arrived, arrivals) = mpsc::channel();
     let (release, go_on) = mpsc::channel();
     let hold = Arc::new(Hold { arrived: Mutex::new(arrived), go_on: Mutex::new(go_on) });
@@ -141,11 +141,13 @@ async fn a_dropped_pool_ends_its_threads_and_answers_who_still_waits() {
     arrivals.recv().unwrap();
     let (answer, waiting) = oneshot::channel();
     pool.submit(Task::Hash { password: "two".into(), answer }).unwrap();
+    // Enough for both: whether the second is still begun is the thread's to decide.
+    release.send(()).unwrap();
     release.send(()).unwrap();
     drop(pool);
     assert!(shared.upgrade().is_none(), "a thread lives on");
-    // The first was in hand when the pool was dropped, or had not been looked at: either is an answer, not a hang.
-    let _ = on_the_thread.await;
+    on_the_thread.await.unwrap().unwrap();
+    // Done or dropped: either is an answer, not a hang.
     let _ = waiting.await;
 }
 
