@@ -112,6 +112,8 @@ impl Supervised {
             }
             seen.push(line);
         }
+        drop(pipe);
+        let _ = shell.wait();
         panic!("the server did not start:\n{}", seen.join("\n"));
     }
 
