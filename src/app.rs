@@ -162,6 +162,22 @@ impl App {
     }
 }
 
+/// The keys a gateway with these settings signs and verifies with; the first is made if there is none. For tools that
+/// mint tokens beside the gateway (load tests).
+pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFault> {
+    let store = crate::store::sql::open(&settings.store).await?;
+    let (keyring, _) = sealed(&store, settings, rim).await?;
+    Ok(keyring)
+}
+
+/// Opens what lies sealed in the store.
+async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(Keyring, MasterKey), StartFault> {
+    let sealed_rows = !store.signing_keys().await?.is_empty();
+    let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
+    let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    Ok((keyring, master))
+}
+
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
 pub fn snapshot(
     settings: &Settings,
@@ -175,9 +191,7 @@ impl Shared {
     /// Opens the store and what lies sealed in it.
     async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
         let store = crate::store::sql::open(&settings.store).await?;
-        let sealed = !store.signing_keys().await?.is_empty();
-        let master = crate::store::master_key::master_key(&settings.store, sealed, &*rim.entropy)?;
-        let keyring = keys::open(&*store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+        let (keyring, master) = sealed(&store, settings, &rim).await?;
         let ended = EndedSessions::default();
         // Tokens of sessions that ended shortly before the start may still be unexpired.
         let life = settings.tokens.access_ttl + settings.tokens.leeway;
