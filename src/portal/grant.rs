@@ -63,7 +63,7 @@ impl PortalState {
         let access =
             mint::access_token(&self.keyring.current(), &claims).map_err(|f| Refusal::internal(f.to_string()))?;
         let key = self.refresh_key(session.id, &session.salt);
-        let refresh = refresh_token::issue(&key, session.id, session.counter);
+        let refresh = refresh_token::issue(key.expose_secret(), session.id, session.counter);
         let in_body = session.delivery == Delivery::Body;
         let answer = Answer::json(
             status,

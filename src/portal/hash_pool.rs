@@ -24,7 +24,7 @@ use crate::{
     config::settings::Passwords,
     gate::refusal::{Detail, Refusal},
     policy::{
-        password::{self, HashCost},
+        password::{self, HashCost, HashFault, PasswordFault, PasswordRules},
         reason::Reason,
     },
 };
@@ -62,6 +62,7 @@ pub struct HashPool {
 }
 
 struct Shared {
+    rules: PasswordRules,
     cost: HashCost,
     /// What an unknown user's password is compared with: same cost as a real one.
     dummy: SecretString,
@@ -83,8 +84,11 @@ struct Job {
     task: Task,
 }
 
+/// A new password's hash, or why it is no good as a password, or why hashing failed.
+type Hashed = Result<Result<SecretString, PasswordFault>, HashFault>;
+
 enum Task {
-    Hash { password: SecretString, answer: oneshot::Sender<Result<SecretString, String>> },
+    Hash { password: SecretString, about: Vec<String>, answer: oneshot::Sender<Hashed> },
     Verify { password: SecretString, phc: Option<SecretString>, answer: oneshot::Sender<bool> },
 }
 
@@ -99,8 +103,9 @@ impl HashPool {
             iterations: settings.argon2_iterations,
             lanes: settings.argon2_lanes,
         };
-        let dummy = password::hash("no account has this password", &salt(&*entropy), cost).map_err(io::Error::other)?;
+        let dummy = password::dummy_hash(cost).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
+            rules: settings.rules.clone(),
             cost,
             dummy,
             entropy,
@@ -126,14 +131,19 @@ impl HashPool {
         Ok(pool)
     }
 
-    /// Hashes a new password to an argon2id PHC string.
+    /// Judges a new password by the rules, `about` being what an attacker knows of its owner, and hashes it to an
+    /// argon2id PHC string. Both happen here: a password made for it takes as long to judge as to hash.
     ///
     /// # Errors
     /// [`Reason::HashQueueFull`] with [`Detail::RetryAfter`]; [`Reason::Internal`] when hashing itself fails.
-    pub async fn hash(&self, password: SecretString) -> Result<SecretString, Refusal> {
+    pub async fn hash(
+        &self,
+        password: SecretString,
+        about: Vec<String>,
+    ) -> Result<Result<SecretString, PasswordFault>, Refusal> {
         let (answer, hashed) = oneshot::channel();
-        self.submit(Task::Hash { password, answer })?;
-        hashed.await.map_err(|_| ended())?.map_err(Refusal::internal)
+        self.submit(Task::Hash { password, about, answer })?;
+        hashed.await.map_err(|_| ended())?.map_err(|fault| Refusal::internal(fault.to_string()))
     }
 
     /// Whether `password` is the one behind `phc`. Without one the work is done all the same, against a hash nobody
@@ -238,12 +248,22 @@ impl Shared {
         answer.send();
     }
 
+    fn judge_and_hash(&self, password: &SecretString, about: &[String]) -> Hashed {
+        let about: Vec<&str> = about.iter().map(String::as_str).collect();
+        let password = password.expose_secret();
+        match password::check(&self.rules, password, &about) {
+            Ok(()) => {
+                let mut salt = [0; 16];
+                self.entropy.fill(&mut salt);
+                password::hash(password, &salt, self.cost).map(Ok)
+            }
+            Err(fault) => Ok(Err(fault)),
+        }
+    }
+
     fn compute(&self, task: Task) -> Answer {
         match task {
-            Task::Hash { password, answer } => {
-                let hashed = password::hash(password.expose_secret(), &salt(&*self.entropy), self.cost);
-                Answer::Hash(answer, hashed.map_err(|fault| fault.to_string()))
-            }
+            Task::Hash { password, about, answer } => Answer::Hash(answer, self.judge_and_hash(&password, &about)),
             Task::Verify { password, phc, answer } => {
                 let matches =
                     password::verify(password.expose_secret(), phc.as_ref().unwrap_or(&self.dummy).expose_secret());
@@ -263,7 +283,7 @@ impl Task {
 }
 
 enum Answer {
-    Hash(oneshot::Sender<Result<SecretString, String>>, Result<SecretString, String>),
+    Hash(oneshot::Sender<Hashed>, Hashed),
     Verify(oneshot::Sender<bool>, bool),
 }
 
@@ -275,12 +295,6 @@ impl Answer {
             Self::Verify(to, matches) => drop(to.send(matches)),
         }
     }
-}
-
-fn salt(entropy: &dyn Entropy) -> [u8; 16] {
-    let mut salt = [0; 16];
-    entropy.fill(&mut salt);
-    salt
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -96,7 +96,7 @@ impl PortalState {
         let Some(token) = refresh_token::parse(token.expose_secret()) else { return Ok(None) };
         let sid: SessionId = token.sid;
         let Some(session) = self.store.session(sid).await? else { return Ok(None) };
-        let authentic = token.authentic(&self.refresh_key(sid, &session.salt));
+        let authentic = token.authentic(self.refresh_key(sid, &session.salt).expose_secret());
         Ok(authentic.then_some(Proven { token, session }))
     }
 }

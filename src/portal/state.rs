@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use secrecy::SecretBox;
+
 use crate::{
     clock::{Clock, Entropy},
-    config::settings::{Passwords, Portal, Tokens},
+    config::settings::{Portal, Tokens},
     gate::keyring::Keyring,
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
@@ -20,8 +22,6 @@ pub struct PortalState {
     pub portal: Portal,
     /// Lives, issuer and audience of tokens.
     pub tokens: Tokens,
-    /// Rules a new password must keep.
-    pub passwords: Passwords,
     /// Users, sessions, audit.
     pub store: SharedStore,
     /// The key that signs now and the keys that are published.
@@ -34,7 +34,7 @@ pub struct PortalState {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Where passwords are hashed.
+    /// Where passwords are checked and hashed.
     pub hash_pool: Arc<HashPool>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) type Shared = Arc<PortalState>;
 
 impl PortalState {
     /// The key of one session's refresh tokens.
-    pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> [u8; 32] {
+    pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> SecretBox<[u8; 32]> {
         self.master.derive(REFRESH_KEY, session.0.as_bytes(), salt)
     }
 
