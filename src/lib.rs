@@ -14,10 +14,14 @@
 //!
 //! [`clock`] is the only reader of time and randomness.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod edge;
 pub mod gate;
 pub mod policy;
 pub mod portal;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;

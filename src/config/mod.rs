@@ -1,6 +1,159 @@
 //! Configuration: YAML in, [`settings::Settings`] out, or every mistake at once with line, column and key path.
 //!
-//! Two sets of types: `raw` mirrors the file (what serde and the JSON schema see), [`settings`] is what the rest of
-//! the program gets: checked, resolved, no strings left to interpret. The only reader of files and the environment.
+//! The only reader of files and the environment. The way of a file: [`tree`] (YAML with places) → [`reader`] (serde,
+//! but it goes on after a mistake) → one file per section, each with its raw type (documented: the JSON schema is made
+//! of it) and its check → [`settings`], which is all the rest of the program sees: checked, resolved, no strings left
+//! to interpret.
 
+mod checks;
+mod clusters;
+mod errors;
+mod expand;
+mod item;
+mod limits;
+mod listeners;
+mod passwords;
+mod portal;
+mod raw;
+mod reader;
+mod routes;
+mod routing;
+mod runtime;
+mod scalar;
+mod secret;
 pub mod settings;
+mod store;
+mod telemetry;
+mod tls;
+mod tokens;
+mod tree;
+mod words;
+
+use std::{cell::RefCell, collections::HashMap, fs::File, io::Read, path::Path};
+
+use serde::Deserialize;
+
+pub use self::errors::{ConfigError, ConfigErrors};
+use self::{
+    checks::Checks,
+    raw::RawSettings,
+    reader::{NodeReader, Reader},
+    routes::Around,
+    settings::Settings,
+};
+
+/// Largest configuration file, bytes; ten thousand routes need about three million.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// A configuration text and where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// What messages call it, e.g. the path as the operator typed it.
+    pub name: &'a str,
+    /// The YAML.
+    pub text: &'a str,
+    /// Where relative paths in it start: the file's folder.
+    pub base_dir: &'a Path,
+}
+
+/// Where `${NAME}` looks.
+pub trait Environment {
+    /// The value of a variable; `None` when it is not set or not UTF-8.
+    fn var(&self, name: &str) -> Option<String>;
+}
+
+/// The environment of the process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+    fn var(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// For tests: the variables are what the map says.
+impl<S: std::hash::BuildHasher> Environment for HashMap<String, String, S> {
+    fn var(&self, name: &str) -> Option<String> {
+        self.get(name).cloned()
+    }
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it; one error without a place when it cannot be read.
+pub fn load(path: &Path, environment: &dyn Environment) -> Result<Settings, ConfigErrors> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|message| ConfigErrors::unreadable(&name, message))?;
+    let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
+    parse(&Source { name: &name, text: &text, base_dir }, environment)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    match read {
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(length) if length as u64 > MAX_FILE => Err("larger than 16 MiB".to_owned()),
+        Ok(_) => Ok(text),
+    }
+}
+
+/// Checks a configuration text.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(source: &Source<'_>, environment: &dyn Environment) -> Result<Settings, ConfigErrors> {
+    let root = tree::parse(source.text).map_err(|error| ConfigErrors::new(source.name, vec![error]))?;
+    let reader = Reader { environment, base_dir: source.base_dir, errors: RefCell::default() };
+    let raw = item::Item::<RawSettings>::deserialize(NodeReader::root(&reader, &root));
+    let mut checks = Checks::new(source.base_dir, reader.errors.into_inner());
+    let settings = raw.ok().and_then(|raw| check(raw.value?, &mut checks));
+    match settings {
+        Some(settings) if checks.errors.is_empty() => Ok(settings),
+        _ => Err(ConfigErrors::new(source.name, checks.errors)),
+    }
+}
+
+/// Every section is checked, whatever is wrong with another; only then is the whole put together.
+fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
+    let listeners = listeners::check(raw.listeners, checks);
+    let workers = runtime::check(raw.runtime);
+    let store = store::check(raw.store, checks);
+    let shared_state = runtime::check_shared_state(raw.shared_state);
+    let tokens = tokens::check(raw.tokens, checks);
+    let passwords = passwords::check(raw.passwords, checks);
+    let limits = limits::check(raw.limits, checks);
+    let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
+    let portal = portal::check(raw.portal, &limits, checks);
+    let telemetry = telemetry::check(raw.telemetry);
+    let routes_at = raw.routes.at.or(&item::At::root(), "routes");
+    let around = Around { clusters: &cluster_names, limits: &limits, portal: portal.as_ref() };
+    let routes = routes::check(raw.routes, &around, checks);
+    if let (Some(portal), Some([])) = (&portal, routes.as_deref())
+        && !portal.enabled
+    {
+        checks.error(&routes_at, "empty, and the portal is off: there is nothing to serve");
+    }
+    shared_state?;
+    Some(Settings {
+        listeners: listeners?,
+        store: store?,
+        workers: workers.ok()?,
+        tokens: tokens?,
+        passwords: passwords?,
+        limits: limits.all()?,
+        clusters: clusters?,
+        routes: routes?,
+        portal: portal?,
+        telemetry: telemetry?,
+    })
+}
+
+/// The JSON schema (2020-12) of the file.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(RawSettings).to_value()
+}

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -10,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
-use crate::policy::reason::Reason;
+use crate::{gate::guard::ResponseGuard, policy::reason::Reason};
 
 /// A body that came in, was made here, or wraps another.
 #[derive(Default)]
@@ -18,12 +19,16 @@ pub enum GateBody {
     /// Nothing.
     #[default]
     Empty,
-    /// Straight from a connection.
+    /// A client's, straight from its connection; the edge learns when it is over.
+    Received(Received),
+    /// Straight from an upstream's connection.
     Incoming(Incoming),
     /// Made here, whole.
     Full(Full<Bytes>),
     /// Anything that wraps or generates.
     Boxed(UnsyncBoxBody<Bytes, BodyFault>),
+    /// An answer's body under watch; can be cut at any moment.
+    Guarded(Box<ResponseGuard>),
 }
 
 /// Why a body stopped before its end.
@@ -35,6 +40,32 @@ pub enum BodyFault {
     /// A layer of ours cut it.
     #[error("cut: {}", .0.as_str())]
     Cut(Reason),
+}
+
+/// Who must know when a request's body is read or given up: the connection's time-outs depend on it.
+pub trait BodyWatch: std::fmt::Debug + Send + Sync {
+    /// The body is over.
+    fn over(&self);
+}
+
+/// A client's request body.
+#[derive(Debug)]
+pub struct Received {
+    body: Incoming,
+    watch: Arc<dyn BodyWatch>,
+}
+
+impl Received {
+    pub(crate) fn new(body: Incoming, watch: Arc<dyn BodyWatch>) -> Self {
+        Self { body, watch }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        // Before the body itself goes, which wakes the connection.
+        self.watch.over();
+    }
 }
 
 impl GateBody {
@@ -54,9 +85,11 @@ impl std::fmt::Debug for GateBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Empty => "Empty",
+            Self::Received(_) => "Received",
             Self::Incoming(_) => "Incoming",
             Self::Full(_) => "Full",
             Self::Boxed(_) => "Boxed",
+            Self::Guarded(_) => "Guarded",
         })
     }
 }
@@ -68,27 +101,33 @@ impl Body for GateBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Received(received) => Pin::new(&mut received.body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Guarded(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Received(received) => received.body.is_end_stream(),
             Self::Incoming(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Guarded(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Received(received) => received.body.size_hint(),
             Self::Incoming(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Guarded(body) => body.size_hint(),
         }
     }
 }

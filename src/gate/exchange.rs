@@ -9,8 +9,15 @@ use std::{net::IpAddr, sync::Arc};
 use http::Request;
 
 use crate::{
-    gate::{body::GateBody, refusal::Refusal},
-    policy::claims::Claims,
+    gate::{
+        authorise::Authorised,
+        body::GateBody,
+        caller::Caller,
+        guard::Upload,
+        refusal::Refusal,
+        snapshot::{RouteEntry, Snapshot},
+    },
+    policy::{claims::Claims, trace::TraceContext},
     telemetry::record::Record,
 };
 
@@ -19,8 +26,8 @@ use crate::{
 pub enum Principal {
     /// No credentials were asked for or given.
     Anonymous,
-    /// A verified access token.
-    Authenticated(Arc<Claims>),
+    /// The bearer of a verified access token.
+    Authenticated(Arc<Caller>),
 }
 
 impl Principal {
@@ -29,23 +36,52 @@ impl Principal {
     pub fn claims(&self) -> Option<&Arc<Claims>> {
         match self {
             Self::Anonymous => None,
-            Self::Authenticated(claims) => Some(claims),
+            Self::Authenticated(caller) => Some(caller.claims()),
         }
     }
 }
 
-/// What the pipeline knows about one request. Cloneable only because `http`'s extensions ask for it.
+/// How the request reached us.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The other end of the connection: the client, or a proxy before us.
+    pub peer: IpAddr,
+    /// Whether the connection was TLS.
+    pub tls: bool,
+}
+
+/// What the pipeline knows about one request. Cloneable only because request extensions must be.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     record: Arc<Record>,
+    snapshot: Arc<Snapshot>,
+    arrival: Arrival,
+    trace: TraceContext,
     client: Option<IpAddr>,
+    https: bool,
+    hygienic: bool,
+    route: Option<Arc<RouteEntry>>,
     principal: Option<Principal>,
+    authorised: Option<Authorised>,
+    upload: Option<Arc<Upload>>,
 }
 
 impl Exchange {
-    /// A new exchange that knows only its record.
-    pub(crate) fn new(record: Arc<Record>) -> Self {
-        Self { record, client: None, principal: None }
+    /// A new exchange: what the observer knows.
+    pub(crate) fn new(record: Arc<Record>, snapshot: Arc<Snapshot>, arrival: Arrival, trace: TraceContext) -> Self {
+        Self {
+            record,
+            snapshot,
+            arrival,
+            trace,
+            client: None,
+            https: arrival.tls,
+            hygienic: false,
+            route: None,
+            principal: None,
+            authorised: None,
+            upload: None,
+        }
     }
 
     /// The exchange of a request.
@@ -60,10 +96,33 @@ impl Exchange {
         request.extensions_mut().get_mut::<Self>().ok_or_else(|| missing("exchange"))
     }
 
+    /// Takes the exchange out of a request that is about to leave the pipeline.
+    pub(crate) fn take(request: &mut Request<GateBody>) -> Result<Self, Refusal> {
+        request.extensions_mut().remove::<Self>().ok_or_else(|| missing("exchange"))
+    }
+
     /// The record that outlives the request: its id, what is logged of it.
     #[must_use]
     pub fn record(&self) -> &Arc<Record> {
         &self.record
+    }
+
+    /// The configuration this request began with and ends with.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// How the request reached us.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        self.arrival
+    }
+
+    /// Our span in the caller's trace.
+    #[must_use]
+    pub fn trace(&self) -> &TraceContext {
+        &self.trace
     }
 
     /// The client's address, found through trusted proxies.
@@ -75,7 +134,43 @@ impl Exchange {
     }
 
     pub(crate) fn set_client(&mut self, client: IpAddr) {
+        self.record.set_client(client);
         self.client = Some(client);
+    }
+
+    /// Whether the client speaks https: to us, or to a trusted proxy that says so.
+    #[must_use]
+    pub fn https(&self) -> bool {
+        self.https
+    }
+
+    pub(crate) fn set_https(&mut self, https: bool) {
+        self.https = https;
+    }
+
+    /// Proof that the head is unambiguous and the URI holds the canonical path.
+    ///
+    /// # Errors
+    /// [`Refusal::internal`] before the hygiene layer.
+    pub fn hygienic(&self) -> Result<(), Refusal> {
+        if self.hygienic { Ok(()) } else { Err(missing("canonical path")) }
+    }
+
+    pub(crate) fn set_hygienic(&mut self) {
+        self.hygienic = true;
+    }
+
+    /// The route that matched.
+    ///
+    /// # Errors
+    /// [`Refusal::internal`] before the routing layer.
+    pub fn route(&self) -> Result<&Arc<RouteEntry>, Refusal> {
+        self.route.as_ref().ok_or_else(|| missing("route"))
+    }
+
+    pub(crate) fn set_route(&mut self, route: Arc<RouteEntry>) {
+        self.record.set_route(&route.name, &route.metrics);
+        self.route = Some(route);
     }
 
     /// Who calls.
@@ -87,10 +182,70 @@ impl Exchange {
     }
 
     pub(crate) fn set_principal(&mut self, principal: Principal) {
+        if let Some(claims) = principal.claims() {
+            self.record.set_subject(Arc::clone(&claims.subject));
+        }
         self.principal = Some(principal);
+    }
+
+    /// The permit to go on to the portal or an upstream.
+    ///
+    /// # Errors
+    /// [`Refusal::internal`] before the authorisation layer.
+    pub fn authorised(&self) -> Result<&Authorised, Refusal> {
+        self.authorised.as_ref().ok_or_else(|| missing("authorisation"))
+    }
+
+    /// How far the request body has come; `None` when there is none.
+    #[must_use]
+    pub fn upload(&self) -> Option<&Arc<Upload>> {
+        self.upload.as_ref()
+    }
+
+    pub(crate) fn set_upload(&mut self, upload: Arc<Upload>) {
+        self.upload = Some(upload);
+    }
+
+    pub(crate) fn set_authorised(&mut self, permit: Authorised) {
+        self.authorised = Some(permit);
     }
 }
 
 fn missing(stage: &str) -> Refusal {
     Refusal::internal(format!("the pipeline asked for the {stage} before it was established"))
+}
+
+#[cfg(test)]
+impl Exchange {
+    /// The exchange as the portal gets it: client known, credentials looked at. For tests of what lies behind the
+    /// pipeline.
+    pub(crate) fn for_test(request_id: &'static str, client: IpAddr, claims: Option<Arc<Claims>>) -> Self {
+        use crate::{clock::Tick, clock::Timestamp, policy::ids::SessionId, policy::token::Verified};
+
+        let record = Record::new(
+            http::HeaderValue::from_static(request_id),
+            [1; 16],
+            Tick::from_nanos(0),
+            http::Method::GET,
+            http::Version::HTTP_11,
+        );
+        let snapshot = Snapshot {
+            routes: crate::gate::snapshot::RouteTable::default(),
+            trusted_proxies: Vec::new(),
+            issuer: "https://test.invalid".into(),
+            leeway: std::time::Duration::ZERO,
+            own_cookies: Vec::new(),
+            request_id_header: http::HeaderName::from_static("x-request-id"),
+        };
+        let arrival = Arrival { peer: client, tls: false };
+        let trace = TraceContext::start([1; 16], [1; 8], false);
+        let mut exchange = Self::new(Arc::new(record), Arc::new(snapshot), arrival, trace);
+        exchange.set_client(client);
+        exchange.set_principal(claims.map_or(Principal::Anonymous, |claims| {
+            let session = claims.session.unwrap_or(SessionId(uuid::Uuid::nil()));
+            let verified = Verified { claims, kid: "test".into() };
+            Principal::Authenticated(Arc::new(Caller::new(verified, session, Timestamp::from_seconds(0))))
+        }));
+        exchange
+    }
 }

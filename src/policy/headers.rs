@@ -15,7 +15,7 @@ use http::{
 ///
 /// `x-request-id` is not here: it is set over by the layer that makes it. `traceparent` is not either: it says
 /// nothing an upstream would authorise by, and losing it breaks traces.
-const RESERVED: [&str; 26] = [
+const RESERVED: [&str; 25] = [
     // The identity we forward, and the names other gateways forward it under.
     "x-gateway-identity",
     "x-user-id",
@@ -38,7 +38,6 @@ const RESERVED: [&str; 26] = [
     // A client certificate, as TLS-terminating proxies forward it.
     "x-client-cert",
     "client-cert",
-    "client-cert-chain",
     // Another path or method than the one the policy was applied to.
     "x-original-url",
     "x-original-uri",
@@ -118,7 +117,7 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Removes from an upstream's answer what only we may say: reserved headers, and `Set-Cookie` for our own cookies.
-pub fn strip_reserved_response(headers: &mut HeaderMap, own_cookies: &[&str]) {
+pub fn strip_reserved_response<N: AsRef<str>>(headers: &mut HeaderMap, own_cookies: &[N]) {
     strip_reserved(headers);
     if !headers.get_all(SET_COOKIE).iter().any(|value| sets(value, own_cookies)) {
         return;
@@ -133,11 +132,11 @@ pub fn strip_reserved_response(headers: &mut HeaderMap, own_cookies: &[&str]) {
 
 /// Whether a `Set-Cookie` names one of these cookies, in any case. A nameless cookie (`=name=value`) is sent back by
 /// browsers as `name=value` (RFC 6265bis §5.7), so leading `=` are looked through.
-fn sets(value: &HeaderValue, own_cookies: &[&str]) -> bool {
+fn sets<N: AsRef<str>>(value: &HeaderValue, own_cookies: &[N]) -> bool {
     let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     let start = pair.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'=')).unwrap_or(pair.len());
     let name = pair[start..].split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-    own_cookies.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+    own_cookies.iter().any(|own| name.eq_ignore_ascii_case(own.as_ref().as_bytes()))
 }
 
 #[cfg(test)]

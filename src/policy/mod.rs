@@ -9,6 +9,7 @@ pub mod access;
 pub mod bearer;
 pub mod claims;
 mod claims_json;
+pub mod cookies;
 pub mod cross_site;
 pub mod forwarded;
 pub mod head;

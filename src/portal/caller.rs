@@ -7,10 +7,7 @@ use http::{header, request::Parts};
 
 use crate::{
     clock::Timestamp,
-    gate::{
-        exchange::{Exchange, Principal},
-        refusal::Refusal,
-    },
+    gate::{exchange::Exchange, refusal::Refusal},
     policy::{
         claims::Claims,
         ids::{SessionId, UserId},
@@ -91,10 +88,7 @@ impl FromRequestParts<Shared> for Caller {
         });
         let exchange = parts.extensions.get::<Exchange>();
         let exchange = exchange.ok_or_else(|| Refusal::internal("the portal was called outside the pipeline"))?;
-        let claims = match exchange.principal()? {
-            Principal::Anonymous => None,
-            Principal::Authenticated(claims) => Some(Arc::clone(claims)),
-        };
+        let claims = exchange.principal()?.claims().map(Arc::clone);
         Ok(Self { record: Arc::clone(exchange.record()), address: exchange.client()?, claims, user_agent })
     }
 }

@@ -54,6 +54,18 @@ pub struct HashStats {
     pub worked: Duration,
 }
 
+/// One job done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobDone {
+    /// From asking to a thread's beginning.
+    pub waited: Duration,
+    /// From the thread's beginning to the answer.
+    pub worked: Duration,
+}
+
+/// Told of each job done, for histograms.
+pub type Observer = Box<dyn Fn(JobDone) + Send + Sync>;
+
 /// The hashing threads. They end when this is dropped; what still waits then is not done.
 pub struct HashPool {
     jobs: Option<SyncSender<Job>>,
@@ -68,6 +80,7 @@ struct Shared {
     dummy: SecretString,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
+    observer: Observer,
     capacity: usize,
     threads: usize,
     closing: AtomicBool,
@@ -93,11 +106,22 @@ enum Task {
 }
 
 impl HashPool {
-    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs.
+    /// [`Self::observed`] by nobody.
+    pub fn new(settings: &Passwords, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        Self::observed(settings, entropy, clock, Box::new(|_| ()))
+    }
+
+    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs; `observer` is told of each
+    /// job done, on the thread that did it and before its requester has the answer.
     ///
     /// # Errors
     /// When the operating system gives no thread, or the costs are not argon2id's.
-    pub fn new(settings: &Passwords, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    pub fn observed(
+        settings: &Passwords,
+        entropy: Arc<dyn Entropy>,
+        clock: Arc<dyn Clock>,
+        observer: Observer,
+    ) -> io::Result<Self> {
         let cost = HashCost {
             memory_kib: settings.argon2_memory_kib,
             iterations: settings.argon2_iterations,
@@ -110,6 +134,7 @@ impl HashPool {
             dummy,
             entropy,
             clock,
+            observer,
             capacity: settings.hash_queue,
             threads: settings.hash_threads.max(1),
             closing: AtomicBool::new(false),
@@ -236,13 +261,16 @@ fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
 impl Shared {
     fn run(&self, job: Job) {
         let began = self.clock.tick();
-        self.waited_nanos.fetch_add(nanos(began.since(job.queued_at)), Relaxed);
+        let waited = began.since(job.queued_at);
+        self.waited_nanos.fetch_add(nanos(waited), Relaxed);
         if job.task.abandoned() {
             self.skipped.fetch_add(1, Relaxed);
             return;
         }
         let answer = self.compute(job.task);
-        self.worked_nanos.fetch_add(nanos(self.clock.tick().since(began)), Relaxed);
+        let worked = self.clock.tick().since(began);
+        self.worked_nanos.fetch_add(nanos(worked), Relaxed);
+        (self.observer)(JobDone { waited, worked });
         // Counted before it is answered, so that whoever has the answer also sees it counted.
         self.done.fetch_add(1, Relaxed);
         answer.send();

@@ -1,33 +1,105 @@
 //! What is remembered of one request until its last byte: shared by the layers that learn and the observer that tells.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use http::HeaderValue;
+use http::{HeaderValue, Method, Version};
 
-use crate::{clock::Tick, policy::reason::Reason};
+use crate::{clock::Tick, policy::reason::Reason, telemetry::metrics::RouteMetrics};
 
 /// What is remembered of one request. Each fact is set at most once; later attempts are ignored.
 #[derive(Debug)]
 pub struct Record {
     /// The request's id, as sent in the answer, the log, the span and the identity token. Visible ASCII.
     pub request_id: HeaderValue,
+    /// W3C trace id.
+    pub trace_id: [u8; 16],
     /// When its head had been read.
     pub began: Tick,
+    /// Its method.
+    pub method: Method,
+    /// Its protocol version.
+    pub version: Version,
+    path: OnceLock<Box<str>>,
+    client: OnceLock<IpAddr>,
+    route: OnceLock<(Arc<str>, Arc<RouteMetrics>)>,
     reason: OnceLock<Reason>,
     subject: OnceLock<Arc<str>>,
+    rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
+    upstream_first_byte_nanos: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl Record {
     /// A fresh record.
     #[must_use]
-    pub fn new(request_id: HeaderValue, began: Tick) -> Self {
-        Self { request_id, began, reason: OnceLock::new(), subject: OnceLock::new() }
+    pub fn new(request_id: HeaderValue, trace_id: [u8; 16], began: Tick, method: Method, version: Version) -> Self {
+        Self {
+            request_id,
+            trace_id,
+            began,
+            method,
+            version,
+            path: OnceLock::new(),
+            client: OnceLock::new(),
+            route: OnceLock::new(),
+            reason: OnceLock::new(),
+            subject: OnceLock::new(),
+            rate_limit: OnceLock::new(),
+            upstream_first_byte_nanos: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+        }
     }
 
     /// The request's id as text.
     #[must_use]
     pub fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// Notes the canonical path, without the query (which may hold secrets).
+    pub fn set_path(&self, path: &str) {
+        let _ = self.path.set(path.into());
+    }
+
+    /// The canonical path; `None` for a request refused before it had one.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        self.path.get().map(AsRef::as_ref)
+    }
+
+    /// Notes the client's address.
+    pub fn set_client(&self, client: IpAddr) {
+        let _ = self.client.set(client);
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client.get().copied()
+    }
+
+    /// Notes the route and its counters.
+    pub fn set_route(&self, name: &Arc<str>, metrics: &Arc<RouteMetrics>) {
+        let _ = self.route.set((Arc::clone(name), Arc::clone(metrics)));
+    }
+
+    /// The route's name; `None` for a request no route took.
+    #[must_use]
+    pub fn route(&self) -> Option<&Arc<str>> {
+        self.route.get().map(|(name, _)| name)
+    }
+
+    /// The route's counters.
+    #[must_use]
+    pub fn route_metrics(&self) -> Option<&Arc<RouteMetrics>> {
+        self.route.get().map(|(_, metrics)| metrics)
     }
 
     /// Notes why the request was answered as it was; the first reason stands.
@@ -50,5 +122,41 @@ impl Record {
     #[must_use]
     pub fn subject(&self) -> Option<&Arc<str>> {
         self.subject.get()
+    }
+
+    /// Notes the `RateLimit-Policy` and `RateLimit` headers of the answer.
+    pub fn set_rate_limit(&self, policy: HeaderValue, limit: HeaderValue) {
+        let _ = self.rate_limit.set((policy, limit));
+    }
+
+    /// The `RateLimit-Policy` and `RateLimit` headers of the answer.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<&(HeaderValue, HeaderValue)> {
+        self.rate_limit.get()
+    }
+
+    /// Notes how long the upstream took to answer with a head.
+    pub fn set_upstream_first_byte(&self, took: Duration) {
+        self.upstream_first_byte_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long the upstream took to answer with a head; `None` when none was asked or none answered.
+    #[must_use]
+    pub fn upstream_first_byte(&self) -> Option<Duration> {
+        match self.upstream_first_byte_nanos.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Counts bytes of the request body that were read.
+    pub fn add_received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the request body that were read.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 }

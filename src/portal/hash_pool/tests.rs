@@ -136,7 +136,7 @@ async fn a_job_whose_requester_has_gone_is_skipped() {
         assert!(futures_util::poll!(&mut impatient).is_pending());
     }
     release.send(()).unwrap();
-    on_the_thread.await.unwrap();
+    on_the_thread.await.unwrap().unwrap();
     // One place in the queue: that this one is taken shows that the skipped one was taken off.
     release.send(()).unwrap();
     let third = loop {
@@ -163,7 +163,7 @@ async fn a_dropped_pool_ends_its_threads_and_answers_who_still_waits() {
     release.send(()).unwrap();
     drop(pool);
     assert!(shared.upgrade().is_none(), "a thread lives on");
-    on_the_thread.await.unwrap().unwrap();
+    on_the_thread.await.unwrap().unwrap().unwrap();
     // Done or dropped: either is an answer, not a hang.
     let _ = waiting.await;
 }
@@ -180,4 +180,19 @@ async fn debug_shows_no_secret() {
     hashed(&pool, "hunter2").await;
     let shown = format!("{pool:?}");
     assert!(!shown.contains("argon2") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_observer_is_told_of_each_job_done() {
+    let (seen, jobs) = mpsc::channel();
+    let observer = Box::new(move |job: JobDone| seen.send(job).unwrap());
+    let pool =
+        HashPool::observed(&passwords(), Arc::new(SystemEntropy), Arc::new(SystemClock::new()), observer).unwrap();
+    hashed(&pool, "one").await;
+    pool.verify(password("any"), None).await.unwrap();
+    let jobs: Vec<_> = jobs.try_iter().collect();
+    let stats = pool.stats();
+    assert_eq!((jobs.len(), stats.done), (2, 2));
+    assert_eq!(jobs.iter().map(|job| job.worked).sum::<Duration>(), stats.worked);
+    assert_eq!(jobs.iter().map(|job| job.waited).sum::<Duration>(), stats.waited);
 }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ use crate::{
     config::settings::{self, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
-        exchange::{Exchange, Principal},
+        exchange::Exchange,
         keyring::Keyring,
         refusal::{Detail, Refusal},
     },
@@ -48,10 +48,10 @@ use crate::{
         token::{self, Expectations},
     },
     store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions, sql},
-    telemetry::record::Record,
 };
 
 const PASSWORD: &str = "kettle orbit walrus";
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
@@ -165,10 +165,8 @@ impl Harness {
         *request.method_mut() = ask.method.parse().unwrap();
         *request.uri_mut() = ask.path.parse().unwrap();
         *request.headers_mut() = ask.headers;
-        let record = Arc::new(Record::new(HeaderValue::from_static("r-1"), Tick::from_nanos(0)));
-        let mut exchange = Exchange::new(record.clone());
-        exchange.set_client(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
-        exchange.set_principal(ask.claims.map_or(Principal::Anonymous, Principal::Authenticated));
+        let exchange = Exchange::for_test("r-1", CLIENT, ask.claims);
+        let record = exchange.record().clone();
         request.extensions_mut().insert(exchange);
         let response = self.service.clone().oneshot(request).await?;
         let (parts, body) = response.into_parts();

@@ -1,0 +1,54 @@
+//! Ready to serve: the store answers and every checked cluster has a healthy endpoint, or we say what is degraded.
+//!
+//! A lost store is *degraded*, not failed: tokens still verify and requests still flow (design §3), and taking every
+//! gateway out of rotation for it would turn a login outage into a full one.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    store::SharedStore,
+    telemetry::health::{self, Check, CheckState},
+    upstream::cluster::Cluster,
+};
+
+/// What `/readyz` asks.
+pub(super) struct Readiness {
+    store: SharedStore,
+    clusters: Vec<Arc<Cluster>>,
+}
+
+impl Readiness {
+    pub(super) fn new(store: SharedStore, clusters: Vec<Arc<Cluster>>) -> Self {
+        Self { store, clusters }
+    }
+}
+
+impl Readiness {
+    fn upstreams(&self) -> Check {
+        let missing = self.clusters.iter().filter_map(|cluster| {
+            let (all, healthy) = cluster.healthy();
+            (healthy < all || all == 0).then(|| format!("{}: {healthy} of {all} endpoints healthy", cluster.name()))
+        });
+        let missing: Vec<String> = missing.collect();
+        if missing.is_empty() {
+            Check { name: "upstreams", state: CheckState::Ok, detail: None }
+        } else {
+            Check { name: "upstreams", state: CheckState::Degraded, detail: Some(missing.join("; ")) }
+        }
+    }
+}
+
+#[async_trait]
+impl health::Readiness for Readiness {
+    async fn check(&self) -> Vec<Check> {
+        // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
+        let ok = |name| Check { name, state: CheckState::Ok, detail: None };
+        let store = match self.store.ping().await {
+            Ok(()) => ok("store"),
+            Err(fault) => Check { name: "store", state: CheckState::Degraded, detail: Some(fault.to_string()) },
+        };
+        vec![ok("configuration"), ok("signing_keys"), store, self.upstreams()]
+    }
+}

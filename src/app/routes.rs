@@ -1,0 +1,125 @@
+//! From settings to the route table: configured routes and the portal's endpoints, with their shared counters.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::{
+    config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
+    gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteTable, Snapshot, Target},
+    portal::endpoints::{ENDPOINTS, Endpoint},
+    store::memory::limits::LimitCounter,
+    telemetry::metrics::Metrics,
+    upstream::cluster::Cluster,
+};
+
+/// Keys one limit counts at most; beyond, the emptiest counters make room. About 100 bytes each.
+const MAX_KEYS: usize = 200_000;
+
+/// Time-outs of the portal's endpoints: small bodies from a browser, no upstream.
+const PORTAL_TIMEOUTS: RouteTimeouts =
+    RouteTimeouts { first_byte: Duration::from_secs(30), idle: Duration::from_secs(10), total: None };
+
+/// The counters of every configured limit, by name: one for all routes that name it.
+pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;
+
+/// Makes the counters.
+pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
+    let counter = |limit: &Arc<Limit>| {
+        let route_limit = RouteLimit {
+            name: Arc::clone(&limit.name),
+            counter: Arc::new(LimitCounter::new(limit, MAX_KEYS)),
+            // What a client sees is a full bucket and the time that fills it: the burst is what it may spend at once.
+            quota: limit.burst.get(),
+            window: limit.period.mul_f64(f64::from(limit.burst.get()) / f64::from(limit.requests.get())),
+            metrics: metrics.limit(&limit.name),
+        };
+        (Arc::clone(&limit.name), route_limit)
+    };
+    settings.limits.iter().map(counter).collect()
+}
+
+/// What requests will see of these settings.
+pub(super) fn snapshot(
+    settings: &Settings,
+    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
+    counters: &Counters,
+    metrics: &Metrics,
+) -> Result<Snapshot, PatternFault> {
+    Ok(Snapshot {
+        routes: table(settings, clusters, counters, metrics)?,
+        trusted_proxies: settings.listeners.trusted_proxies.clone(),
+        issuer: Arc::clone(&settings.tokens.issuer),
+        leeway: settings.tokens.leeway,
+        own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
+        request_id_header: settings.telemetry.request_id_header.clone(),
+    })
+}
+
+fn table(
+    settings: &Settings,
+    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
+    counters: &Counters,
+    metrics: &Metrics,
+) -> Result<RouteTable, PatternFault> {
+    let mut table = RouteTable::default();
+    if settings.portal.enabled {
+        let hosts: Vec<Arc<str>> = settings.portal.host.iter().cloned().collect();
+        for endpoint in ENDPOINTS {
+            let path = endpoint.full_path(&settings.portal.base_path);
+            table.insert(&hosts, &path, portal_entry(endpoint, settings, counters, metrics))?;
+        }
+    }
+    for route in &settings.routes {
+        if let Some(cluster) = clusters.get(&route.cluster) {
+            table.insert(&route.hosts, &route.path, entry(route, cluster, settings, counters, metrics))?;
+        }
+    }
+    Ok(table)
+}
+
+fn entry(
+    route: &Route,
+    cluster: &Arc<Cluster>,
+    settings: &Settings,
+    counters: &Counters,
+    metrics: &Metrics,
+) -> RouteEntry {
+    RouteEntry {
+        name: Arc::clone(&route.name),
+        methods: route.methods.clone(),
+        auth: route.auth,
+        roles: route.roles.clone(),
+        scopes: route.scopes.clone(),
+        audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
+        subject_limits: limits(&route.limits, LimitKey::Subject, counters),
+        address_limits: limits(&route.limits, LimitKey::Address, counters),
+        target: Target::Cluster(Arc::clone(cluster)),
+        rewrite: route.rewrite.clone(),
+        timeouts: route.timeouts,
+        body_limit: route.body_limit,
+        forward_authorization: route.forward_authorization,
+        metrics: metrics.route(&route.name),
+    }
+}
+
+fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, metrics: &Metrics) -> RouteEntry {
+    RouteEntry {
+        name: endpoint.name.into(),
+        methods: vec![endpoint.method.clone()],
+        auth: endpoint.auth,
+        roles: Vec::new(),
+        scopes: Vec::new(),
+        audience: Arc::clone(&settings.tokens.audience),
+        subject_limits: limits(&settings.portal.limits, LimitKey::Subject, counters),
+        address_limits: limits(&settings.portal.limits, LimitKey::Address, counters),
+        target: Target::Portal,
+        rewrite: None,
+        timeouts: PORTAL_TIMEOUTS,
+        body_limit: Some(endpoint.body_limit),
+        forward_authorization: false,
+        metrics: metrics.route(endpoint.name),
+    }
+}
+
+fn limits(named: &[Arc<Limit>], key: LimitKey, counters: &Counters) -> Vec<RouteLimit> {
+    named.iter().filter(|limit| limit.key == key).filter_map(|limit| counters.get(&limit.name).cloned()).collect()
+}

@@ -1,0 +1,98 @@
+//! `limits:` named rate limits (GCRA), which routes and the portal refer to.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    checks::Checks,
+    item::{Item, Named},
+    scalar::{Int, Rate},
+    settings::{Limit, LimitKey},
+    words,
+};
+
+/// One rate limit.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimit {
+    /// What is counted: address (the client's, /32 or /64; also for strangers) or subject (the authenticated user).
+    by: Item<By>,
+    /// Requests in a period, spread evenly: 20/s, 100/1m.
+    rate: Item<Rate>,
+    /// Requests that may come at once before the rate holds. Default: the requests of the rate.
+    #[serde(default)]
+    burst: Option<Item<Int<1, 1_000_000>>>,
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum By {
+    /// The client's address.
+    Address,
+    /// The authenticated subject.
+    Subject,
+}
+
+/// The limits by name; `None` in place of one that was wrong, so that references to it still resolve.
+pub(super) struct Limits(pub(super) Vec<(String, Option<Arc<Limit>>)>);
+
+impl Limits {
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    pub(super) fn all(&self) -> Option<Vec<Arc<Limit>>> {
+        self.0.iter().map(|(_, limit)| limit.clone()).collect()
+    }
+
+    /// Resolves a list of names, narrow (subject) before wide (address), so that a client over its own limit drains
+    /// nobody else's.
+    pub(super) fn resolve(&self, references: &[Item<words::Name>], checks: &mut Checks) -> Option<Vec<Arc<Limit>>> {
+        checks.no_repeats(references);
+        let names = self.names();
+        let indexes: Vec<_> = references.iter().map(|name| checks.resolve(name, &names, "limit")).collect();
+        let mut limits = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            limits.push(self.0.get(index?)?.1.clone()?);
+        }
+        limits.sort_by_key(|limit| match limit.key {
+            LimitKey::Subject => 0,
+            LimitKey::Address => 1,
+        });
+        Some(limits)
+    }
+
+    /// Whether a reference names a limit by subject.
+    pub(super) fn is_by_subject(&self, reference: &Item<words::Name>) -> bool {
+        let named = |(name, _): &&(String, Option<Arc<Limit>>)| reference.value.as_ref().is_some_and(|r| r.0 == *name);
+        let limit = self.0.iter().find(named).and_then(|(_, limit)| limit.as_ref());
+        limit.is_some_and(|limit| limit.key == LimitKey::Subject)
+    }
+}
+
+pub(super) fn check(item: Item<Named<RawLimit>>, checks: &mut Checks) -> Limits {
+    let entries = item.value.unwrap_or_default().0;
+    Limits(entries.into_iter().map(|(name, raw)| (name.clone(), check_one(&name, raw, checks))).collect())
+}
+
+fn check_one(name: &str, item: Item<RawLimit>, checks: &mut Checks) -> Option<Arc<Limit>> {
+    if !words::is_name(name) {
+        checks.error(&item.at, "expected a name (letters, digits, _ . -, at most 64)");
+    }
+    let raw = item.value?;
+    let by = checks.required(raw.by, &item.at, "by", "say what is counted: address or subject");
+    let rate = checks.required(raw.rate, &item.at, "rate", "e.g. 20/s or 100/1m");
+    let burst = match raw.burst {
+        None => rate.map(|rate| rate.requests),
+        Some(burst) => burst.value.and_then(|burst| NonZeroU32::new(burst.get()?)),
+    };
+    let key = match by? {
+        By::Address => LimitKey::Address,
+        By::Subject => LimitKey::Subject,
+    };
+    let Rate { requests, period } = rate?;
+    Some(Arc::new(Limit { name: name.into(), key, requests, period, burst: burst? }))
+}

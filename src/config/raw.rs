@@ -1,0 +1,59 @@
+//! The file as a whole: its sections. What the JSON schema describes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    clusters::RawCluster,
+    item::{Item, Named},
+    limits::RawLimit,
+    listeners::RawListeners,
+    passwords::RawPasswords,
+    portal::RawPortal,
+    routes::RawRoute,
+    runtime::{RawRuntime, RawSharedState},
+    store::RawStore,
+    telemetry::RawTelemetry,
+    tokens::RawTokens,
+};
+
+/// Configuration of the Portcullis gateway. Durations are written 250ms, 30s, 5m, 12h, 7d; sizes 64KiB, 10MiB. Every
+/// value may hold "${NAME}" or "${NAME:-default}" from the environment ("$${" is a literal "${"); quote it inside [ ]
+/// and { }.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Portcullis configuration")]
+pub(super) struct RawSettings {
+    /// Where clients and operators connect.
+    #[serde(default)]
+    pub(super) listeners: Item<RawListeners>,
+    /// The process itself.
+    #[serde(default)]
+    pub(super) runtime: Item<RawRuntime>,
+    /// Where users, sessions, keys and audit live.
+    #[serde(default)]
+    pub(super) store: Item<RawStore>,
+    /// What several gateways share besides the store.
+    #[serde(default)]
+    pub(super) shared_state: Item<RawSharedState>,
+    /// Access and refresh tokens.
+    pub(super) tokens: Item<RawTokens>,
+    /// Rules for passwords and the cost of hashing them.
+    #[serde(default)]
+    pub(super) passwords: Item<RawPasswords>,
+    /// Rate limits by name, for routes and the portal to refer to.
+    #[serde(default)]
+    pub(super) limits: Item<Named<RawLimit>>,
+    /// Upstream services by name, for routes to refer to.
+    #[serde(default)]
+    pub(super) clusters: Item<Named<RawCluster>>,
+    /// Which requests go where, and who may send them. Whatever no route matches is answered 404.
+    #[serde(default)]
+    pub(super) routes: Item<Vec<Item<RawRoute>>>,
+    /// The built-in account endpoints.
+    #[serde(default)]
+    pub(super) portal: Item<RawPortal>,
+    /// What the gateway says about itself.
+    #[serde(default)]
+    pub(super) telemetry: Item<RawTelemetry>,
+}

@@ -1,0 +1,312 @@
+//! `routes:` which requests go where, and who may send them. Whatever no route matches is refused.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    checks::{Checks, values},
+    item::{At, Item},
+    limits::Limits,
+    routing::{Claim, Table},
+    scalar::{BodyLimit, Span},
+    settings::{AuthMode, Portal, Rewrite, Route, RouteTimeouts},
+    words::{Host, HttpMethod, Name, PathPattern, PathPrefix, Scope, Text},
+};
+
+/// One route.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    /// Its name: the label in metrics and logs.
+    name: Item<Name>,
+    /// Which requests it takes.
+    #[serde(rename = "match")]
+    matches: Item<RawMatch>,
+    /// Who may call: required (a valid access token), optional (anonymous too, but a bad token is refused) or none
+    /// (credentials are not looked at: the path is public).
+    #[serde(default = "auth")]
+    auth: Item<Auth>,
+    /// Any one of these roles is needed. Empty: none is.
+    #[serde(default)]
+    roles: Item<Vec<Item<Name>>>,
+    /// All of these scopes are needed.
+    #[serde(default)]
+    scopes: Item<Vec<Item<Scope>>>,
+    /// aud accepted here instead of tokens.audience.
+    #[serde(default)]
+    audience: Option<Item<Text>>,
+    /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
+    #[serde(default)]
+    limits: Item<Vec<Item<Name>>>,
+    /// Name of the cluster it goes to.
+    cluster: Item<Name>,
+    /// Replaces a leading part of the path before forwarding.
+    #[serde(default)]
+    rewrite: Option<Item<RawRewrite>>,
+    /// Time-outs of one request.
+    #[serde(default)]
+    timeouts: Item<RawRouteTimeouts>,
+    /// Largest request body, or none. More is refused with 413 before it is read on. Bodies stream, so a large limit
+    /// costs no memory here, but the service must cope with what it lets through.
+    #[serde(default = "body_limit")]
+    body_limit: Item<BodyLimit>,
+    /// Pass the client's Authorization header on. Then the service holds tokens it could use elsewhere; it gets the
+    /// caller's signed identity without it.
+    #[serde(default)]
+    forward_authorization: Item<bool>,
+}
+
+/// Which requests a route takes.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMatch {
+    /// Exact host names, lower case, without a port. Empty: any host. A route that names the host goes before one that
+    /// does not.
+    #[serde(default)]
+    hosts: Item<Vec<Item<Host>>>,
+    /// Path pattern: /docs, /docs/{id}, /files/{*rest} (which takes /files/ too). The more literal pattern goes first.
+    path: Item<PathPattern>,
+    /// Methods. Empty: any. GET takes HEAD too.
+    #[serde(default)]
+    methods: Item<Vec<Item<HttpMethod>>>,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Auth {
+    /// A valid access token.
+    Required,
+    /// Anonymous too; a bad token is refused.
+    Optional,
+    /// Anybody.
+    None,
+}
+
+/// Replaces a leading part of the path before forwarding.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRewrite {
+    /// The part to take off: whole segments, and a literal beginning of the pattern.
+    prefix: Item<PathPrefix>,
+    /// What stands there instead: / or a path.
+    to: Item<PathPrefix>,
+}
+
+/// Time-outs of one request.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRouteTimeouts {
+    /// From the request sent to the head of the answer: 504 after it.
+    first_byte: Item<Span<10, 3_600_000>>,
+    /// Silence in a body, either way: the stream is cut after it. Streams that think for long need it long.
+    idle: Item<Span<10, 3_600_000>>,
+    /// The whole exchange. Unset: unlimited, for streams.
+    total: Option<Item<Span<10, 86_400_000>>>,
+}
+
+fn auth() -> Item<Auth> {
+    Item::of(Auth::Required)
+}
+
+fn body_limit() -> Item<BodyLimit> {
+    Item::of(BodyLimit(Some(10 << 20)))
+}
+
+impl Default for RawRouteTimeouts {
+    fn default() -> Self {
+        Self { first_byte: Item::of(Span::secs(60)), idle: Item::of(Span::secs(60)), total: None }
+    }
+}
+
+/// What a route may refer to.
+pub(super) struct Around<'a> {
+    pub(super) clusters: &'a [String],
+    pub(super) limits: &'a Limits,
+    pub(super) portal: Option<&'a Portal>,
+}
+
+pub(super) fn check(item: Item<Vec<Item<RawRoute>>>, around: &Around, checks: &mut Checks) -> Option<Vec<Route>> {
+    let mut table = Table::new(around.portal);
+    let mut names = std::collections::HashMap::new();
+    let mut routes = Vec::new();
+    for item in item.value? {
+        if let Some(raw) = &item.value
+            && let Some(name) = &raw.name.value
+            && let Some(first) = names.insert(name.0.clone(), item.at.path.clone())
+        {
+            checks.error(&raw.name.at, format!("{first} has the name {} already", raw.name.quoted()));
+        }
+        routes.push(check_one(item, around, &mut table, checks));
+    }
+    routes.into_iter().collect()
+}
+
+fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &mut Checks) -> Option<Route> {
+    let at = item.at;
+    let raw = item.value?;
+    check_access(&raw, around.limits, checks);
+    let name = checks.required(raw.name, &at, "name", "metrics and logs call the route by it");
+    let claim = check_match(raw.matches, &at, checks);
+    if let Some(claim) = &claim {
+        table.claim(claim, checks);
+    }
+    let clusters: Vec<_> = around.clusters.iter().map(String::as_str).collect();
+    let cluster_at = raw.cluster.is_written();
+    let cluster = checks.resolve(&raw.cluster, &clusters, "cluster").and_then(|index| clusters.get(index).copied());
+    if !cluster_at {
+        checks.error(&at.child("cluster"), "missing; name the cluster it goes to");
+    }
+    let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, checks));
+    let rewrite = match raw.rewrite {
+        None => Some(None),
+        Some(rewrite) => check_rewrite(rewrite, claim.as_ref().map(|claim| claim.path.as_str()), checks).map(Some),
+    };
+    let timeouts = raw.timeouts.value.and_then(|timeouts| check_timeouts(&timeouts, checks));
+    let audience = match raw.audience {
+        None => Some(None),
+        Some(audience) => audience.value.map(|audience| Some(Arc::from(audience.0))),
+    };
+    let claim = claim?;
+    Some(Route {
+        name: name?.0.into(),
+        hosts: claim.hosts.iter().map(|host| Arc::from(host.as_str())).collect(),
+        path: claim.path.into(),
+        methods: claim.methods,
+        auth: match raw.auth.value? {
+            Auth::Required => AuthMode::Required,
+            Auth::Optional => AuthMode::Optional,
+            Auth::None => AuthMode::None,
+        },
+        roles: values(raw.roles.value?)?.into_iter().map(|role| role.0.into()).collect(),
+        scopes: values(raw.scopes.value?)?.into_iter().map(|scope| scope.0.into()).collect(),
+        audience: audience?,
+        limits: limits?,
+        cluster: cluster?.into(),
+        rewrite: rewrite?,
+        timeouts: timeouts?,
+        body_limit: raw.body_limit.value?.0,
+        forward_authorization: raw.forward_authorization.value?,
+    })
+}
+
+/// A route that asks for roles of callers it does not look at would be open, whatever its author believed.
+fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
+    let roles = raw.roles.value.as_deref().unwrap_or_default();
+    let scopes = raw.scopes.value.as_deref().unwrap_or_default();
+    checks.no_repeats(roles);
+    checks.no_repeats(scopes);
+    let mode = match raw.auth.value {
+        Some(Auth::None) => "none",
+        Some(Auth::Optional) => "optional",
+        Some(Auth::Required) | None => return,
+    };
+    if !roles.is_empty() {
+        checks.error(&raw.roles.at, format!("contradicts auth: {mode}; roles need auth: required"));
+    }
+    if !scopes.is_empty() {
+        checks.error(&raw.scopes.at, format!("contradicts auth: {mode}; scopes need auth: required"));
+    }
+    if mode == "none" {
+        if let Some(audience) = &raw.audience {
+            checks.error(&audience.at, "contradicts auth: none; no token is looked at");
+        }
+        for limit in raw.limits.value.iter().flatten().filter(|limit| limits.is_by_subject(limit)) {
+            checks.error(&limit.at, format!("contradicts auth: none; {} counts by subject", limit.quoted()));
+        }
+    }
+}
+
+fn check_match(item: Item<RawMatch>, parent: &At, checks: &mut Checks) -> Option<Claim> {
+    let at = item.at.or(parent, "match");
+    let raw = checks.required(item, parent, "match", "it needs at least a path")?;
+    checks.no_repeats(raw.hosts.value.as_deref().unwrap_or_default());
+    checks.no_repeats(raw.methods.value.as_deref().unwrap_or_default());
+    let path_at = raw.path.at.or(&at, "path");
+    let path = checks.required(raw.path, &at, "path", "e.g. /docs/{id} or /{*rest} for every path");
+    let hosts = raw.hosts.value.and_then(values);
+    let methods = raw.methods.value.and_then(values);
+    Some(Claim {
+        at: path_at,
+        route: parent.path.clone(),
+        hosts: hosts?.into_iter().map(|host| host.0).collect(),
+        path: path?.0,
+        methods: methods?.into_iter().map(|method| method.0).collect(),
+    })
+}
+
+fn check_rewrite(item: Item<RawRewrite>, pattern: Option<&str>, checks: &mut Checks) -> Option<Rewrite> {
+    let at = item.at;
+    let raw = item.value?;
+    let prefix_at = raw.prefix.at.clone();
+    let prefix = checks.required(raw.prefix, &at, "prefix", "the leading part of the path to take off, e.g. /api");
+    let to = checks.required(raw.to, &at, "to", "what stands there instead, e.g. /");
+    if let (Some(prefix), Some(pattern)) = (&prefix, pattern)
+        && !is_literal_prefix(&prefix.0, pattern)
+    {
+        checks.error(&prefix_at, "not a leading part of match.path, in whole segments without parameters");
+    }
+    Some(Rewrite { prefix: prefix?.0.into(), to: to?.0.into() })
+}
+
+/// Whether every path that fits `pattern` begins with the segments of `prefix`.
+fn is_literal_prefix(prefix: &str, pattern: &str) -> bool {
+    if prefix == "/" {
+        return true;
+    }
+    let mut segments = pattern.split('/');
+    prefix.split('/').all(|wanted| segments.next().is_some_and(|segment| segment == wanted && !segment.contains('{')))
+}
+
+fn check_timeouts(raw: &RawRouteTimeouts, checks: &mut Checks) -> Option<RouteTimeouts> {
+    let (first_byte, idle) = (raw.first_byte.value, raw.idle.value);
+    let total = match &raw.total {
+        None => None,
+        Some(total) => Some(total.value?.0),
+    };
+    if let (Some(total_item), Some(total), Some(first_byte)) = (&raw.total, total, first_byte)
+        && raw.first_byte.is_written()
+        && total < first_byte.0
+    {
+        checks.error(&total_item.at, "shorter than first_byte, which could never be reached");
+    }
+    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, total })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_rewrite_takes_off_whole_literal_segments() {
+        for (prefix, pattern) in
+            [("/", "/x"), ("/api", "/api/{*rest}"), ("/api", "/api"), ("/api/rag", "/api/rag/{id}")]
+        {
+            assert!(is_literal_prefix(prefix, pattern), "{prefix} of {pattern}");
+        }
+        for (prefix, pattern) in [
+            ("/ap", "/api/x"),
+            ("/api/rag", "/api/{id}"),
+            ("/api/{id}", "/api/{id}"),
+            ("/api", "/{*rest}"),
+            ("/a/b", "/a"),
+        ] {
+            assert!(!is_literal_prefix(prefix, pattern), "{prefix} of {pattern}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_off_is_always_there(prefix in "(/[a-c]{1,2}){1,3}", pattern in "(/([a-c]{1,2}|\\{p\\})){1,4}") {
+            if is_literal_prefix(&prefix, &pattern) {
+                let concrete = pattern.replace("{p}", "value");
+                let rest = concrete.strip_prefix(&prefix);
+                prop_assert!(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+            }
+        }
+    }
+}

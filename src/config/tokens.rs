@@ -1,0 +1,145 @@
+//! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    checks::Checks,
+    item::{At, Item},
+    scalar::{Int, Span},
+    settings::Tokens,
+    words::{Issuer, Text},
+};
+use crate::policy::{
+    keys::Algorithm,
+    refresh::{Delivery, RefreshRules},
+};
+
+/// Longest life of anything here: two years.
+const TWO_YEARS: u64 = 63_072_000_000;
+
+/// Access and refresh tokens.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTokens {
+    /// The gateway's own URL as clients see it: iss of every token and identity it signs, and base of the discovery
+    /// document. Upstreams compare it byte for byte. https, or http on a loopback host; no trailing slash.
+    issuer: Item<Issuer>,
+    /// aud of access tokens, which every route accepts unless it names its own. Tells tokens for this gateway from
+    /// tokens of the same issuer for something else.
+    #[serde(default = "audience")]
+    audience: Item<Text>,
+    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries.
+    #[serde(default = "algorithm")]
+    algorithm: Item<Algorithm>,
+    /// Life of an access token. Shorter limits what a stolen one is worth; it costs more refreshes.
+    #[serde(default = "access_ttl")]
+    access_ttl: Item<Span<30_000, 86_400_000>>,
+    /// Clock difference forgiven on exp and nbf. Every second of it lengthens the life of a stolen token.
+    #[serde(default = "leeway")]
+    leeway: Item<Span<0, 120_000>>,
+    /// Refresh tokens, which keep a session alive.
+    #[serde(default)]
+    refresh: Item<RawRefresh>,
+    /// How refresh tokens reach a client that does not say: body (API clients) or cookie (browsers; scripts cannot read
+    /// it).
+    #[serde(default = "delivery")]
+    delivery: Item<Delivery>,
+    /// Entries in the cache of verified tokens. A hit saves the signature check, never the look at expiry and
+    /// revocation. About 1 KiB each.
+    #[serde(default = "cache_entries")]
+    cache_entries: Item<Int<0, 10_000_000>>,
+}
+
+/// Refresh tokens.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRefresh {
+    /// A session unused for this long ends.
+    idle: Item<Span<60_000, TWO_YEARS>>,
+    /// A session ends this long after its login, used or not. Bounds what a stolen device is worth.
+    absolute: Item<Span<60_000, TWO_YEARS>>,
+    /// How long after a rotation the token before still gets the same successor, for clients that lost the answer or
+    /// refresh twice at once. In this window a stolen old token works once more.
+    grace: Item<Span<0, 300_000>>,
+}
+
+fn audience() -> Item<Text> {
+    Item::of(Text("portcullis".to_owned()))
+}
+
+fn algorithm() -> Item<Algorithm> {
+    Item::of(Algorithm::Es256)
+}
+
+fn access_ttl() -> Item<Span<30_000, 86_400_000>> {
+    Item::of(Span::secs(900))
+}
+
+fn leeway() -> Item<Span<0, 120_000>> {
+    Item::of(Span::secs(30))
+}
+
+fn delivery() -> Item<Delivery> {
+    Item::of(Delivery::Body)
+}
+
+fn cache_entries() -> Item<Int<0, 10_000_000>> {
+    Item::of(Int(100_000))
+}
+
+impl Default for RawRefresh {
+    fn default() -> Self {
+        Self {
+            idle: Item::of(Span::secs(7 * 86_400)),
+            absolute: Item::of(Span::secs(30 * 86_400)),
+            grace: Item::of(Span::secs(10)),
+        }
+    }
+}
+
+pub(super) fn check(item: Item<RawTokens>, checks: &mut Checks) -> Option<Tokens> {
+    const ISSUER: &str = "it is iss of every token and of the identity sent upstream, e.g. https://auth.example.com";
+    let at = item.at.or(&At::root(), "tokens");
+    if !item.is_written() {
+        checks.error(&at.child("issuer"), format!("missing; {ISSUER}"));
+        return None;
+    }
+    let raw = item.value?;
+    let issuer = checks.required(raw.issuer, &at, "issuer", ISSUER);
+    let refresh = check_refresh(raw.refresh, raw.access_ttl.value, &at, checks);
+    Some(Tokens {
+        issuer: issuer?.0.into(),
+        audience: raw.audience.value?.0.into(),
+        algorithm: raw.algorithm.value?,
+        access_ttl: raw.access_ttl.value?.0,
+        leeway: raw.leeway.value?.0,
+        refresh: refresh?,
+        delivery: raw.delivery.value?,
+        cache_entries: raw.cache_entries.value?.0,
+    })
+}
+
+fn check_refresh(
+    item: Item<RawRefresh>,
+    access_ttl: Option<Span<30_000, 86_400_000>>,
+    parent: &At,
+    checks: &mut Checks,
+) -> Option<RefreshRules> {
+    let at = item.at.or(parent, "refresh");
+    let raw = item.value?;
+    let (idle, absolute) = (raw.idle.value, raw.absolute.value);
+    if let (Some(idle), Some(absolute)) = (idle, absolute)
+        && idle.0 > absolute.0
+    {
+        let place = raw.idle.at.or(&at, "idle");
+        checks.error(&place, "longer than absolute: a session would end before it could be idle that long");
+    }
+    if let (Some(idle), Some(access_ttl)) = (idle, access_ttl)
+        && idle.0 < access_ttl.0
+    {
+        let place = raw.idle.at.or(&at, "idle");
+        checks.error(&place, "shorter than tokens.access_ttl: the session would end before its token");
+    }
+    Some(RefreshRules { idle: idle?.0, absolute: absolute?.0, grace: raw.grace.value?.0 })
+}

@@ -1,0 +1,545 @@
+//! Words as the file writes them: names, hosts, addresses, URLs, patterns. Each type is a word that was checked.
+//!
+//! Closed character sets throughout: these words end up in metric labels, headers, log lines and route tables, where
+//! a stray quote, space or control character is somebody's injection.
+
+use std::{borrow::Cow, net::IpAddr, str::FromStr};
+
+use http::{HeaderName, Method, Uri, uri::Authority};
+use ipnet::IpNet;
+use rustls::pki_types::ServerName;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{
+    errors::Fault,
+    scalar::{Scalar, scalar},
+    settings::Endpoint,
+};
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $pattern:literal, |$value:ident| $write:expr, |$text:ident| $read:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(super) struct $name(pub(super) $inner);
+
+        impl Scalar for $name {
+            fn read($text: &str) -> Result<Self, Fault> {
+                $read
+            }
+
+            fn write(&self) -> String {
+                let $value = &self.0;
+                $write
+            }
+
+            fn schema() -> serde_json::Value {
+                serde_json::json!({ "type": "string", "pattern": $pattern })
+            }
+        }
+        scalar!($name);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.write())
+            }
+        }
+    };
+}
+
+fn kept(ok: bool, text: &str, expected: &str) -> Result<String, Fault> {
+    if ok { Ok(text.to_owned()) } else { Err(Fault::expected(expected)) }
+}
+
+/// Whether a word is a name: 1 to 64 letters, digits, `_`, `.`, `-`, a letter or digit first.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= 64
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+word! {
+    /// A name the operator chose: of a route, limit, cluster, role.
+    Name(String), "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$|\\$\\{", |value| value.clone(),
+    |text| kept(is_name(text), text, "a name (letters, digits, _ . -, at most 64)").map(Self)
+}
+
+word! {
+    /// Any text of visible characters and inner spaces, at most 256 bytes.
+    Text(String), "\\S", |value| value.clone(),
+    |text| {
+        let ok = !text.is_empty() && text.len() <= 256 && text.trim() == text && !text.contains(char::is_control);
+        kept(ok, text, "a line of text (at most 256 bytes)").map(Self)
+    }
+}
+
+word! {
+    /// A scope-token (RFC 6749 §3.3).
+    Scope(String), "^[!#-\\[\\]-~]+$|\\$\\{", |value| value.clone(),
+    |text| {
+        let ok = !text.is_empty()
+            && text.len() <= 128
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
+        kept(ok, text, "a scope (visible ASCII without quotes and backslashes)").map(Self)
+    }
+}
+
+word! {
+    /// A path of a file.
+    FilePath(String), "\\S", |value| value.clone(),
+    |text| kept(!text.is_empty() && !text.contains('\0'), text, "the path of a file").map(Self)
+}
+
+word! {
+    /// An address to listen on.
+    Bind(std::net::SocketAddr), ":[0-9]+$|\\$\\{", |value| value.to_string(),
+    |text| text.parse().map(Self).map_err(|_| Fault::expected("an IP address and port such as 127.0.0.1:8080 or [::]:8080"))
+}
+
+word! {
+    /// Addresses of one network; a bare address is a network of one.
+    Network(IpNet), "^[0-9a-fA-F:.]+(/[0-9]+)?$|\\$\\{", |value| value.to_string(), |text| network(text)
+}
+
+fn network(text: &str) -> Result<Network, Fault> {
+    if let Ok(address) = IpAddr::from_str(text) {
+        return Ok(Network(address.into()));
+    }
+    let net = IpNet::from_str(text).map_err(|_| Fault::expected("an IP address or network such as 10.0.0.0/8"))?;
+    if net.prefix_len() == 0 {
+        return Err(Fault::new("trusts every address, so any client could claim to be any other; name your proxies"));
+    }
+    if net.trunc() != net {
+        return Err(Fault::expected("a network whose host bits are zero").suggest(net.trunc().to_string()));
+    }
+    Ok(Network(net))
+}
+
+/// A host name (RFC 1123) or IP address, lower case, without a port.
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok() && text.to_ascii_lowercase() == text,
+        None => text.len() <= 253 && text.split('.').all(label),
+    }
+}
+
+word! {
+    /// A host as `Host` carries it, without a port, lower case.
+    Host(String), "^[a-z0-9.\\[\\]:-]+$|\\$\\{", |value| value.clone(), |text| host(text)
+}
+
+fn host(text: &str) -> Result<Host, Fault> {
+    const EXPECTED: &str = "an exact host name in lower case, without scheme or port";
+    if is_host(text) {
+        return Ok(Host(text.to_owned()));
+    }
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest);
+    let bare = bare.split(['/', ':']).next().unwrap_or_default();
+    let fault = Fault::expected(EXPECTED);
+    Err(if is_host(bare) && bare != text { fault.suggest(bare) } else { fault })
+}
+
+word! {
+    /// A method; any token in capitals but those no proxy of ours forwards.
+    HttpMethod(Method), "^[A-Z][A-Z_-]*$|\\$\\{", |value| value.to_string(), |text| method(text)
+}
+
+fn method(text: &str) -> Result<HttpMethod, Fault> {
+    let capitals = |text: &str| {
+        text.starts_with(|first: char| first.is_ascii_uppercase())
+            && text.bytes().all(|byte| byte.is_ascii_uppercase() || b"-_".contains(&byte))
+    };
+    match text {
+        "CONNECT" | "TRACE" => Err(Fault::expected("a method that is forwarded, which CONNECT and TRACE never are")),
+        _ if capitals(text) => Method::from_str(text).map(HttpMethod).map_err(|_| Fault::expected("an HTTP method")),
+        _ => {
+            let fault = Fault::expected("an HTTP method in capitals");
+            let upper = text.to_ascii_uppercase();
+            Err(if capitals(&upper) { fault.suggest(upper) } else { fault })
+        }
+    }
+}
+
+/// Whether a path could only ever mean one thing: visible ASCII, no escapes, no empty or dot segments.
+pub(super) fn is_canonical(path: &str) -> bool {
+    path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"%\\;?#\"<>^`|".contains(&byte))
+        && !path.contains("//")
+        && !path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+word! {
+    /// A route's path pattern.
+    PathPattern(String), "^/|\\$\\{", |value| value.clone(), |text| pattern(text)
+}
+
+fn pattern(text: &str) -> Result<PathPattern, Fault> {
+    if !is_canonical(text) {
+        let message = "a path pattern such as /docs/{id} or /files/{*rest}: a leading /, no empty or dot segments, \
+                       no % \\ ; ? #";
+        let fault = Fault::expected(message);
+        let fixed = text.trim_end_matches('*').trim_end_matches('/');
+        return Err(if text.ends_with("/**") && is_canonical(&format!("/{}", fixed.trim_start_matches('/'))) {
+            fault.suggest(format!("{fixed}/{{*rest}}"))
+        } else {
+            fault
+        });
+    }
+    if let Some(prefix) = text.strip_suffix("/*").or_else(|| text.strip_suffix("/**")) {
+        return Err(Fault::expected("a named catch-all").suggest(format!("{prefix}/{{*rest}}")));
+    }
+    if let Some(name) = text.split('/').find_map(|segment| segment.strip_prefix(':')) {
+        return Err(Fault::expected("a parameter in braces").suggest(format!("{{{name}}}")));
+    }
+    match matchit::Router::new().insert(text, ()) {
+        Ok(()) => Ok(PathPattern(text.to_owned())),
+        Err(_) => Err(Fault::expected("at most one {parameter} a segment and a {*catch_all} only at the end")),
+    }
+}
+
+word! {
+    /// A literal path without a trailing slash, or `/`.
+    PathPrefix(String), "^/|\\$\\{", |value| value.clone(),
+    |text| {
+        let ok = is_canonical(text) && !text.contains(['{', '}']) && (text == "/" || !text.ends_with('/'));
+        kept(ok, text, "a literal path such as /api, without a trailing slash").map(Self)
+    }
+}
+
+word! {
+    /// Path and query of a health check.
+    RequestTarget(Uri), "^/|\\$\\{", |value| value.to_string(),
+    |text| match Uri::from_str(text) {
+        Ok(uri) if text.starts_with('/') && !text.contains('#') => Ok(Self(uri)),
+        _ => Err(Fault::expected("a path such as /health")),
+    }
+}
+
+/// An `http` or `https` URL, split; without user, password, query and fragment.
+struct HttpUrl {
+    https: bool,
+    authority: Authority,
+    path: String,
+}
+
+fn http_url(text: &str) -> Option<HttpUrl> {
+    let uri = Uri::from_str(text).ok()?;
+    let https = match uri.scheme_str()? {
+        "https" => true,
+        "http" => false,
+        _ => return None,
+    };
+    let authority = uri.authority()?.clone();
+    let clean = !text.contains(['@', '?', '#']) && !authority.host().is_empty();
+    // `Authority` takes a port it cannot parse.
+    let port_ok = authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0);
+    (clean && port_ok).then(|| HttpUrl { https, path: uri.path().to_owned(), authority })
+}
+
+/// A host that never leaves this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+word! {
+    /// An issuer: an https URL (http on loopback) that is compared byte for byte.
+    Issuer(String), "^https?://|\\$\\{", |value| value.clone(), |text| issuer(text)
+}
+
+fn issuer(text: &str) -> Result<Issuer, Fault> {
+    let expected = "a URL such as https://auth.example.com, without query, fragment, user or password";
+    let url = http_url(text).ok_or_else(|| Fault::expected(expected))?;
+    if let Some(bare) = text.strip_suffix('/') {
+        return Err(Fault::expected("an issuer without a trailing slash").suggest(bare));
+    }
+    if !url.https && !is_loopback(url.authority.host()) {
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        return Err(Fault::expected("https (http only on a loopback host)").suggest(format!("https://{rest}")));
+    }
+    if url.path != "/" && !is_canonical(&url.path) {
+        return Err(Fault::expected(expected));
+    }
+    Ok(Issuer(text.to_owned()))
+}
+
+word! {
+    /// One endpoint of a cluster.
+    EndpointUrl(Endpoint), "^https?://|\\$\\{",
+    |value| format!("{}://{}", if value.https { "https" } else { "http" }, value.authority),
+    |text| endpoint(text)
+}
+
+fn endpoint(text: &str) -> Result<EndpointUrl, Fault> {
+    let fault = || Fault::expected("a URL such as http://10.0.0.5:8000: scheme, host and port, nothing else");
+    let url = http_url(text).ok_or_else(fault)?;
+    if url.path != "/" {
+        let bare = format!("{}://{}", if url.https { "https" } else { "http" }, url.authority);
+        return Err(Fault::expected("an endpoint without a path (a route's rewrite changes paths)").suggest(bare));
+    }
+    let port = url.authority.port_u16().unwrap_or(if url.https { 443 } else { 80 });
+    let authority = Authority::from_str(&format!("{}:{port}", url.authority.host())).map_err(|_| fault())?;
+    Ok(EndpointUrl(Endpoint { https: url.https, authority }))
+}
+
+word! {
+    /// A web origin as browsers serialize it (RFC 6454 §6.1).
+    Origin(String), "^https?://[^/]+$|\\$\\{", |value| value.clone(), |text| origin(text)
+}
+
+fn origin(text: &str) -> Result<Origin, Fault> {
+    let fault = Fault::expected("an origin such as https://app.example.com: scheme and host in lower case, no path");
+    let Some(url) = http_url(text) else { return Err(fault) };
+    let default_port = if url.https { 443 } else { 80 };
+    let host = url.authority.host().to_ascii_lowercase();
+    let scheme = if url.https { "https" } else { "http" };
+    let serialized = match url.authority.port_u16() {
+        Some(port) if port != default_port => format!("{scheme}://{host}:{port}"),
+        _ => format!("{scheme}://{host}"),
+    };
+    if serialized == text { Ok(Origin(serialized)) } else { Err(fault.suggest(serialized)) }
+}
+
+word! {
+    /// A cookie name whose prefix makes browsers enforce `Secure` (RFC 6265bis §4.1.3).
+    CookieName(String), "^__(Secure|Host)-[A-Za-z0-9_-]+$|\\$\\{", |value| value.clone(),
+    |text| {
+        let rest = text.strip_prefix("__Secure-").or_else(|| text.strip_prefix("__Host-")).unwrap_or_default();
+        let ok = !rest.is_empty()
+            && text.len() <= 64
+            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        kept(ok, text, "a cookie name that starts with __Secure- or __Host-").map(Self)
+    }
+}
+
+word! {
+    /// A header that carries the request id.
+    RequestIdHeader(HeaderName), "^[A-Za-z0-9-]+$|\\$\\{", |value| value.to_string(), |text| request_id_header(text)
+}
+
+fn request_id_header(text: &str) -> Result<RequestIdHeader, Fault> {
+    const TAKEN: [&str; 12] = [
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "host",
+        "connection",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "traceparent",
+        "tracestate",
+        "location",
+        "retry-after",
+    ];
+    let name = HeaderName::from_str(text).ok().filter(|_| !text.contains('_'));
+    let name = name.ok_or_else(|| Fault::expected("a header name such as x-request-id"))?;
+    let lower = name.as_str();
+    if TAKEN.contains(&lower) || lower.starts_with("x-gateway-") || lower.starts_with("x-forwarded-") {
+        return Err(Fault::expected("a header without another meaning"));
+    }
+    Ok(RequestIdHeader(name))
+}
+
+word! {
+    /// A name in a certificate.
+    TlsName(ServerName<'static>), "\\S", |value| value.to_str().into_owned(),
+    |text| ServerName::try_from(text.to_owned()).map(Self).map_err(|_| Fault::expected("a DNS name or IP address"))
+}
+
+word! {
+    /// A filter in `tracing`'s words.
+    LogFilter(String), "\\S", |value| value.clone(),
+    |text| {
+        // tracing-subscriber's parser panics on some text that is not ASCII.
+        let ok = !text.is_empty() && text.is_ascii() && tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
+        kept(ok, text, "a log filter such as info or info,portcullis=debug").map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn suggestion<T: Scalar>(text: &str) -> Option<String> {
+        T::read(text).err().expect("refused").suggestion
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_a_label_or_header() {
+        for text in ["", "a b", "a\"b", "a\nb", "é", "-a", ".a", "a/b", &"x".repeat(65)] {
+            assert!(Name::read(text).is_err(), "{text:?}");
+        }
+        for text in ["a", "rag-api", "v1.docs_read", "0"] {
+            assert!(Name::read(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn trusting_everybody_is_refused() {
+        for text in ["0.0.0.0/0", "::/0"] {
+            assert!(Network::read(text).unwrap_err().message.starts_with("trusts every address"), "{text}");
+        }
+        assert_eq!(Network::read("10.0.0.1").unwrap().write(), "10.0.0.1/32");
+        assert_eq!(Network::read("fd00::/8").unwrap().write(), "fd00::/8");
+        assert_eq!(suggestion::<Network>("10.1.2.3/8").as_deref(), Some("10.0.0.0/8"));
+        assert!(Network::read("10.0.0.0/33").is_err());
+        assert!(Network::read("nginx").is_err());
+    }
+
+    #[test]
+    fn hosts_are_exact_and_lower_case() {
+        for text in ["example.com", "a-b.example", "127.0.0.1", "[::1]", "localhost"] {
+            assert!(Host::read(text).is_ok(), "{text}");
+        }
+        assert_eq!(suggestion::<Host>("Example.com").as_deref(), Some("example.com"));
+        assert_eq!(suggestion::<Host>("example.com:443").as_deref(), Some("example.com"));
+        assert_eq!(suggestion::<Host>("https://example.com/x").as_deref(), Some("example.com"));
+        for text in ["*.example.com", "", "a..b", "-a.b", "a_b", "a b"] {
+            assert!(Host::read(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_canonical() {
+        for text in ["/", "/docs", "/docs/", "/docs/{id}", "/files/{*rest}", "/v1/{id}/x", "/a.b/~c"] {
+            assert!(PathPattern::read(text).is_ok(), "{text}");
+        }
+        for text in
+            ["", "docs", "//", "/a//b", "/a/../b", "/a/./b", "/a%2fb", "/a;x", "/a?b", "/a#b", "/a\\b", "/ä", "/a b"]
+        {
+            assert!(PathPattern::read(text).is_err(), "{text:?}");
+        }
+        for text in ["/{a}-{b}", "/{*rest}/x", "/{", "/{}", "/x}"] {
+            assert!(PathPattern::read(text).is_err(), "{text:?}");
+        }
+        assert_eq!(suggestion::<PathPattern>("/files/*").as_deref(), Some("/files/{*rest}"));
+        assert_eq!(suggestion::<PathPattern>("/docs/:id").as_deref(), Some("{id}"));
+    }
+
+    #[test]
+    fn an_issuer_is_https_unless_it_stays_here() {
+        for text in [
+            "https://auth.example.com",
+            "http://127.0.0.1:8080",
+            "http://localhost:80",
+            "http://[::1]:1",
+            "https://a.example/t",
+        ] {
+            assert!(Issuer::read(text).is_ok(), "{text}");
+        }
+        assert_eq!(suggestion::<Issuer>("http://auth.example.com").as_deref(), Some("https://auth.example.com"));
+        assert_eq!(suggestion::<Issuer>("https://a.example/").as_deref(), Some("https://a.example"));
+        for text in [
+            "",
+            "a.example",
+            "ftp://a.example",
+            "https://u:p@a.example",
+            "https://a.example?x",
+            "https://a#b",
+            "https://",
+        ] {
+            assert!(Issuer::read(text).is_err(), "{text}");
+        }
+        assert!(Issuer::read("http://localhost.evil.example").is_err());
+    }
+
+    #[test]
+    fn an_endpoint_always_has_a_port() {
+        assert_eq!(EndpointUrl::read("http://rag").unwrap().write(), "http://rag:80");
+        assert_eq!(EndpointUrl::read("https://rag").unwrap().write(), "https://rag:443");
+        assert_eq!(EndpointUrl::read("http://[::1]:8000").unwrap().write(), "http://[::1]:8000");
+        assert_eq!(suggestion::<EndpointUrl>("http://rag:8000/api").as_deref(), Some("http://rag:8000"));
+        for text in ["rag:8000", "http://", "http://rag:0", "http://rag:99999", "http://u:p@rag", "unix:/x"] {
+            assert!(EndpointUrl::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        assert!(Origin::read("https://app.example.com").is_ok());
+        assert!(Origin::read("http://localhost:3000").is_ok());
+        assert_eq!(suggestion::<Origin>("https://App.example.com/").as_deref(), Some("https://app.example.com"));
+        assert_eq!(suggestion::<Origin>("https://a.example:443").as_deref(), Some("https://a.example"));
+        for text in ["*", "null", "app.example.com"] {
+            assert!(Origin::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn methods_are_capitals() {
+        assert!(HttpMethod::read("GET").is_ok());
+        assert!(HttpMethod::read("PROPFIND").is_ok());
+        assert_eq!(suggestion::<HttpMethod>("get").as_deref(), Some("GET"));
+        for text in ["CONNECT", "TRACE", "", "GE T", "GET,POST"] {
+            assert!(HttpMethod::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_name_forces_secure() {
+        assert!(CookieName::read("__Secure-x").is_ok());
+        assert!(CookieName::read("__Host-x").is_ok());
+        for text in ["session", "__Secure-", "__secure-x", "__Host-a b", "__Host-a;b"] {
+            assert!(CookieName::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_header_takes_no_other_meaning() {
+        assert!(RequestIdHeader::read("X-Request-Id").is_ok());
+        for text in ["authorization", "x-gateway-identity", "x_request_id", "x-forwarded-for", "a b", ""] {
+            assert!(RequestIdHeader::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_parses() {
+        for text in ["info", "info,portcullis=debug", "off"] {
+            assert!(LogFilter::read(text).is_ok(), "{text}");
+        }
+        for text in ["", "portcullis=loud", "a=b=c", "\u{a0}\u{d85}="] {
+            assert!(LogFilter::read(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_only_loopback() {
+        for host in ["localhost", "127.0.0.1", "127.1.2.3", "[::1]", "app.localhost"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["127.0.0.1.example", "localhost.example", "10.0.0.1", "[::2]", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_word_never_panics(text in "\\PC{0,32}") {
+            let _ = (Name::read(&text), Network::read(&text), Host::read(&text), PathPattern::read(&text));
+            let _ = (Issuer::read(&text), EndpointUrl::read(&text), Origin::read(&text), LogFilter::read(&text));
+            let _ = (RequestTarget::read(&text), TlsName::read(&text), HttpMethod::read(&text), Bind::read(&text));
+        }
+
+        #[test]
+        fn an_accepted_pattern_is_never_ambiguous(text in "/[a-z{}*.%/;\\\\]{0,16}") {
+            if PathPattern::read(&text).is_ok() {
+                prop_assert!(!text.contains("..") || !text.split('/').any(|segment| segment == ".."));
+                prop_assert!(!text.contains('%') && !text.contains('\\') && !text.contains(';') && !text.contains("//"));
+            }
+        }
+    }
+}

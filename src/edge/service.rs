@@ -1,0 +1,142 @@
+//! Between hyper's service and Tower's: one clone of the gate per connection, no clone and no box per request.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower::{Service, ServiceExt, util::Oneshot};
+
+use super::{
+    Connection, Gate,
+    vitals::{Pending, Vitals},
+};
+use crate::gate::body::{BodyFault, GateBody, Received};
+
+/// The gate as hyper sees it, for one connection.
+#[derive(Debug)]
+pub(super) struct Adapter<S> {
+    gate: RefCell<S>,
+    vitals: Arc<Vitals>,
+    connection: Connection,
+    max_headers: usize,
+}
+
+impl<S> Adapter<S> {
+    pub(super) fn new(gate: S, vitals: Arc<Vitals>, connection: Connection, max_headers: usize) -> Self {
+        Self { gate: RefCell::new(gate), vitals, connection, max_headers }
+    }
+
+    pub(super) fn into_gate(self) -> S {
+        self.gate.into_inner()
+    }
+}
+
+impl<S: Gate> hyper::service::Service<Request<Incoming>> for Adapter<S> {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Serving<S>;
+
+    fn call(&self, request: Request<Incoming>) -> Serving<S> {
+        let pending = Some(self.vitals.called());
+        // HTTP/1.1 heads were counted by the parser; HPACK knows only their size.
+        if request.headers().len() > self.max_headers {
+            return Serving { state: State::Refused { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }, pending };
+        }
+        let mut request = request.map(|body| {
+            if body.is_end_stream() {
+                GateBody::Empty
+            } else {
+                GateBody::Received(Received::new(body, self.vitals.body()))
+            }
+        });
+        request.extensions_mut().insert(self.connection);
+        let mut gate = self.gate.borrow_mut();
+        // A gate that is ready is called in place. One that is not (none of ours) is cloned and waited for, since
+        // there is nobody here whom its readiness could wake.
+        let state = match gate.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => State::Called { future: gate.call(request) },
+            Poll::Ready(Err(never)) => match never {},
+            Poll::Pending => State::Waiting { future: gate.clone().oneshot(request) },
+        };
+        Serving { state, pending }
+    }
+}
+
+pin_project! {
+    /// One request on its way through the gate.
+    pub(super) struct Serving<S>
+    where
+        S: Service<Request<GateBody>>,
+    {
+        #[pin]
+        state: State<S>,
+        pending: Option<Pending>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S>
+    where
+        S: Service<Request<GateBody>>,
+    {
+        Called { #[pin] future: S::Future },
+        Waiting { #[pin] future: Oneshot<S, Request<GateBody>> },
+        Refused { status: StatusCode },
+    }
+}
+
+impl<S: Gate> Future for Serving<S> {
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let polled = match this.state.project() {
+            StateProjection::Called { future } => future.poll(cx),
+            StateProjection::Waiting { future } => future.poll(cx),
+            StateProjection::Refused { status } => {
+                let mut refused = Response::new(GateBody::Empty);
+                *refused.status_mut() = *status;
+                Poll::Ready(Ok(refused))
+            }
+        };
+        polled.map_ok(|response| response.map(|body| Answer { body, _pending: this.pending.take() }))
+    }
+}
+
+/// An answer's body; the request is over when hyper drops it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: GateBody,
+    _pending: Option<Pending>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,205 @@
+//! What one connection's parts tell its watch: a handful of relaxed atomics behind one `Arc`.
+//!
+//! The wire sees bytes but not messages, the service sees messages but not bytes. Both write here; the connection's
+//! task reads after each poll. Only the bodies may live in other tasks; whatever they change, hyper wakes the
+//! connection afterwards.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    task::Waker,
+};
+
+use futures_util::task::AtomicWaker;
+
+use crate::gate::body::BodyWatch;
+
+/// The shared state of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Vitals {
+    /// Answers and request bodies that are not over.
+    open: AtomicU32,
+    /// Requests handed to the gate; wraps.
+    served: AtomicU32,
+    /// Bytes have been read at all.
+    spoke: AtomicBool,
+    /// Bytes have been read between requests: a head has begun.
+    typing: AtomicBool,
+    /// The last write could not go on.
+    blocked: AtomicBool,
+    /// Writes that went on; wraps.
+    progress: AtomicU32,
+    /// The client closed its side or the socket failed.
+    gone: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// Where a connection stands between its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In the TLS handshake.
+    Handshake,
+    /// Nothing read yet.
+    Silent,
+    /// A head has begun and is not whole.
+    Head,
+    /// A request is being answered or its body read.
+    Busy,
+    /// Between requests.
+    Idle,
+    /// The last answer is out and we discard what the client still sends, so that it can read that answer.
+    Lingering,
+}
+
+/// One request's answer, not over until dropped.
+#[derive(Debug)]
+pub(super) struct Pending(Arc<Vitals>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.over();
+    }
+}
+
+impl BodyWatch for Vitals {
+    fn over(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Vitals {
+    /// The wire read some bytes.
+    pub(super) fn read(&self) {
+        if self.open.load(Relaxed) == 0 {
+            self.typing.store(true, Relaxed);
+        }
+        self.spoke.store(true, Relaxed);
+    }
+
+    /// The wire wrote some bytes.
+    pub(super) fn wrote(&self) {
+        // One writer only, so no read-modify-write is needed.
+        self.progress.store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
+        self.blocked.store(false, Relaxed);
+    }
+
+    /// The wire could not write.
+    pub(super) fn blocked(&self) {
+        self.blocked.store(true, Relaxed);
+    }
+
+    /// The wire saw the end of the client's bytes, or an error.
+    pub(super) fn gone(&self) {
+        self.gone.store(true, Relaxed);
+    }
+
+    /// A head is whole and goes to the gate.
+    pub(super) fn called(self: &Arc<Self>) -> Pending {
+        self.typing.store(false, Relaxed);
+        self.served.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        Pending(Arc::clone(self))
+    }
+
+    /// The request has a body, over when the gate has dropped it.
+    pub(super) fn body(self: &Arc<Self>) -> Arc<dyn BodyWatch> {
+        self.open.fetch_add(1, Relaxed);
+        Arc::<Self>::clone(self)
+    }
+
+    /// Whether the client's end of the socket is known to be closed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Requests handed to the gate; wraps.
+    pub(super) fn served(&self) -> u32 {
+        self.served.load(Relaxed)
+    }
+
+    /// Writes that went on, while the last one could not.
+    pub(super) fn stalled_at(&self) -> Option<u32> {
+        self.blocked.load(Relaxed).then(|| self.progress.load(Relaxed))
+    }
+
+    /// Where an HTTP/1.1 connection stands.
+    pub(super) fn h1_phase(&self) -> Phase {
+        if self.open.load(Relaxed) > 0 {
+            Phase::Busy
+        } else if self.typing.load(Relaxed) {
+            Phase::Head
+        } else if self.spoke.load(Relaxed) {
+            Phase::Idle
+        } else {
+            Phase::Silent
+        }
+    }
+
+    /// Where an HTTP/2 connection stands; its bytes may be frames that begin no request.
+    pub(super) fn h2_phase(&self) -> Phase {
+        match self.h1_phase() {
+            Phase::Head => Phase::Idle,
+            phase => phase,
+        }
+    }
+
+    /// Remembers whom to wake when the listener drains.
+    pub(super) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Wakes the connection's task.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_busy_until_both_its_answer_and_its_body_are_over() {
+        let vitals = Arc::new(Vitals::default());
+        assert_eq!(vitals.h1_phase(), Phase::Silent);
+        vitals.read();
+        assert_eq!(vitals.h1_phase(), Phase::Head);
+        let answer = vitals.called();
+        let body = vitals.body();
+        assert_eq!(vitals.h1_phase(), Phase::Busy);
+        drop(answer);
+        assert_eq!(vitals.h1_phase(), Phase::Busy);
+        body.over();
+        assert_eq!(vitals.h1_phase(), Phase::Idle);
+    }
+
+    #[test]
+    fn bytes_of_a_running_request_begin_no_head() {
+        let vitals = Arc::new(Vitals::default());
+        vitals.read();
+        let answer = vitals.called();
+        vitals.read();
+        drop(answer);
+        assert_eq!(vitals.h1_phase(), Phase::Idle);
+    }
+
+    #[test]
+    fn frames_between_http2_streams_begin_no_head() {
+        let vitals = Arc::new(Vitals::default());
+        vitals.read();
+        assert_eq!(vitals.h2_phase(), Phase::Idle);
+    }
+
+    #[test]
+    fn a_write_that_goes_on_ends_the_stall() {
+        let vitals = Vitals::default();
+        vitals.blocked();
+        assert_eq!(vitals.stalled_at(), Some(0));
+        vitals.wrote();
+        assert_eq!(vitals.stalled_at(), None);
+        vitals.blocked();
+        assert_eq!(vitals.stalled_at(), Some(1));
+    }
+}

@@ -1,0 +1,139 @@
+//! How long a connection may stay in each phase: one lazily re-armed timer per connection.
+//!
+//! hyper's `header_read_timeout` cannot be used: it is its keep-alive idle time-out too. Here the connection's task
+//! looks at its vitals after each poll. A request on a busy keep-alive connection costs one reading of the clock: the
+//! timer stays where it is, fires too early, and is then set to what is left.
+
+use std::{pin::Pin, task::Context, time::Duration};
+
+use tokio::time::Sleep;
+
+use super::vitals::{Phase, Vitals};
+use crate::{
+    clock::{Clock, SystemClock, Tick},
+    config::settings::ConnectionTimeouts,
+};
+
+/// How long the remains of a refused request are discarded, at most.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// An idle connection that gives its buffers back does so after this long; sooner would cost the busy ones.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// What a connection's task should do now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Wait for bytes or the timer.
+    Wait,
+    /// Give the buffers back.
+    Park,
+    /// The phase has lasted too long.
+    Expired(Phase),
+}
+
+/// The limits, and the clock they are measured on: the system's, since tokio's timers are.
+#[derive(Debug)]
+pub(super) struct Limits {
+    timeouts: ConnectionTimeouts,
+    clock: SystemClock,
+}
+
+impl Limits {
+    pub(super) fn new(timeouts: ConnectionTimeouts) -> Self {
+        Self { timeouts, clock: SystemClock::new() }
+    }
+
+    fn of(&self, phase: Phase) -> Option<Duration> {
+        match phase {
+            Phase::Handshake => Some(self.timeouts.tls_handshake),
+            Phase::Silent => Some(self.timeouts.first_byte),
+            Phase::Head => Some(self.timeouts.header),
+            Phase::Idle => Some(self.timeouts.idle),
+            Phase::Lingering => Some(LINGER.min(self.timeouts.idle)),
+            Phase::Busy => None,
+        }
+    }
+
+    fn park_after(&self) -> Duration {
+        PARK_AFTER.min(self.timeouts.idle / 4)
+    }
+}
+
+/// A phase of one stretch of a connection: two idle phases around a request are not the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    phase: Phase,
+    served: u32,
+    /// Writes so far, while the client does not read.
+    stalled_at: Option<u32>,
+}
+
+/// The watch over one connection.
+#[derive(Debug)]
+pub(super) struct Watch {
+    mark: Option<Mark>,
+    since: Tick,
+    timer: Option<Pin<Box<Sleep>>>,
+    fires: Tick,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { mark: None, since: Tick::from_nanos(0), timer: None, fires: Tick::from_nanos(0) }
+    }
+
+    /// To be called when everything else is pending. `may_park`: there are buffers to give back.
+    pub(super) fn check(
+        &mut self,
+        phase: Phase,
+        may_park: bool,
+        vitals: &Vitals,
+        limits: &Limits,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let mark = Mark { phase, served: vitals.served(), stalled_at: vitals.stalled_at() };
+        if phase == Phase::Busy && mark.stalled_at.is_none() {
+            self.mark = Some(mark);
+            return Verdict::Wait;
+        }
+        if self.mark != Some(mark) {
+            self.mark = Some(mark);
+            self.since = limits.clock.tick();
+        }
+        // A client that does not read is as idle as one that does not write.
+        let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
+        let parks = (may_park && phase == Phase::Idle && mark.stalled_at.is_none()).then(|| limits.park_after());
+        self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx)
+            .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
+    }
+
+    /// `Some` when `due` has come; else the timer will wake the task at `due` or before.
+    fn wait_until(&mut self, due: Tick, limits: &Limits, cx: &mut Context<'_>) -> Option<()> {
+        if self.fires <= due && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed()) {
+            return None;
+        }
+        loop {
+            let now = limits.clock.tick();
+            if now >= due {
+                return Some(());
+            }
+            self.fires = due;
+            // A waker polled into the timer once stays: this task is its only user for life.
+            let sleep = tokio::time::sleep(due.since(now));
+            let timer = match &mut self.timer {
+                Some(timer) => {
+                    timer.as_mut().reset(sleep.deadline());
+                    timer
+                }
+                None => self.timer.insert(Box::pin(sleep)),
+            };
+            if timer.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+        }
+    }
+}
+
+fn plus(tick: Tick, duration: Duration) -> Tick {
+    Tick::from_nanos(tick.nanos().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,134 @@
+//! The bytes of one connection, plain or TLS, and what they tell the watch.
+
+use std::{
+    io,
+    io::IoSlice,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+
+use super::vitals::Vitals;
+
+/// A client's socket. One type for both kinds, so that hyper's connection is compiled once.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// Ready when the socket has bytes (true) or its end (false). Peeks, since a readiness event alone may be stale.
+    /// Valid for TLS only while rustls holds no decrypted bytes, which is so after a read that was pending.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
+        };
+        stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(|peeked| peeked > 0)
+    }
+}
+
+/// A transport that reports to its connection's vitals.
+#[derive(Debug)]
+pub(super) struct Wire {
+    transport: Transport,
+    vitals: Arc<Vitals>,
+    /// Bytes already read that belong to the next request.
+    kept: Bytes,
+}
+
+impl Wire {
+    pub(super) fn new(transport: Transport, kept: Bytes, vitals: Arc<Vitals>) -> Self {
+        Self { transport, vitals, kept }
+    }
+
+    /// The transport, and bytes that nobody has read yet.
+    pub(super) fn into_parts(self) -> (Transport, Bytes) {
+        (self.transport, self.kept)
+    }
+
+    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Ready(Ok(_)) => self.vitals.wrote(),
+            Poll::Ready(Err(_)) => self.vitals.gone(),
+            Poll::Pending => self.vitals.blocked(),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.kept.has_remaining() {
+            let room = self.kept.len().min(buf.remaining());
+            let part = self.kept.split_to(room);
+            buf.put_slice(&part);
+            return Poll::Ready(Ok(()));
+        }
+        let room = buf.remaining();
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        match &polled {
+            Poll::Ready(Ok(())) if buf.remaining() < room => self.vitals.read(),
+            Poll::Ready(_) => self.vitals.gone(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        self.note_write(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        self.note_write(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        // TLS may accept bytes that the socket then does not take.
+        if polled.is_pending() {
+            self.vitals.blocked();
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A verified access token and what was made of it, as the verified-token cache keeps it.
+//!
+//! It holds *signature checked and claims parsed*, nothing route-dependent: issuer, audience, expiry, key and session
+//! are looked at on every use ([`crate::gate::authenticate`]). Header values that depend only on the claims are made
+//! once here, and the identity tokens minted from them rest here too, so that a hit costs one look-up.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::HeaderValue;
+
+use crate::{
+    clock::Timestamp,
+    policy::{claims::Claims, ids::SessionId, token::Verified},
+};
+
+/// The plain identity headers beside the signed one.
+#[derive(Debug, Clone, Default)]
+pub struct PlainHeaders {
+    /// `X-User-Id`.
+    pub user: Option<HeaderValue>,
+    /// `X-User-Email`: verified addresses only.
+    pub email: Option<HeaderValue>,
+    /// `X-User-Roles`, comma-separated.
+    pub roles: Option<HeaderValue>,
+    /// `X-Org-Id`.
+    pub org: Option<HeaderValue>,
+}
+
+/// A signed identity for one audience, good until a moment.
+#[derive(Clone)]
+struct Minted {
+    audience: Arc<str>,
+    kid: Arc<str>,
+    token: HeaderValue,
+    until: Timestamp,
+}
+
+/// Signed identities, one per audience; as many as there are clusters the caller reaches.
+#[derive(Default)]
+pub struct Identities(Mutex<Vec<Minted>>);
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identities(…)")
+    }
+}
+
+impl Identities {
+    /// The token for `audience` under key `kid`, if one is still good at `now`.
+    #[must_use]
+    pub fn get(&self, audience: &str, kid: &str, now: Timestamp) -> Option<HeaderValue> {
+        let minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = minted.iter().find(|one| *one.audience == *audience && *one.kid == *kid && now < one.until)?;
+        Some(found.token.clone())
+    }
+
+    /// Keeps a token until `until`, in place of an older one for the same audience.
+    pub fn put(&self, audience: &Arc<str>, kid: &Arc<str>, token: HeaderValue, until: Timestamp) {
+        let mut minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        minted.retain(|one| one.audience != *audience);
+        minted.push(Minted { audience: Arc::clone(audience), kid: Arc::clone(kid), token, until });
+    }
+}
+
+/// The bearer of a verified access token.
+#[derive(Debug)]
+pub struct Caller {
+    claims: Arc<Claims>,
+    kid: Arc<str>,
+    /// The `sid` claim; every token of ours has one.
+    session: SessionId,
+    plain: PlainHeaders,
+    identities: Identities,
+    cached_until: Timestamp,
+}
+
+impl Caller {
+    /// From a freshly verified token; `cached_until` bounds how long the signature is trusted unseen.
+    #[must_use]
+    pub fn new(verified: Verified, session: SessionId, cached_until: Timestamp) -> Self {
+        let plain = plain(&verified.claims);
+        Self {
+            plain,
+            session,
+            claims: verified.claims,
+            kid: verified.kid,
+            identities: Identities::default(),
+            cached_until,
+        }
+    }
+
+    /// What the token says.
+    #[must_use]
+    pub fn claims(&self) -> &Arc<Claims> {
+        &self.claims
+    }
+
+    /// The key it was signed under.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Its session.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The plain identity headers.
+    #[must_use]
+    pub fn plain(&self) -> &PlainHeaders {
+        &self.plain
+    }
+
+    /// The signed identities made from it.
+    #[must_use]
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    /// Until when the cache may answer with this.
+    #[must_use]
+    pub fn cached_until(&self) -> Timestamp {
+        self.cached_until
+    }
+}
+
+fn plain(claims: &Claims) -> PlainHeaders {
+    let mut roles = String::new();
+    for role in &claims.roles {
+        let separator = if roles.is_empty() { "" } else { "," };
+        let _ = write!(roles, "{separator}{role}");
+    }
+    PlainHeaders {
+        user: HeaderValue::from_str(&claims.subject).ok(),
+        // Bytes, since an internationalised address (RFC 6531) is not ASCII; a header may carry UTF-8 (obs-text).
+        email: claims.email.as_deref().filter(|_| claims.email_verified).and_then(utf8),
+        roles: utf8(&roles),
+        org: claims.org.as_deref().and_then(utf8),
+    }
+}
+
+fn utf8(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}

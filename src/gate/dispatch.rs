@@ -1,0 +1,70 @@
+//! The end of the pipeline: the account endpoints or an upstream, whichever the route leads to.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use tower::Service;
+
+use crate::{
+    gate::{
+        body::GateBody,
+        exchange::Exchange,
+        refusal::Refusal,
+        snapshot::Target,
+        stage::{Decided, Outcome, refused},
+    },
+    upstream::cluster::Cluster,
+};
+
+/// Whatever forwards to a cluster.
+pub trait Forwarder: Clone {
+    /// The answer's future.
+    type Future: Future<Output = Outcome>;
+    /// Forwards one authorised request.
+    fn forward(&self, request: Request<GateBody>, cluster: Arc<Cluster>) -> Self::Future;
+}
+
+/// Sends a request where its route leads.
+#[derive(Clone)]
+pub struct Dispatch<P, F> {
+    portal: P,
+    forward: F,
+}
+
+impl<P, F> Dispatch<P, F> {
+    /// To `portal` or through `forward`.
+    pub fn new(portal: P, forward: F) -> Self {
+        Self { portal, forward }
+    }
+}
+
+impl<P, F> Service<Request<GateBody>> for Dispatch<P, F>
+where
+    P: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal>,
+    F: Forwarder,
+{
+    type Response = Response<GateBody>;
+    type Error = Refusal;
+    type Future = Decided<Either<P::Future, F::Future>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.portal.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<GateBody>) -> Self::Future {
+        let target = Exchange::of(&request).and_then(|exchange| {
+            exchange.authorised()?;
+            Ok(exchange.route()?.target.clone())
+        });
+        match target {
+            Ok(Target::Portal) => Either::Left(Either::Left(self.portal.call(request))),
+            Ok(Target::Cluster(cluster)) => Either::Left(Either::Right(self.forward.forward(request, cluster))),
+            Err(refusal) => refused(refusal),
+        }
+    }
+}

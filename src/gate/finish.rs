@@ -1,0 +1,115 @@
+//! The end of a request: its access-log line and its counts, told exactly once, however it ends.
+//!
+//! A [`Finish`] lives in the request's future and then in the answer's body; it speaks when it is dropped. So a
+//! client that hangs up, an upstream that breaks off and a plain success are all told, and none twice.
+
+use std::sync::Arc;
+
+use http::{StatusCode, Version};
+
+use crate::{
+    clock::Clock,
+    policy::reason::Reason,
+    telemetry::{
+        metrics::{Metrics, RouteMetrics},
+        record::Record,
+    },
+};
+
+/// The status logged for a client that went away before it had an answer, as nginx does.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Tells the end of a request when dropped.
+pub struct Finish {
+    record: Arc<Record>,
+    metrics: Arc<Metrics>,
+    unrouted: Arc<RouteMetrics>,
+    clock: Arc<dyn Clock>,
+    access_log: bool,
+    status: Option<StatusCode>,
+    sent: u64,
+    cut: Option<Reason>,
+}
+
+impl std::fmt::Debug for Finish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finish").field("record", &self.record).field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Finish {
+    /// Counts the request as in flight from now on.
+    #[must_use]
+    pub fn new(
+        record: Arc<Record>,
+        metrics: Arc<Metrics>,
+        unrouted: Arc<RouteMetrics>,
+        clock: Arc<dyn Clock>,
+        access_log: bool,
+    ) -> Self {
+        metrics.requests_in_flight.inc();
+        Self { record, metrics, unrouted, clock, access_log, status: None, sent: 0, cut: None }
+    }
+
+    /// The answer's head is on its way.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Bytes of the answer's body were passed on.
+    pub fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
+    /// The answer's body ended before its end; the first cause stands.
+    pub fn cut(&mut self, reason: Reason) {
+        self.cut.get_or_insert(reason);
+    }
+
+    fn tell(&self) {
+        let record = &*self.record;
+        let reason = match (self.status, record.reason()) {
+            (None, _) => Reason::ClientGone,
+            (Some(_), Reason::Ok) => self.cut.unwrap_or(Reason::Ok),
+            (Some(_), reason) => reason,
+        };
+        let status = self.status.or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).ok()).unwrap_or_default();
+        let took = self.clock.tick().since(record.began);
+        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took);
+        if self.access_log {
+            tracing::info!(
+                target: "portcullis::access",
+                request_id = record.request_id(),
+                trace_id = format_args!("{:032x}", u128::from_be_bytes(record.trace_id)),
+                client = record.client().map(tracing::field::display),
+                method = record.method.as_str(),
+                path = record.path().unwrap_or_default(),
+                version = version(record.version),
+                status = status.as_u16(),
+                reason = reason.as_str(),
+                route = record.route().map(AsRef::as_ref).unwrap_or_default(),
+                subject = record.subject().map(AsRef::as_ref).unwrap_or_default(),
+                duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                upstream_us = record.upstream_first_byte().map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+                received = record.received(),
+                sent = self.sent,
+                "request"
+            );
+        }
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.metrics.requests_in_flight.dec();
+        self.tell();
+    }
+}
+
+const fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}

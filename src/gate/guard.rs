@@ -1,0 +1,258 @@
+//! Bodies under watch: size, silence, total time, and what is told at their end.
+//!
+//! Nothing here buffers: a frame is passed on as it comes, and back-pressure is the reader's. Timers are made only
+//! when a body first has to wait, so a small answer that is there at once costs none.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use crate::{
+    gate::{
+        body::{BodyFault, GateBody},
+        finish::Finish,
+    },
+    policy::{headers, reason::Reason},
+    telemetry::record::Record,
+    upstream::endpoint::EndpointUse,
+};
+
+/// A time-out between two frames.
+#[derive(Debug)]
+struct Silence {
+    allowed: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    running: bool,
+}
+
+impl Silence {
+    const fn new(allowed: Duration) -> Self {
+        Self { allowed, timer: None, running: false }
+    }
+
+    fn broken(&mut self) {
+        self.running = false;
+    }
+
+    /// Called when there is nothing to read: true once that has been so for too long.
+    fn too_long(&mut self, cx: &mut Context<'_>) -> bool {
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                if !self.running {
+                    timer.set(sleep(self.allowed));
+                }
+                timer
+            }
+            none => none.insert(Box::pin(sleep(self.allowed))),
+        };
+        self.running = true;
+        timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// How far a request body has come, for whoever waits for the answer: the upstream's time to answer starts when the
+/// body has been sent, however long a large upload takes.
+#[derive(Debug, Default)]
+pub struct Upload {
+    done: AtomicBool,
+    frames: AtomicU64,
+}
+
+impl Upload {
+    /// Whether the whole body was read.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Frames read so far; grows while the client sends.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Acquire)
+    }
+}
+
+/// A request body: limited in size, its sender not silent for too long. Trailers are dropped (design §1).
+#[derive(Debug)]
+pub struct RequestGuard {
+    inner: GateBody,
+    left: Option<u64>,
+    silence: Silence,
+    upload: Arc<Upload>,
+    record: Arc<Record>,
+}
+
+impl RequestGuard {
+    /// Watches `inner`; `limit` in bytes, `None`: none.
+    #[must_use]
+    pub fn new(inner: GateBody, limit: Option<u64>, idle: Duration, upload: Arc<Upload>, record: Arc<Record>) -> Self {
+        Self { inner, left: limit, silence: Silence::new(idle), upload, record }
+    }
+
+    fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        // What is left is not read; the connection is closed after the answer.
+        self.inner = GateBody::Empty;
+        self.upload.done.store(true, Ordering::Release);
+        Poll::Ready(Some(Err(BodyFault::Cut(reason))))
+    }
+}
+
+impl Body for RequestGuard {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        loop {
+            let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(_))) => return this.cut(Reason::BodyBroken),
+                Poll::Ready(None) => {
+                    this.upload.done.store(true, Ordering::Release);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending if this.silence.too_long(cx) => return this.cut(Reason::BodyTimeout),
+                Poll::Pending => return Poll::Pending,
+            };
+            this.silence.broken();
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let bytes = data.len() as u64;
+            this.record.add_received(bytes);
+            this.upload.frames.fetch_add(1, Ordering::Release);
+            if let Some(left) = &mut this.left {
+                match left.checked_sub(bytes) {
+                    Some(rest) => *left = rest,
+                    None => return this.cut(Reason::BodyTooLarge),
+                }
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// An answer's body: the upstream not silent for too long, the exchange within its total time, and its end told.
+#[derive(Debug)]
+pub struct ResponseGuard {
+    inner: GateBody,
+    silence: Option<Silence>,
+    total: Option<Pin<Box<Sleep>>>,
+    finish: Option<Finish>,
+    in_use: Option<EndpointUse>,
+    ended: bool,
+}
+
+impl ResponseGuard {
+    /// Watches an upstream's body.
+    #[must_use]
+    pub fn of_upstream(inner: GateBody, idle: Duration, total: Option<Pin<Box<Sleep>>>) -> Self {
+        Self { inner, silence: Some(Silence::new(idle)), total, finish: None, in_use: None, ended: false }
+    }
+
+    /// Watches a body made here: it cannot fall silent.
+    #[must_use]
+    pub fn of_ours(inner: GateBody) -> Self {
+        Self { inner, silence: None, total: None, finish: None, in_use: None, ended: false }
+    }
+
+    /// Counts the endpoint as in use until the body has been sent or dropped.
+    pub fn hold(&mut self, in_use: EndpointUse) {
+        self.in_use = Some(in_use);
+    }
+
+    /// Tells `finish` when the body has been sent or dropped. An answer to `HEAD` is whole with its head.
+    pub fn tell(&mut self, finish: Finish, head_only: bool) {
+        self.finish = Some(finish);
+        self.ended |= head_only;
+    }
+
+    fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(finish) = &mut self.finish {
+            finish.cut(reason);
+        }
+        self.ended = true;
+        // Dropping the upstream's body closes its connection: nobody will read the rest.
+        self.inner = GateBody::Empty;
+        Poll::Ready(Some(Err(BodyFault::Cut(reason))))
+    }
+
+    fn out_of_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let silent = self.silence.as_mut().is_some_and(|silence| silence.too_long(cx));
+        silent || self.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready())
+    }
+}
+
+impl Body for ResponseGuard {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        // A busy stream is held to its total time too, not only a silent one.
+        if this.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready()) {
+            return this.cut(Reason::TotalTimeout);
+        }
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if polled.is_pending() && this.out_of_time(cx) {
+            return this.cut(Reason::AnswerCut);
+        }
+        match ready!(polled) {
+            Some(Ok(mut frame)) => {
+                if let Some(silence) = &mut this.silence {
+                    silence.broken();
+                }
+                if let (Some(data), Some(finish)) = (frame.data_ref(), &mut this.finish) {
+                    finish.sent(data.len() as u64);
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_reserved_response::<&str>(trailers, &[]);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => this.cut(Reason::AnswerCut),
+            None => {
+                this.ended = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for ResponseGuard {
+    fn drop(&mut self) {
+        let whole = self.ended || self.inner.is_end_stream();
+        if let Some(finish) = &mut self.finish
+            && !whole
+        {
+            finish.cut(Reason::ClientGone);
+        }
+    }
+}

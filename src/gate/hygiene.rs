@@ -1,0 +1,44 @@
+//! One meaning only: ambiguous heads are refused, the path is made canonical, reserved names are removed (design §7).
+//!
+//! After this stage the request's URI *is* the canonical path, so that what is matched, authorised and forwarded can
+//! never differ. Public routes pass here like all others: a spoofed identity header reaches no upstream anywhere.
+
+use std::borrow::Cow;
+
+use http::{Request, Uri, uri::PathAndQuery};
+
+use crate::{
+    gate::{body::GateBody, exchange::Exchange, refusal::Refusal, stage::Stage},
+    policy::{head, headers, path, reason::Reason},
+};
+
+/// Refuses what could mean two things and strips what only we may say.
+#[derive(Debug, Clone, Copy)]
+pub struct Hygiene;
+
+impl Stage for Hygiene {
+    fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
+        head::check(request.method(), request.uri(), request.version(), request.headers())
+            .map_err(|fault| Refusal::because(fault.reason(), fault.to_string()))?;
+        canonicalise(request)?;
+        headers::strip_reserved(request.headers_mut());
+        let path = request.uri().path().to_owned();
+        let exchange = Exchange::of_mut(request)?;
+        exchange.record().set_path(&path);
+        exchange.set_hygienic();
+        Ok(())
+    }
+}
+
+fn canonicalise(request: &mut Request<GateBody>) -> Result<(), Refusal> {
+    let bad = |text: String| Refusal::because(Reason::PathInvalid, text);
+    let Cow::Owned(canonical) = path::canonical(request.uri().path()).map_err(|fault| bad(fault.to_string()))? else {
+        return Ok(());
+    };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    let query = parts.path_and_query.as_ref().and_then(PathAndQuery::query);
+    let text = query.map_or_else(|| canonical.clone(), |query| format!("{canonical}?{query}"));
+    parts.path_and_query = Some(text.parse().map_err(|_| bad("the path does not parse".to_owned()))?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("the target does not parse".to_owned()))?;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Tells the upstream who calls: strips the client's credentials, sets the plain headers, signs the identity.
+//!
+//! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every
+//! route, for anonymous callers too, so that its absence always means a request that did not come through here.
+//! Everything set here was removed from the request by hygiene first.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
+
+use crate::{
+    clock::Clock,
+    gate::{
+        body::GateBody,
+        caller::Identities,
+        exchange::{Exchange, Principal},
+        keyring::Keyring,
+        refusal::Refusal,
+        snapshot::Target,
+        stage::Stage,
+    },
+    policy::{
+        claims::Claims,
+        cookies,
+        mint::{self, IdentityClaims},
+    },
+};
+
+/// The signed identity.
+pub const X_GATEWAY_IDENTITY: HeaderName = HeaderName::from_static("x-gateway-identity");
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+const X_USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
+const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
+const X_ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
+
+/// Life of an identity token.
+const LIFE: Duration = Duration::from_mins(1);
+/// How long one is reused; what is left of its life is the upstream's to check it in.
+const REUSE: Duration = Duration::from_secs(30);
+
+/// Sets the identity of requests that go to a cluster.
+#[derive(Clone)]
+pub struct Identity {
+    keyring: Arc<Keyring>,
+    anonymous: Arc<Identities>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Identity {
+    /// Signs with `keyring`.
+    #[must_use]
+    pub fn new(keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Self {
+        Self { keyring, anonymous: Arc::default(), clock }
+    }
+
+    fn signed(
+        &self,
+        kept: &Identities,
+        claims: Option<&Claims>,
+        issuer: &str,
+        audience: &Arc<str>,
+    ) -> Result<HeaderValue, Refusal> {
+        let key = self.keyring.current();
+        let now = self.clock.now();
+        if let Some(token) = kept.get(audience, key.kid(), now) {
+            return Ok(token);
+        }
+        let identity =
+            IdentityClaims { issuer, audience, issued: now.seconds(), expires: now.plus(LIFE).seconds(), claims };
+        let token = mint::identity_token(&key, &identity)
+            .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
+        let mut token =
+            HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
+        token.set_sensitive(true);
+        kept.put(audience, key.kid(), token.clone(), now.plus(REUSE));
+        Ok(token)
+    }
+}
+
+impl Stage for Identity {
+    fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
+        let exchange = Exchange::of(request)?;
+        let route = Arc::clone(exchange.route()?);
+        let Target::Cluster(cluster) = &route.target else {
+            return Ok(());
+        };
+        let snapshot = Arc::clone(exchange.snapshot());
+        let principal = exchange.principal()?.clone();
+        let (kept, claims) = match &principal {
+            Principal::Anonymous => (&*self.anonymous, None),
+            Principal::Authenticated(caller) => (caller.identities(), Some(&**caller.claims())),
+        };
+        let token = self.signed(kept, claims, &snapshot.issuer, &cluster.settings().identity_audience)?;
+
+        let headers = request.headers_mut();
+        if !route.forward_authorization {
+            headers.remove(AUTHORIZATION);
+        }
+        cookies::strip(headers, &snapshot.own_cookies);
+        headers.insert(X_GATEWAY_IDENTITY, token);
+        if let Principal::Authenticated(caller) = &principal {
+            let plain = caller.plain();
+            set(headers, X_USER_ID, plain.user.as_ref());
+            set(headers, X_USER_EMAIL, plain.email.as_ref());
+            set(headers, X_USER_ROLES, plain.roles.as_ref());
+            set(headers, X_ORG_ID, plain.org.as_ref());
+        }
+        Ok(())
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        headers.insert(name, value.clone());
+    }
+}

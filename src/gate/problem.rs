@@ -1,0 +1,150 @@
+//! Problem documents (RFC 9457) and the headers that go with a refusal.
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, HeaderValue, Response, Version,
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde::Serialize;
+
+use crate::{
+    gate::{
+        body::GateBody,
+        refusal::{Detail, FieldFault, Refusal},
+        rescue::{Challenge, Row, row},
+    },
+    policy::{limit_headers::seconds_up, reason::Reason},
+    telemetry::record::Record,
+};
+
+/// The registered problem type of a used-up limit (draft-ietf-httpapi-ratelimit-headers-10 §6.1).
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+/// What a client is asked to wait when a fault of ours names no better time.
+const DEFAULT_RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: String,
+    instance: String,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldFault],
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    violated: Vec<&'a str>,
+}
+
+/// The answer to a refused request.
+pub(crate) fn answer(refusal: &Refusal, record: Option<&Record>) -> Response<GateBody> {
+    let row = row(refusal.reason);
+    let mut response = Response::new(GateBody::full(document(refusal, row, record)));
+    *response.status_mut() = row.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    challenge(headers, row.challenge);
+    details(headers, refusal, row);
+    let unread = matches!(refusal.reason, Reason::BodyTooLarge | Reason::BodyTimeout | Reason::BodyBroken);
+    if unread && record.is_none_or(|record| record.version != Version::HTTP_2) {
+        // The rest of the body is not read: the connection cannot carry another request.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
+    let request_id = record.map_or("", Record::request_id);
+    let limited = matches!(refusal.reason, Reason::AddressLimited | Reason::SubjectLimited);
+    let mut document = Document {
+        r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
+        title: row.title,
+        status: row.status.as_u16(),
+        detail: row.title.to_owned(),
+        instance: format!("urn:portcullis:request:{request_id}"),
+        code: row.code,
+        request_id,
+        errors: &[],
+        violated: Vec::new(),
+    };
+    match refusal.detail.as_deref() {
+        Some(Detail::Text(text)) => document.detail.clone_from(text),
+        Some(Detail::Fields(fields)) => {
+            document.errors = fields;
+            if let Some(first) = fields.first() {
+                document.detail = format!("{}: {}", first.field, first.message);
+            }
+        }
+        Some(Detail::Limited(limited)) => {
+            document.violated.push(&limited.policy);
+            document.detail = format!("try again in {} s", seconds_up(limited.retry_after));
+        }
+        Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
+    }
+    serde_json::to_vec(&document).unwrap_or_default()
+}
+
+fn challenge(headers: &mut HeaderMap, challenge: Challenge) {
+    let value = match challenge {
+        Challenge::Silent => return,
+        Challenge::Bearer => r#"Bearer realm="portcullis""#,
+        Challenge::InvalidRequest => r#"Bearer realm="portcullis", error="invalid_request""#,
+        Challenge::InvalidToken => r#"Bearer realm="portcullis", error="invalid_token""#,
+        Challenge::InsufficientScope => r#"Bearer realm="portcullis", error="insufficient_scope""#,
+    };
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(value));
+}
+
+fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
+    match refusal.detail.as_deref() {
+        Some(Detail::Allow(methods)) => {
+            headers.insert(ALLOW, methods.clone());
+        }
+        Some(Detail::RetryAfter(wait)) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(*wait)));
+        }
+        Some(Detail::Limited(limited)) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(limited.retry_after)));
+        }
+        Some(Detail::Text(_) | Detail::Fields(_) | Detail::Log(_)) | None => {
+            if row.status == http::StatusCode::SERVICE_UNAVAILABLE {
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(DEFAULT_RETRY)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(refusal: &Refusal) -> serde_json::Value {
+        serde_json::from_slice(&document(refusal, row(refusal.reason), None)).unwrap()
+    }
+
+    #[test]
+    fn what_is_for_the_log_never_reaches_the_client() {
+        let refusal = Refusal::internal("password=hunter2 at host db-7");
+        let text = json(&refusal).to_string();
+        assert!(!text.contains("hunter2") && !text.contains("db-7"), "{text}");
+    }
+
+    #[test]
+    fn a_field_fault_names_its_field() {
+        let fault = FieldFault { field: "email".to_owned(), message: "is not an address".to_owned() };
+        let body = json(&Refusal::with(Reason::Validation, Detail::Fields(vec![fault])));
+        assert_eq!(body["status"], 422);
+        assert_eq!(body["errors"][0]["field"], "email");
+        assert_eq!(body["detail"], "email: is not an address");
+    }
+
+    #[test]
+    fn a_503_always_says_when_to_come_back() {
+        let refusal = Refusal::from(Reason::StoreUnavailable);
+        assert_eq!(answer(&refusal, None).headers()[RETRY_AFTER], "5");
+    }
+}

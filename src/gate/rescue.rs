@@ -1,0 +1,275 @@
+//! The one table that turns a refusal into an answer: status, words, challenge, log level. Nothing else writes one.
+//!
+//! To know every cause of a status, read [`row`]. Bodies are RFC 9457 problem documents, rendered by
+//! [`crate::gate::problem`]; challenges follow RFC 6750 §3.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    gate::{
+        body::GateBody,
+        exchange::Exchange,
+        problem,
+        refusal::{Detail, Refusal},
+        stage::Outcome,
+    },
+    policy::reason::Reason,
+    telemetry::record::Record,
+};
+
+/// Which `WWW-Authenticate` an answer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// None.
+    Silent,
+    /// `Bearer` alone: no credentials came.
+    Bearer,
+    /// `error="invalid_request"`.
+    InvalidRequest,
+    /// `error="invalid_token"`.
+    InvalidToken,
+    /// `error="insufficient_scope"`.
+    InsufficientScope,
+}
+
+/// How loudly a refusal is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loudness {
+    /// The client's doing; the access line says enough.
+    Quiet,
+    /// Worth an operator's look.
+    Warn,
+    /// A fault of ours.
+    Error,
+}
+
+/// How one reason is answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The status.
+    pub status: StatusCode,
+    /// `code` of the problem document: the reason's label, or one word for several that a client may not tell apart.
+    pub code: &'static str,
+    /// `title` of the problem document.
+    pub title: &'static str,
+    /// The challenge.
+    pub challenge: Challenge,
+    /// How loudly it is logged.
+    pub loudness: Loudness,
+}
+
+/// The table.
+#[must_use]
+pub const fn row(reason: Reason) -> Row {
+    use Challenge::{Bearer, InsufficientScope, InvalidRequest, InvalidToken, Silent};
+    use Loudness::{Error, Quiet, Warn};
+
+    let (status, title, challenge, loudness) = match reason {
+        Reason::HostInvalid => (StatusCode::BAD_REQUEST, "The Host header is not acceptable", Silent, Quiet),
+        Reason::PathInvalid => (StatusCode::BAD_REQUEST, "The path is ambiguous or malformed", Silent, Quiet),
+        Reason::HeaderInvalid => (StatusCode::BAD_REQUEST, "A header is not acceptable", Silent, Quiet),
+        Reason::TransferEncodingInvalid => {
+            (StatusCode::BAD_REQUEST, "The Transfer-Encoding is not acceptable", Silent, Quiet)
+        }
+        Reason::BodyBroken => (StatusCode::BAD_REQUEST, "The request body broke off", Silent, Quiet),
+        Reason::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "The method is not forwarded", Silent, Quiet),
+        Reason::NoRoute => (StatusCode::NOT_FOUND, "Nothing is served here", Silent, Quiet),
+        Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here", Silent, Quiet),
+        Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", Silent, Quiet),
+        Reason::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The request body did not arrive in time", Silent, Quiet),
+        Reason::CredentialsMissing => (StatusCode::UNAUTHORIZED, "Credentials are needed", Bearer, Quiet),
+        Reason::CredentialsMalformed => {
+            (StatusCode::UNAUTHORIZED, "The Authorization header is malformed", InvalidRequest, Quiet)
+        }
+        Reason::TokenMalformed
+        | Reason::TokenSignature
+        | Reason::TokenExpired
+        | Reason::TokenNotYetValid
+        | Reason::TokenIssuer
+        | Reason::TokenAudience
+        | Reason::TokenKind
+        | Reason::SessionEnded => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
+        Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
+        Reason::RoleMissing => (StatusCode::FORBIDDEN, "A role is missing", Silent, Quiet),
+        Reason::ScopeMissing => (StatusCode::FORBIDDEN, "A scope is missing", InsufficientScope, Quiet),
+        Reason::RegistrationClosed => (StatusCode::FORBIDDEN, "Registration is closed", Silent, Quiet),
+        Reason::CrossSite => (StatusCode::FORBIDDEN, "A cookie is not accepted from another site", Silent, Quiet),
+        Reason::AddressLimited | Reason::SubjectLimited => {
+            (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
+        }
+        Reason::RefreshInvalid | Reason::RefreshReuse => {
+            (StatusCode::BAD_REQUEST, "The refresh token is not valid", Silent, Quiet)
+        }
+        Reason::Validation => (StatusCode::UNPROCESSABLE_ENTITY, "A field is not acceptable", Silent, Quiet),
+        Reason::AccountExists => (StatusCode::CONFLICT, "The account exists already", Silent, Quiet),
+        Reason::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not accepted", Silent, Quiet),
+        Reason::HashQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn),
+        Reason::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Accounts are unavailable", Silent, Error),
+        Reason::UpstreamUnhealthy => (StatusCode::SERVICE_UNAVAILABLE, "The service is unavailable", Silent, Warn),
+        Reason::UpstreamConnect | Reason::UpstreamBroken => {
+            (StatusCode::BAD_GATEWAY, "The service could not be reached", Silent, Warn)
+        }
+        Reason::UpstreamTimeout | Reason::TotalTimeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time", Silent, Warn)
+        }
+        // Noted in records only: by then the head is sent or nobody listens.
+        Reason::AnswerCut | Reason::ClientGone => (StatusCode::BAD_GATEWAY, "The answer was cut", Silent, Warn),
+        Reason::Ok | Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "A fault of the gateway", Silent, Error),
+    };
+    Row { status, code: code(reason), title, challenge, loudness }
+}
+
+/// What the client is told: one word for all bad tokens and one for all bad refresh tokens, else the label.
+const fn code(reason: Reason) -> &'static str {
+    match reason {
+        Reason::TokenMalformed
+        | Reason::TokenSignature
+        | Reason::TokenExpired
+        | Reason::TokenNotYetValid
+        | Reason::TokenIssuer
+        | Reason::TokenAudience
+        | Reason::TokenKind
+        | Reason::SessionEnded => "invalid_token",
+        Reason::RefreshInvalid | Reason::RefreshReuse => "invalid_grant",
+        Reason::AddressLimited | Reason::SubjectLimited => "quota_exceeded",
+        other => other.as_str(),
+    }
+}
+
+/// Makes the pipeline infallible.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RescueLayer;
+
+impl<S> Layer<S> for RescueLayer {
+    type Service = Rescue<S>;
+
+    fn layer(&self, inner: S) -> Rescue<S> {
+        Rescue { inner }
+    }
+}
+
+/// See [`RescueLayer`].
+#[derive(Debug, Clone)]
+pub struct Rescue<S> {
+    inner: S,
+}
+
+impl<S> Service<Request<GateBody>> for Rescue<S>
+where
+    S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal>,
+{
+    type Response = Response<GateBody>;
+    type Error = Infallible;
+    type Future = RescueFuture<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Every service of the pipeline is always ready; back-pressure is the edge's connection cap.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<GateBody>) -> Self::Future {
+        let record = Exchange::of(&request).map(|exchange| Arc::clone(exchange.record()));
+        RescueFuture { inner: self.inner.call(request), record: record.ok() }
+    }
+}
+
+pin_project! {
+    /// The future of [`Rescue`].
+    pub struct RescueFuture<F> {
+        #[pin]
+        inner: F,
+        record: Option<Arc<Record>>,
+    }
+}
+
+impl<F: Future<Output = Outcome>> Future for RescueFuture<F> {
+    type Output = Result<Response<GateBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
+            Err(refusal) => {
+                if let Some(record) = this.record {
+                    record.set_reason(refusal.reason);
+                }
+                log(&refusal, this.record.as_deref());
+                problem::answer(&refusal, this.record.as_deref())
+            }
+        };
+        Poll::Ready(Ok(response))
+    }
+}
+
+fn log(refusal: &Refusal, record: Option<&Record>) {
+    let request_id = record.map_or("", Record::request_id);
+    let reason = refusal.reason.as_str();
+    let cause = match refusal.detail.as_deref() {
+        Some(Detail::Log(text)) => text.as_str(),
+        _ => "",
+    };
+    match row(refusal.reason).loudness {
+        Loudness::Quiet => tracing::debug!(request_id, reason, cause, "refused"),
+        Loudness::Warn => tracing::warn!(request_id, reason, cause, "refused"),
+        Loudness::Error => tracing::error!(request_id, reason, cause, "failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_token_gets_the_same_answer() {
+        let rows: Vec<Row> = [
+            Reason::TokenMalformed,
+            Reason::TokenSignature,
+            Reason::TokenExpired,
+            Reason::TokenNotYetValid,
+            Reason::TokenIssuer,
+            Reason::TokenAudience,
+            Reason::TokenKind,
+            Reason::SessionEnded,
+        ]
+        .into_iter()
+        .map(row)
+        .collect();
+        for one in &rows {
+            assert_eq!((one.status, one.code, one.title), (rows[0].status, rows[0].code, rows[0].title));
+            assert_eq!(one.challenge, Challenge::InvalidToken);
+        }
+    }
+
+    #[test]
+    fn reuse_and_an_unknown_refresh_token_look_alike() {
+        let (reuse, unknown) = (row(Reason::RefreshReuse), row(Reason::RefreshInvalid));
+        assert_eq!((reuse.status, reuse.code, reuse.title), (unknown.status, unknown.code, unknown.title));
+        assert_eq!(reuse.code, "invalid_grant");
+    }
+
+    #[test]
+    fn a_lost_store_is_503_and_never_401() {
+        assert_eq!(row(Reason::StoreUnavailable).status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn every_401_carries_a_challenge_and_no_refusal_is_a_success() {
+        for reason in Reason::ALL {
+            let row = row(*reason);
+            assert!(row.status.is_client_error() || row.status.is_server_error(), "{reason:?}");
+            if row.status == StatusCode::UNAUTHORIZED {
+                assert_ne!(row.challenge, Challenge::Silent, "{reason:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What a request sees of the configuration: one immutable snapshot, loaded once per request and held until its end.
+//!
+//! Pools, limit counters, caches and sessions live outside, so that a reload exchanges rules and costs no state.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::{
+    config::settings::{AuthMode, Rewrite, RouteTimeouts},
+    policy::reason::Reason,
+    store::memory::limits::LimitCounter,
+    telemetry::metrics::{LimitMetrics, RouteMetrics},
+    upstream::cluster::Cluster,
+};
+
+/// A limit as a route holds it: its shared counter and what the `RateLimit-Policy` header says of it.
+#[derive(Debug, Clone)]
+pub struct RouteLimit {
+    /// The name in the file.
+    pub name: Arc<str>,
+    /// Counts; shared by every route that names the limit.
+    pub counter: Arc<LimitCounter>,
+    /// Requests a client may send at once (`q`).
+    pub quota: u32,
+    /// The time in which they come back (`w`).
+    pub window: Duration,
+    /// Its counters of decisions.
+    pub metrics: Arc<LimitMetrics>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// The account endpoints.
+    Portal,
+    /// An upstream cluster.
+    Cluster(Arc<Cluster>),
+}
+
+/// One route, ready to be applied.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// Label in metrics and logs.
+    pub name: Arc<str>,
+    /// Methods; empty: any.
+    pub methods: Vec<Method>,
+    /// Who may call.
+    pub auth: AuthMode,
+    /// Any one of these.
+    pub roles: Vec<Arc<str>>,
+    /// All of these.
+    pub scopes: Vec<Arc<str>>,
+    /// `aud` accepted.
+    pub audience: Arc<str>,
+    /// Limits by subject: charged first.
+    pub subject_limits: Vec<RouteLimit>,
+    /// Limits by address: peeked before authentication, charged last.
+    pub address_limits: Vec<RouteLimit>,
+    /// Where it leads.
+    pub target: Target,
+    /// Prefix rewrite.
+    pub rewrite: Option<Rewrite>,
+    /// Time-outs.
+    pub timeouts: RouteTimeouts,
+    /// Largest request body, bytes.
+    pub body_limit: Option<u64>,
+    /// Pass `Authorization` on.
+    pub forward_authorization: bool,
+    /// Counters of this route, resolved once.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+impl RouteEntry {
+    fn takes(&self, method: &Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+}
+
+/// Why no route took a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unrouted {
+    /// No pattern matches host and path.
+    NoRoute,
+    /// Patterns match, but none with this method; the `Allow` header to send.
+    Method(HeaderValue),
+}
+
+impl Unrouted {
+    /// The reason to refuse with.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::NoRoute => Reason::NoRoute,
+            Self::Method(_) => Reason::MethodNotAllowed,
+        }
+    }
+}
+
+/// A route cannot be placed in the table. The configuration's checks refuse such routes first.
+#[derive(Debug, thiserror::Error)]
+#[error("route {name}: pattern {path}: {cause}")]
+pub struct PatternFault {
+    name: Arc<str>,
+    path: String,
+    cause: matchit::InsertError,
+}
+
+#[derive(Debug, Default)]
+struct Paths {
+    /// Pattern → its place in `candidates`.
+    router: matchit::Router<usize>,
+    patterns: HashMap<String, usize>,
+    /// Routes of one pattern, in the order of the file.
+    candidates: Vec<Vec<Arc<RouteEntry>>>,
+}
+
+impl Paths {
+    fn insert(&mut self, pattern: &str, route: &Arc<RouteEntry>) -> Result<(), matchit::InsertError> {
+        let place = if let Some(place) = self.patterns.get(pattern) {
+            *place
+        } else {
+            let place = self.candidates.len();
+            self.router.insert(pattern, place)?;
+            self.patterns.insert(pattern.to_owned(), place);
+            self.candidates.push(Vec::new());
+            place
+        };
+        if let Some(list) = self.candidates.get_mut(place) {
+            list.push(Arc::clone(route));
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &str) -> Option<&[Arc<RouteEntry>]> {
+        let place = *self.router.at(path).ok()?.value;
+        self.candidates.get(place).map(Vec::as_slice)
+    }
+}
+
+/// Routes by host, path and method. Closed by default: what no route names is refused.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    by_host: HashMap<Arc<str>, Paths>,
+    any_host: Paths,
+    all: Vec<Arc<RouteEntry>>,
+}
+
+impl RouteTable {
+    /// Adds a route for `hosts` (none: any) at `path`. A `/{*rest}` at the end also takes the bare prefix with its
+    /// slash, which the router alone would not.
+    pub fn insert(&mut self, hosts: &[Arc<str>], path: &str, route: RouteEntry) -> Result<(), PatternFault> {
+        let route = Arc::new(route);
+        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
+        let bare = path.rfind("/{*").map(|at| &path[..=at]);
+        for pattern in std::iter::once(path).chain(bare) {
+            if hosts.is_empty() {
+                self.any_host.insert(pattern, &route).map_err(fault)?;
+            }
+            for host in hosts {
+                self.by_host.entry(Arc::clone(host)).or_default().insert(pattern, &route).map_err(fault)?;
+            }
+        }
+        self.all.push(route);
+        Ok(())
+    }
+
+    /// The route for a request. A route of the very host wins over one for any host.
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<RouteEntry>, Unrouted> {
+        let of_host = self.of_host(host).and_then(|paths| paths.find(path));
+        let of_any = self.any_host.find(path);
+        let candidates = || of_host.into_iter().chain(of_any).flatten();
+        if let Some(route) = candidates().find(|route| route.takes(method)) {
+            return Ok(route);
+        }
+        let mut allowed: Vec<&str> = candidates().flat_map(|route| route.methods.iter().map(Method::as_str)).collect();
+        if allowed.is_empty() {
+            return Err(Unrouted::NoRoute);
+        }
+        allowed.sort_unstable();
+        allowed.dedup();
+        HeaderValue::from_str(&allowed.join(", ")).map_or(Err(Unrouted::NoRoute), |allow| Err(Unrouted::Method(allow)))
+    }
+
+    /// The table keeps lower-case names; clients may spell theirs as they like (RFC 9110 §4.2.3).
+    fn of_host(&self, host: &str) -> Option<&Paths> {
+        if self.by_host.is_empty() {
+            None
+        } else if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.by_host.get(host.to_ascii_lowercase().as_str())
+        } else {
+            self.by_host.get(host)
+        }
+    }
+
+    /// Every route, in the order they were added.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<RouteEntry>] {
+        &self.all
+    }
+}
+
+/// What a request sees of the configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Routes by host, path and method.
+    pub routes: RouteTable,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// `iss` of own tokens.
+    pub issuer: Arc<str>,
+    /// Clock skew forgiven on `exp` and `nbf`.
+    pub leeway: Duration,
+    /// Names of our own cookies, taken from the request and from upstream answers.
+    pub own_cookies: Vec<Arc<str>>,
+    /// Request-id header: accepted from trusted proxies, set on every answer.
+    pub request_id_header: HeaderName,
+}

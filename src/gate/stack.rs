@@ -1,0 +1,73 @@
+//! The whole pipeline, in order. Read it top to bottom: that is the way of a request.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Request, Response};
+use tower::{Service, ServiceBuilder};
+
+use crate::gate::{
+    authenticate::Authenticate,
+    authorise::Authorise,
+    body::GateBody,
+    body_limit::BodyLimit,
+    client_address::ClientAddress,
+    hygiene::Hygiene,
+    identity::Identity,
+    limits::{AddressPeek, SubjectLimit},
+    observe::{ObserveLayer, Observer},
+    refusal::Refusal,
+    rescue::RescueLayer,
+    route::Routing,
+    stage::StageLayer,
+};
+
+/// The stages that need parts of their own.
+#[derive(Clone)]
+pub struct Stages {
+    /// Id, trace, record.
+    pub observer: Arc<Observer>,
+    /// The address's limits, peeked.
+    pub address_peek: AddressPeek,
+    /// Who calls.
+    pub authenticate: Authenticate,
+    /// The subject's limits, then the address's, charged.
+    pub subject_limit: SubjectLimit,
+    /// Who calls, for the upstream.
+    pub identity: Identity,
+}
+
+/// The pipeline before `terminal`. The order is the security of the house; each place has its reason.
+pub fn pipeline<T>(
+    stages: Stages,
+    terminal: T,
+) -> impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible, Future: Send> + Clone
+where
+    T: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal, Future: Send> + Clone,
+{
+    ServiceBuilder::new()
+        // Outermost: even a refusal needs an id, and whatever happens is told once.
+        .layer(ObserveLayer(stages.observer))
+        // Everything below may refuse; above this line nothing fails.
+        .layer(RescueLayer)
+        // Before hygiene, which removes the very headers it reads; before limits, which count by it.
+        .layer(StageLayer(ClientAddress))
+        // Before routing, so that no ambiguous path is ever matched; on every route, public ones too.
+        .layer(StageLayer(Hygiene))
+        // Before limits and authentication, which are the route's. Closed by default.
+        .layer(StageLayer(Routing))
+        // Before authentication: a flood is refused before any crypto. Only a peek: a client over its own limit
+        // must not drain its neighbours' address.
+        .layer(StageLayer(stages.address_peek))
+        // Before the subject's limit, which needs a subject that is proven.
+        .layer(StageLayer(stages.authenticate))
+        // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
+        // that probing for forbidden things is limited too.
+        .layer(StageLayer(stages.subject_limit))
+        // The only maker of the permit that portal and upstream demand.
+        .layer(StageLayer(Authorise))
+        // After authorisation: no byte of a body is read for a request that is refused.
+        .layer(StageLayer(BodyLimit))
+        // Last: signs only for requests that will be sent.
+        .layer(StageLayer(stages.identity))
+        .service(terminal)
+}

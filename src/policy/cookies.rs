@@ -1,0 +1,100 @@
+//! Our own cookies (RFC 6265): found in a request, taken out before it goes on.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, header::COOKIE};
+
+/// The value of cookie `name`. Sent twice, it means nothing we would guess at: `None`.
+#[must_use]
+pub fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut found = pairs(headers).filter(|(key, _)| *key == name).map(|(_, value)| value);
+    match (found.next(), found.next()) {
+        (Some(value), None) => Some(value),
+        _ => None,
+    }
+}
+
+/// Removes our cookies and leaves the others as they are, folded into one header if there were several.
+pub fn strip(headers: &mut HeaderMap, own: &[Arc<str>]) {
+    if own.is_empty() || !headers.contains_key(COOKIE) {
+        return;
+    }
+    let is_own = |value: &HeaderValue| {
+        value.as_bytes().split(|byte| *byte == b';').any(|pair| own.iter().any(|name| names(pair, name.as_bytes())))
+    };
+    if !headers.get_all(COOKIE).iter().any(is_own) {
+        return;
+    }
+    let mut kept = Vec::new();
+    for value in headers.get_all(COOKIE) {
+        for pair in value.as_bytes().split(|byte| *byte == b';') {
+            if !own.iter().any(|name| names(pair, name.as_bytes())) {
+                if !kept.is_empty() {
+                    kept.extend_from_slice(b"; ");
+                }
+                kept.extend_from_slice(pair.trim_ascii());
+            }
+        }
+    }
+    headers.remove(COOKIE);
+    if !kept.is_empty()
+        && let Ok(value) = HeaderValue::from_bytes(&kept)
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='))
+}
+
+fn names(pair: &[u8], name: &[u8]) -> bool {
+    let pair = pair.trim_ascii();
+    pair.strip_prefix(name).is_some_and(|rest| rest.trim_ascii_start().first().is_none_or(|byte| *byte == b'='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (COOKIE, HeaderValue::from_static(value))).collect()
+    }
+
+    fn own() -> Vec<Arc<str>> {
+        vec!["__Secure-r".into()]
+    }
+
+    #[test]
+    fn ours_is_taken_out_and_theirs_stay() {
+        let mut map = headers(&["a=1; __Secure-r=secret; b=2", "c=3"]);
+        strip(&mut map, &own());
+        assert_eq!(map.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn no_spelling_lets_ours_through() {
+        for spelled in ["__Secure-r=x", "a=1;__Secure-r=x", " __Secure-r =x", "__Secure-r", "a=1; __Secure-r=x=y"] {
+            let mut map = headers(&[]);
+            map.insert(COOKIE, HeaderValue::from_str(spelled).unwrap());
+            strip(&mut map, &own());
+            let left = map.get(COOKIE).map_or("", |value| value.to_str().unwrap());
+            assert!(!left.contains("__Secure-r"), "{spelled} left {left}");
+        }
+    }
+
+    #[test]
+    fn a_longer_name_is_another_cookie() {
+        let mut map = headers(&["__Secure-rx=1"]);
+        strip(&mut map, &own());
+        assert_eq!(map[COOKIE], "__Secure-rx=1");
+    }
+
+    #[test]
+    fn a_cookie_sent_twice_is_not_guessed_at() {
+        assert_eq!(get(&headers(&["r=1; r=2"]), "r"), None);
+        assert_eq!(get(&headers(&["r=1", "r=2"]), "r"), None);
+        assert_eq!(get(&headers(&["q=0; r=1"]), "r"), Some("1"));
+    }
+}

@@ -1,0 +1,217 @@
+//! Every metric, declared once: the table below is the struct, the registration, the help text and the reference page.
+//!
+//! The hot path neither locks nor allocates: what carries a name from the configuration is resolved to a handle at
+//! set-up ([`Metrics::route`], [`Metrics::cluster`], …), what carries a closed label is an array. Names follow
+//! Prometheus' conventions: `portcullis_*`, base units, `_total` on counters.
+
+mod cells;
+mod exposition;
+mod labels;
+
+use std::{fmt, fmt::Write, sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use prometheus_client::{metrics::MetricType, registry::Registry};
+
+use self::cells::{Build, Cell, Exported, LabelRow};
+pub use self::{
+    cells::{Counter, Each, Gauge, Histogram, Label, Name, Named, Rare, Sampled},
+    exposition::Format,
+    labels::{
+        AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
+        LimitName, LimitResult, PoolState, RefreshResult, RouteName, StatusClass, UpstreamResult, Verb,
+    },
+};
+use crate::policy::reason::Reason;
+
+/// Requests of one route. Cells are made when a combination is first seen; after that it is three loads and an add.
+pub type RequestCells = Rare<Reason, Rare<Verb, Rare<StatusClass, Counter>>>;
+
+/// One line of the table.
+struct Row {
+    name: &'static str,
+    kind: MetricType,
+    help: String,
+    labels: Vec<LabelRow>,
+}
+
+macro_rules! table {
+    ($($(#[doc = $help:literal])+ $field:ident: $cell:ty = $name:literal;)*) => {
+        /// Every metric of the program.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: Arc<$cell>,)*
+        }
+
+        impl Metrics {
+            /// All at zero.
+            #[must_use]
+            pub fn new() -> Self {
+                let mut registry = Registry::with_prefix("portcullis");
+                $(
+                    let $field = Arc::<$cell>::default();
+                    // The encoder ends each help text with a full stop of its own.
+                    let help = concat!($($help),+).trim().trim_end_matches('.');
+                    registry.register($name, help, Exported(Arc::clone(&$field)));
+                )*
+                Self { registry, $($field,)* }
+            }
+
+            fn rows() -> Vec<Row> {
+                vec![$({
+                    let mut labels = Vec::new();
+                    <$cell>::describe(&mut labels);
+                    Row { name: $name, kind: <$cell>::TYPE, help: concat!($($help),+).trim().to_owned(), labels }
+                },)*]
+            }
+        }
+    };
+}
+
+table! {
+    /// Requests answered. Parse-level refusals of the HTTP library are not among them: see connection errors.
+    requests: Named<RouteName, RequestCells> = "requests";
+    /// From a request's head to the last byte of its answer.
+    request_duration: Named<RouteName, Histogram> = "request_duration_seconds";
+    /// Requests whose answer's last byte has not been sent.
+    requests_in_flight: Gauge = "requests_in_flight";
+    /// From a request sent to the head of its answer.
+    upstream_first_byte: Named<ClusterName, Histogram> = "upstream_first_byte_seconds";
+    /// Requests sent to a cluster.
+    upstream_requests: Named<ClusterName, Each<UpstreamResult, Counter>> = "upstream_requests";
+    /// New connections to a cluster's endpoints.
+    upstream_connects: Named<ClusterName, Each<ConnectResult, Counter>> = "upstream_connects";
+    /// 1 while an endpoint is healthy, else 0.
+    upstream_endpoint_healthy: Named<ClusterName, Named<EndpointName, Gauge>> = "upstream_endpoint_healthy";
+    /// Client connections open now, TLS handshakes included.
+    connections_open: Gauge = "connections_open";
+    /// Client connections that wait for a request without holding buffers.
+    connections_parked: Gauge = "connections_parked";
+    /// Client connections that have ended.
+    connections: Each<ConnectionResult, Counter> = "connections";
+    /// Client connections that failed.
+    connection_errors: Each<ConnectionError, Counter> = "connection_errors";
+    /// What authentication decided.
+    auth_decisions: Each<AuthDecision, Rare<Reason, Counter>> = "auth_decisions";
+    /// Look-ups in the verified-token cache.
+    token_cache: Each<CacheResult, Counter> = "token_cache";
+    /// Refreshes of a session.
+    refresh: Each<RefreshResult, Counter> = "refresh";
+    /// Password hashes waiting for a thread.
+    hash_queue_length: Gauge = "hash_queue_length";
+    /// How long a password hash waited for a thread.
+    hash_wait: Histogram = "hash_wait_seconds";
+    /// How long a password hash took.
+    hash_duration: Histogram = "hash_seconds";
+    /// What a rate limit decided.
+    limit_decisions: Named<LimitName, Each<LimitResult, Counter>> = "limit_decisions";
+    /// Keys a rate limit keeps count of.
+    limit_keys: Named<LimitName, Gauge> = "limit_keys";
+    /// Connections of the store's pool.
+    store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
+    /// Log lines dropped because standard output did not keep up.
+    log_lines_dropped: Sampled = "log_lines_dropped";
+    /// Always 1; the labels tell the build.
+    build_info: Build = "build_info";
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is counted of one route.
+#[derive(Debug, Clone)]
+pub struct RouteMetrics {
+    requests: Arc<RequestCells>,
+    duration: Arc<Histogram>,
+}
+
+impl RouteMetrics {
+    /// Counts an answered request.
+    pub fn answered(&self, method: &Method, status: StatusCode, reason: Reason, duration: Duration) {
+        self.requests.of(reason).of(method.into()).of(status.into()).inc();
+        self.duration.observe(duration);
+    }
+}
+
+/// What is counted of one cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterMetrics {
+    /// From a request sent to the head of its answer.
+    pub first_byte: Arc<Histogram>,
+    /// Requests.
+    pub requests: Arc<Each<UpstreamResult, Counter>>,
+    /// New connections.
+    pub connects: Arc<Each<ConnectResult, Counter>>,
+}
+
+/// What is counted of one limit.
+#[derive(Debug, Clone)]
+pub struct LimitMetrics {
+    /// Decisions.
+    pub decisions: Arc<Each<LimitResult, Counter>>,
+    /// Keys it keeps count of.
+    pub keys: Arc<Gauge>,
+}
+
+impl Metrics {
+    /// The handle of a route. Takes locks: resolve it when the route is built, not per request.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics { requests: self.requests.get(name), duration: self.request_duration.get(name) })
+    }
+
+    /// The handle of a cluster. Resolve once.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> Arc<ClusterMetrics> {
+        Arc::new(ClusterMetrics {
+            first_byte: self.upstream_first_byte.get(name),
+            requests: self.upstream_requests.get(name),
+            connects: self.upstream_connects.get(name),
+        })
+    }
+
+    /// The health of an endpoint (`host:port`): 1 or 0. Resolve once.
+    #[must_use]
+    pub fn endpoint(&self, cluster: &str, endpoint: &str) -> Arc<Gauge> {
+        self.upstream_endpoint_healthy.get(cluster).get(endpoint)
+    }
+
+    /// The handle of a limit. Resolve once.
+    #[must_use]
+    pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
+        Arc::new(LimitMetrics { decisions: self.limit_decisions.get(name), keys: self.limit_keys.get(name) })
+    }
+
+    /// Everything as text.
+    pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
+        exposition::encode(&self.registry, format)
+    }
+}
+
+/// The reference page of every metric, in Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from("# Metrics\n\n<!-- Generated from src/telemetry/metrics.rs. -->\n\n");
+    out.push_str("| name | type | labels | meaning |\n|---|---|---|---|\n");
+    let mut closed = std::collections::BTreeSet::new();
+    for row in Metrics::rows() {
+        let total = if matches!(row.kind, MetricType::Counter) { "_total" } else { "" };
+        let labels: Vec<_> = row.labels.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let (name, kind) = (row.name, row.kind.as_str());
+        let _ = writeln!(out, "| `portcullis_{name}{total}` | {kind} | {} | {} |", labels.join(", "), row.help);
+        closed.extend(row.labels.into_iter().filter_map(|(label, values)| Some((label, name, total, values?))));
+    }
+    out.push_str("\nLabels not listed below hold names from the configuration.\n\n");
+    out.push_str("| label | of | values |\n|---|---|---|\n");
+    for (label, name, total, values) in closed {
+        let _ = writeln!(out, "| `{label}` | `portcullis_{name}{total}` | `{}` |", values.join("`, `"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! The closed lists of label values. What is not listed here (or a name in the configuration) is no label of ours.
+
+use http::{Method, StatusCode};
+
+use super::cells::{Label, Name};
+use crate::policy::reason::Reason;
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $type {
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl Label for $type {
+            const NAME: &'static str = $name;
+            const ALL: &'static [Self] = &[$(Self::$value,)*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn value(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)*
+                }
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// The request's method; whatever is not common is `other`.
+    Verb: "method" {
+        /// GET
+        Get = "GET",
+        /// HEAD
+        Head = "HEAD",
+        /// POST
+        Post = "POST",
+        /// PUT
+        Put = "PUT",
+        /// PATCH
+        Patch = "PATCH",
+        /// DELETE
+        Delete = "DELETE",
+        /// OPTIONS
+        Options = "OPTIONS",
+        /// Any other.
+        Other = "other",
+    }
+
+    /// Class of the answer's status.
+    StatusClass: "status" {
+        /// 1xx
+        Informational = "1xx",
+        /// 2xx
+        Success = "2xx",
+        /// 3xx
+        Redirection = "3xx",
+        /// 4xx
+        ClientError = "4xx",
+        /// 5xx and anything beyond.
+        ServerError = "5xx",
+    }
+
+    /// How a client connection ended.
+    ConnectionResult: "result" {
+        /// Either side closed it in order.
+        Closed = "closed",
+        /// Closed by us: idle too long, or draining.
+        Retired = "retired",
+        /// Ended by an error; see `portcullis_connection_errors_total`.
+        Failed = "failed",
+        /// Still busy when the drain's time was up.
+        Cut = "cut",
+    }
+
+    /// Why a client connection failed.
+    ConnectionError: "kind" {
+        /// What came is not HTTP; answered with hyper's bare 400.
+        Parse = "parse",
+        /// A head above its limits; answered with hyper's bare 414 or 431.
+        TooLarge = "too_large",
+        /// Silent, half-typed or stalled for too long.
+        Timeout = "timeout",
+        /// We broke an answer off after its head: the upstream failed, or its time ran out.
+        AnswerCut = "answer_cut",
+        /// The socket failed or the client broke off in the middle of a message.
+        Io = "io",
+        /// The TLS handshake failed or was too slow.
+        Tls = "tls",
+    }
+
+    /// What authentication decided.
+    AuthDecision: "decision" {
+        /// The route does not ask, or nothing was offered.
+        NotRequested = "not_requested",
+        /// Good credentials.
+        Authenticated = "authenticated",
+        /// Bad credentials.
+        Failed = "failed",
+    }
+
+    /// What a cache did.
+    CacheResult: "result" {
+        /// Found.
+        Hit = "hit",
+        /// Not found.
+        Miss = "miss",
+    }
+
+    /// What came of a refresh.
+    RefreshResult: "result" {
+        /// A new pair.
+        Rotated = "rotated",
+        /// The same successor again, within the grace.
+        Repeated = "repeated",
+        /// An old token came back; the session was killed.
+        Reused = "reused",
+        /// Not a good token.
+        Refused = "refused",
+        /// The store did not answer.
+        Unavailable = "unavailable",
+    }
+
+    /// What a limit decided.
+    LimitResult: "result" {
+        /// Within the limit.
+        Admitted = "admitted",
+        /// Over the limit.
+        Refused = "refused",
+    }
+
+    /// What came of a request to an upstream.
+    UpstreamResult: "result" {
+        /// An answer's head arrived.
+        Answered = "answered",
+        /// No endpoint is healthy.
+        Unhealthy = "unhealthy",
+        /// No connection.
+        Connect = "connect",
+        /// Broke off before the head was whole.
+        Broken = "broken",
+        /// No head in time.
+        Timeout = "timeout",
+        /// The client went away first.
+        Cancelled = "cancelled",
+    }
+
+    /// What came of an attempt to connect to an upstream.
+    ConnectResult: "result" {
+        /// Connected.
+        Connected = "connected",
+        /// Refused, unreachable or the TLS handshake failed.
+        Failed = "failed",
+        /// Too slow.
+        Timeout = "timeout",
+    }
+
+    /// What a pooled connection does.
+    PoolState: "state" {
+        /// Waiting for work.
+        Idle = "idle",
+        /// At work.
+        Busy = "busy",
+    }
+}
+
+impl From<&Method> for Verb {
+    fn from(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::HEAD => Self::Head,
+            Method::POST => Self::Post,
+            Method::PUT => Self::Put,
+            Method::PATCH => Self::Patch,
+            Method::DELETE => Self::Delete,
+            Method::OPTIONS => Self::Options,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl From<StatusCode> for StatusClass {
+    fn from(status: StatusCode) -> Self {
+        match status.as_u16() {
+            ..200 => Self::Informational,
+            200..300 => Self::Success,
+            300..400 => Self::Redirection,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
+        }
+    }
+}
+
+impl Label for Reason {
+    const NAME: &'static str = "reason";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// A route's name.
+#[derive(Debug)]
+pub struct RouteName;
+
+impl Name for RouteName {
+    const NAME: &'static str = "route";
+}
+
+/// A cluster's name.
+#[derive(Debug)]
+pub struct ClusterName;
+
+impl Name for ClusterName {
+    const NAME: &'static str = "cluster";
+}
+
+/// An endpoint's `host:port`.
+#[derive(Debug)]
+pub struct EndpointName;
+
+impl Name for EndpointName {
+    const NAME: &'static str = "endpoint";
+}
+
+/// A limit's name.
+#[derive(Debug)]
+pub struct LimitName;
+
+impl Name for LimitName {
+    const NAME: &'static str = "limit";
+}

@@ -1,0 +1,144 @@
+//! One cluster: its endpoints, how one is picked, and the one pooled client that reaches them.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use http::uri::Scheme;
+use hyper_util::{
+    client::legacy::Client as PooledClient,
+    rt::{TokioExecutor, TokioTimer},
+};
+use pingora_load_balancing::{Backends, health_check::HealthCheck};
+
+use crate::{
+    config::settings,
+    gate::body::GateBody,
+    telemetry::metrics::{ClusterMetrics, Metrics},
+    upstream::{
+        balance::Balancer,
+        connect::Connector,
+        discovery::{Discovery, Endpoints},
+        endpoint::Endpoint,
+        health::HttpCheck,
+    },
+};
+
+/// The pooled client of a cluster.
+pub type Client = PooledClient<Connector, GateBody>;
+
+/// How often names are looked up again.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// One cluster.
+pub struct Cluster {
+    settings: Arc<settings::Cluster>,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+    balancer: Balancer,
+    client: Client,
+    metrics: Arc<ClusterMetrics>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// A cluster whose endpoints have been looked up and, if it is checked, checked once: the first request finds
+    /// what is known, not what is hoped.
+    pub async fn start(settings: Arc<settings::Cluster>, all_metrics: &Arc<Metrics>) -> Self {
+        let metrics = all_metrics.cluster(&settings.name);
+        let endpoints = Arc::new(ArcSwap::from_pointee(Endpoints::new()));
+        let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
+        let connector = Connector::new(Arc::clone(&endpoints), tls, settings.connect_timeout, Arc::clone(&metrics));
+        let client = PooledClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(settings.pool_idle_timeout)
+            .pool_max_idle_per_host(settings.pool_idle_per_endpoint)
+            .pool_timer(TokioTimer::new())
+            .set_host(false)
+            .build(connector);
+        let check = settings.health.clone().map(|check| -> Box<dyn HealthCheck + Send + Sync> {
+            Box::new(HttpCheck::new(
+                Arc::clone(&settings),
+                check,
+                client.clone(),
+                Arc::clone(&endpoints),
+                Arc::clone(all_metrics),
+            ))
+        });
+        let discovery = Discovery::new(Arc::clone(&settings), Arc::clone(&endpoints));
+        let balancer = Balancer::new(settings.balance, Backends::new(Box::new(discovery)), check);
+        balancer.update().await;
+        for address in endpoints.load().keys() {
+            all_metrics.endpoint(&settings.name, &address.to_string()).set(1);
+        }
+        Self { settings, endpoints, balancer, client, metrics }
+    }
+
+    /// Looks names up and checks endpoints until the future is dropped. Run it as a task of its own.
+    pub async fn maintain(&self) {
+        let check_every = self.settings.health.as_ref().map(|check| check.interval);
+        let mut discover = tokio::time::interval(DISCOVERY_INTERVAL);
+        let mut check = tokio::time::interval(check_every.unwrap_or(DISCOVERY_INTERVAL));
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = discover.tick() => self.balancer.update().await,
+                _ = check.tick(), if check_every.is_some() => self.balancer.check().await,
+            }
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.settings.name
+    }
+
+    /// What the file says of it.
+    #[must_use]
+    pub fn settings(&self) -> &settings::Cluster {
+        &self.settings
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn metrics(&self) -> &ClusterMetrics {
+        &self.metrics
+    }
+
+    /// A healthy endpoint for a client, if there is one.
+    #[must_use]
+    pub fn pick(&self, client: IpAddr) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.load();
+        // A lone unchecked endpoint needs no selection; most deployments have just one.
+        if let (1, None) = (endpoints.len(), &self.settings.health) {
+            return endpoints.values().next().cloned();
+        }
+        let key = match client {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let address = self.balancer.pick(&key, &endpoints)?;
+        endpoints.get(&address).cloned()
+    }
+
+    /// How many endpoints there are and how many of them count as healthy.
+    #[must_use]
+    pub fn healthy(&self) -> (usize, usize) {
+        self.balancer.healthy()
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.settings.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
+    /// The pooled client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}

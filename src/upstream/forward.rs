@@ -1,0 +1,244 @@
+//! The last service of the pipeline: one authorised request to one endpoint, and its answer back, streamed both ways.
+//!
+//! Hop-by-hop rules are RFC 9110 §7.6.1. Retries: only what the pool never sent (hyper-util does that on reused
+//! connections); once a byte may have reached the upstream, the failure is told, not repeated.
+
+use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header::HOST, uri::PathAndQuery};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
+use tokio::time::{Sleep, sleep};
+
+use crate::{
+    clock::Clock,
+    config::settings::HostHeader,
+    gate::{
+        authorise::Authorised,
+        body::{BodyFault, GateBody},
+        dispatch::Forwarder,
+        exchange::Exchange,
+        guard::{ResponseGuard, Upload},
+        refusal::{Detail, Refusal},
+        snapshot::{RouteEntry, Snapshot},
+        stage::Outcome,
+    },
+    policy::{headers, reason::Reason, rewrite, trace},
+    telemetry::metrics::UpstreamResult,
+    upstream::{
+        cluster::Cluster,
+        endpoint::{Endpoint, EndpointUse},
+    },
+};
+
+/// Forwards requests to clusters.
+#[derive(Clone)]
+pub struct Forward {
+    clock: Arc<dyn Clock>,
+}
+
+impl Forward {
+    /// Measures by `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock }
+    }
+
+    /// Sends a request to `cluster` and gives the answer's head with its body still flowing.
+    pub fn forward(
+        &self,
+        request: Request<GateBody>,
+        cluster: Arc<Cluster>,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        let clock = Arc::clone(&self.clock);
+        Box::pin(async move {
+            let mut counted = Counted { cluster: &cluster, result: UpstreamResult::Cancelled };
+            let outcome = send(request, &cluster, &*clock).await;
+            counted.result = result(&outcome);
+            outcome
+        })
+    }
+}
+
+/// Counts the request when it ends, however it ends: dropped before an outcome, the client had gone away.
+struct Counted<'a> {
+    cluster: &'a Cluster,
+    result: UpstreamResult,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.cluster.metrics().requests.of(self.result).inc();
+    }
+}
+
+const fn result(outcome: &Outcome) -> UpstreamResult {
+    match outcome {
+        Ok(_) => UpstreamResult::Answered,
+        Err(refusal) => match refusal.reason {
+            Reason::UpstreamUnhealthy => UpstreamResult::Unhealthy,
+            Reason::UpstreamConnect => UpstreamResult::Connect,
+            Reason::UpstreamTimeout | Reason::TotalTimeout => UpstreamResult::Timeout,
+            // The client's body broke off, was too large or too slow.
+            Reason::BodyBroken | Reason::BodyTooLarge | Reason::BodyTimeout => UpstreamResult::Cancelled,
+            _ => UpstreamResult::Broken,
+        },
+    }
+}
+
+async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clock) -> Outcome {
+    let exchange = Exchange::take(&mut request)?;
+    let _permit: &Authorised = exchange.authorised()?;
+    let route = Arc::clone(exchange.route()?);
+    let endpoint = cluster.pick(exchange.client()?).ok_or(Reason::UpstreamUnhealthy)?;
+    prepare(&mut request, &exchange, cluster, &endpoint)?;
+    let in_use = EndpointUse::begin(endpoint);
+
+    let mut total = route.timeouts.total.map(|total| Box::pin(sleep(total)));
+    let sent = clock.tick();
+    let answer = cluster.client().request(request);
+    let response = head(answer, route.timeouts.first_byte, total.as_mut(), exchange.upload()).await?;
+    let took = clock.tick().since(sent);
+    exchange.record().set_upstream_first_byte(took);
+    cluster.metrics().first_byte.observe(took);
+    Ok(deliver(response, &route, exchange.snapshot(), total, in_use))
+}
+
+/// Makes the request the upstream's: its URI, its `Host`, our `X-Forwarded-*` and trace, nothing hop-by-hop.
+fn prepare(
+    request: &mut Request<GateBody>,
+    exchange: &Exchange,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+) -> Result<(), Refusal> {
+    let asked_host = authority(request);
+    *request.uri_mut() = target(request.uri(), exchange.route()?, cluster, endpoint)?;
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    headers::strip_hop_by_hop(headers);
+    forwarded(headers, exchange, asked_host.as_ref())?;
+    let host = match cluster.settings().host {
+        HostHeader::Preserve => asked_host.unwrap_or_else(|| endpoint.host.clone()),
+        HostHeader::Endpoint => endpoint.host.clone(),
+    };
+    headers.insert(HOST, host);
+    Ok(())
+}
+
+/// The host the client asked for: `:authority` on HTTP/2, `Host` on HTTP/1.1; hygiene holds them equal.
+fn authority(request: &Request<GateBody>) -> Option<HeaderValue> {
+    request.headers().get(HOST).cloned().or_else(|| {
+        let authority = request.uri().authority()?;
+        HeaderValue::from_str(authority.as_str()).ok()
+    })
+}
+
+fn target(asked: &Uri, route: &RouteEntry, cluster: &Cluster, endpoint: &Endpoint) -> Result<Uri, Refusal> {
+    let wrong = |error: http::Error| Refusal::internal(format!("the upstream's URI cannot be built: {error}"));
+    let path = match &route.rewrite {
+        None => asked.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        Some(rule) => {
+            let path = rewrite::rewrite(asked.path(), &rule.prefix, &rule.to)
+                .ok_or_else(|| Refusal::internal("the route's pattern does not lie below its rewrite prefix"))?;
+            let text = asked.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+            PathAndQuery::try_from(text).map_err(|error| wrong(error.into()))?
+        }
+    };
+    let uri = Uri::builder().scheme(cluster.scheme()).authority(endpoint.authority.clone()).path_and_query(path);
+    uri.build().map_err(wrong)
+}
+
+/// `X-Forwarded-*`, the request id and the trace, each set to what *we* know; what the client sent of them is gone.
+fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<(), Refusal> {
+    let client = exchange.client()?.to_string();
+    let client = HeaderValue::try_from(client).map_err(|_| Refusal::internal("an address is no header value"))?;
+    headers.insert("x-forwarded-for", client);
+    let proto = if exchange.https() { "https" } else { "http" };
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
+    if let Some(host) = host {
+        headers.insert("x-forwarded-host", host.clone());
+    }
+    headers.insert(exchange.snapshot().request_id_header.clone(), exchange.record().request_id.clone());
+    if !trace::tracestate_ok(headers) {
+        headers.remove(trace::TRACESTATE);
+    }
+    headers.insert(trace::TRACEPARENT, exchange.trace().header_value());
+    Ok(())
+}
+
+/// Waits for the answer's head. The upstream's time starts when the request's body has been sent; while an upload
+/// still flows, its own idle time-out watches it.
+async fn head(
+    answer: ResponseFuture,
+    first_byte: Duration,
+    total: Option<&mut Pin<Box<Sleep>>>,
+    upload: Option<&Arc<Upload>>,
+) -> Result<Response<Incoming>, Refusal> {
+    let waiting = async {
+        let mut seen = 0;
+        loop {
+            sleep(first_byte).await;
+            match upload {
+                Some(upload) if !upload.done() || upload.frames() != seen => seen = upload.frames(),
+                _ => return,
+            }
+        }
+    };
+    let out_of_time = async {
+        match total {
+            Some(total) => total.await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer.map_err(|error| failed(&error)),
+        () = waiting => Err(Reason::UpstreamTimeout.into()),
+        () = out_of_time => Err(Reason::TotalTimeout.into()),
+    }
+}
+
+/// Whose fault it was: the client's body, the connection, or the upstream.
+fn failed(error: &ClientError) -> Refusal {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let mut text = error.to_string();
+    while let Some(one) = cause {
+        if let Some(BodyFault::Cut(reason)) = one.downcast_ref::<BodyFault>() {
+            return (*reason).into();
+        }
+        cause = one.source();
+        if let Some(next) = cause {
+            text = format!("{text}: {next}");
+        }
+    }
+    let reason = if error.is_connect() { Reason::UpstreamConnect } else { Reason::UpstreamBroken };
+    Refusal::with(reason, Detail::Log(text))
+}
+
+fn deliver(
+    response: Response<Incoming>,
+    route: &RouteEntry,
+    snapshot: &Snapshot,
+    total: Option<Pin<Box<Sleep>>>,
+    in_use: EndpointUse,
+) -> Response<GateBody> {
+    let mut response = response.map(|body| {
+        let mut guard = ResponseGuard::of_upstream(GateBody::Incoming(body), route.timeouts.idle, total);
+        guard.hold(in_use);
+        GateBody::Guarded(Box::new(guard))
+    });
+    let headers = response.headers_mut();
+    headers::strip_hop_by_hop(headers);
+    headers::strip_reserved_response(headers, &snapshot.own_cookies);
+    // An HTTP/1.0 upstream's version must not become ours.
+    *response.version_mut() = Version::HTTP_11;
+    response
+}
+
+impl Forwarder for Forward {
+    type Future = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+    fn forward(&self, request: Request<GateBody>, cluster: Arc<Cluster>) -> Self::Future {
+        Self::forward(self, request, cluster)
+    }
+}
