@@ -38,6 +38,15 @@ pub enum StoreFault {
     Inconsistent(String),
 }
 
+/// Connections of the store's pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStats {
+    /// Waiting for work.
+    pub idle: usize,
+    /// At work.
+    pub busy: usize,
+}
+
 /// A user as the portal shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -282,6 +291,9 @@ pub struct StoredKey {
 /// The facts that outlive a request.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// How many connections wait and work.
+    fn pool(&self) -> PoolStats;
+
     /// Answers when the store can be read.
     async fn ping(&self) -> Result<(), StoreFault>;
 

@@ -11,9 +11,8 @@ use crate::{
 };
 
 fn with_body(body: GateBody) -> Request<GateBody> {
-    let exchange = Exchange::for_test("r-1", IpAddr::V4(Ipv4Addr::LOCALHOST), None);
     let mut request = Request::post("/auth/login").header("content-type", "application/json").body(body).unwrap();
-    request.extensions_mut().insert(exchange);
+    request.extensions_mut().insert(Exchange::for_test("r-1", CLIENT, None));
     request
 }
 
@@ -23,7 +22,7 @@ async fn reason_of(harness: &Harness, request: Request<GateBody>) -> Reason {
 
 #[tokio::test]
 async fn every_endpoint_of_the_table_is_served() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     for endpoint in ENDPOINTS {
         let ask = Ask::new(endpoint.method.as_str().to_owned().leak(), &endpoint.full_path("/auth"));
         if let Err(refusal) = harness.ask(ask).await {
@@ -35,7 +34,7 @@ async fn every_endpoint_of_the_table_is_served() {
 
 #[tokio::test]
 async fn an_unknown_path_is_a_refusal() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     for path in ["/", "/auth", "/auth/", "/auth/login/", "/auth/admin", "/register"] {
         assert_eq!(harness.refused(Ask::post(path)).await, Reason::NoRoute, "{path}");
     }
@@ -43,7 +42,7 @@ async fn an_unknown_path_is_a_refusal() {
 
 #[tokio::test]
 async fn a_wrong_method_is_a_refusal_that_names_the_right_ones() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     for (method, path, expected) in [("GET", "/auth/login", "POST"), ("DELETE", "/auth/me", "GET,HEAD,PATCH")] {
         let refusal = harness.ask(Ask::new(method, path)).await.unwrap_err();
         assert_eq!(refusal.reason, Reason::MethodNotAllowed);
@@ -54,7 +53,7 @@ async fn a_wrong_method_is_a_refusal_that_names_the_right_ones() {
 
 #[tokio::test]
 async fn a_form_that_is_no_json_is_of_the_wrong_media_type() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let body = json!({"email": "ann@example.org", "password": PASSWORD}).to_string();
     for media_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
         let ask = Ask::post("/auth/login").raw(media_type, &body);
@@ -67,7 +66,7 @@ async fn a_form_that_is_no_json_is_of_the_wrong_media_type() {
 
 #[tokio::test]
 async fn a_body_past_the_limit_is_too_large_and_one_that_does_not_parse_is_broken() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let large = format!(r#"{{"email":"{}"}}"#, "x".repeat(FORM_LIMIT));
     let refused = harness.refused(Ask::post("/auth/login").raw("application/json", &large)).await;
     assert_eq!(refused, Reason::BodyTooLarge);
@@ -77,7 +76,7 @@ async fn a_body_past_the_limit_is_too_large_and_one_that_does_not_parse_is_broke
 
 #[tokio::test]
 async fn a_body_that_a_layer_cut_keeps_the_layer_s_reason() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     for reason in [Reason::BodyTimeout, Reason::BodyTooLarge] {
         let frames = stream::iter([Ok(Frame::data("{".into())), Err(BodyFault::Cut(reason))]);
         assert_eq!(reason_of(&harness, with_body(GateBody::boxed(StreamBody::new(frames)))).await, reason);
@@ -86,7 +85,7 @@ async fn a_body_that_a_layer_cut_keeps_the_layer_s_reason() {
 
 #[tokio::test]
 async fn outside_the_pipeline_nothing_is_answered() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let mut request = with_body(GateBody::full("{}"));
     request.extensions_mut().clear();
     assert_eq!(reason_of(&harness, request).await, Reason::Internal);

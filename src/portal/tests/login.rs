@@ -13,7 +13,7 @@ fn by_email(email: &str, password: &str) -> Ask {
 
 #[tokio::test]
 async fn a_login_answers_200_with_tokens_and_a_new_session() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let first = harness.ann("body").await;
     harness.advance(Duration::from_mins(1));
     let reply = harness.ok(by_email("ann@example.org", PASSWORD)).await;
@@ -30,7 +30,7 @@ async fn a_login_answers_200_with_tokens_and_a_new_session() {
 
 #[tokio::test]
 async fn e_mail_and_username_both_name_an_account_in_any_case() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     for body in [
         json!({"email": "ANN@example.ORG", "password": PASSWORD}),
@@ -43,7 +43,7 @@ async fn e_mail_and_username_both_name_an_account_in_any_case() {
 
 #[tokio::test]
 async fn every_failure_is_one_answer_and_one_hash() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     let attempts = [
         by_email("ann@example.org", "wrong password, long enough"),
@@ -64,7 +64,7 @@ async fn every_failure_is_one_answer_and_one_hash() {
 
 #[tokio::test]
 async fn an_inactive_account_fails_as_a_wrong_password_does() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     harness.store.deactivate_everyone();
     let before = harness.hash_pool.stats().done;
@@ -75,7 +75,7 @@ async fn an_inactive_account_fails_as_a_wrong_password_does() {
 
 #[tokio::test]
 async fn a_failure_is_audited_with_the_account_it_aimed_at() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     harness.refused(by_email("ann@example.org", "wrong password, long enough")).await;
     assert_eq!(harness.audited(ann.user_id()).await.last(), Some(&AuditEvent::LoginFailed));
@@ -83,7 +83,7 @@ async fn a_failure_is_audited_with_the_account_it_aimed_at() {
 
 #[tokio::test]
 async fn a_refusal_shows_no_password() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     for body in [
         json!({"email": "ann@example.org", "password": "hunter2hunter2hunter2"}),
@@ -97,7 +97,7 @@ async fn a_refusal_shows_no_password() {
 
 #[tokio::test]
 async fn a_login_names_exactly_one_account() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let both = json!({"email": "ann@example.org", "username": "ann", "password": PASSWORD});
     assert_eq!(fields_of(harness.ask(login(&both)).await.unwrap_err()), ["username"]);
     assert_eq!(fields_of(harness.ask(login(&json!({"password": PASSWORD}))).await.unwrap_err()), ["email"]);
@@ -106,14 +106,14 @@ async fn a_login_names_exactly_one_account() {
 
 #[tokio::test]
 async fn unknown_fields_are_refused() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "remember_me": true});
     assert_eq!(fields_of(harness.ask(login(&body)).await.unwrap_err()), ["remember_me"]);
 }
 
 #[tokio::test]
 async fn delivery_is_chosen_at_login() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
     let reply = harness.ok(login(&body)).await;
@@ -123,7 +123,7 @@ async fn delivery_is_chosen_at_login() {
 
 #[tokio::test]
 async fn a_lost_store_is_503_and_never_a_wrong_password() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     harness.store.cut();
     assert_eq!(harness.refused(by_email("ann@example.org", PASSWORD)).await, Reason::StoreUnavailable);
@@ -133,11 +133,11 @@ async fn a_lost_store_is_503_and_never_a_wrong_password() {
 #[tokio::test]
 async fn a_full_hash_queue_is_503_with_a_time_to_return() {
     let (pool, arrivals, release) = held();
-    let harness = Harness::with_pool(portal(), tokens(), passwords(), pool);
-    let mut on_the_thread = Box::pin(harness.hash_pool.hash("one".into()));
+    let harness = Harness::with_pool(portal(), tokens(), pool).await;
+    let mut on_the_thread = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new()));
     assert!(futures_util::poll!(&mut on_the_thread).is_pending());
     arrivals.recv().unwrap();
-    let mut waiting = Box::pin(harness.hash_pool.hash("two".into()));
+    let mut waiting = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new()));
     assert!(futures_util::poll!(&mut waiting).is_pending());
 
     let register = json!({"email": "ann@example.org", "password": PASSWORD});

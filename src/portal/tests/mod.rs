@@ -3,7 +3,6 @@
 
 mod border;
 mod cut;
-mod fake;
 mod login;
 mod logout;
 mod me;
@@ -13,6 +12,7 @@ mod register;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -24,12 +24,13 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
     clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
-    config::settings::{Passwords, Portal, Registration, Tokens},
+    config::settings::{self, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -46,10 +47,11 @@ use crate::{
         refresh::{Delivery, RefreshRules},
         token::{self, Expectations},
     },
-    store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions},
+    store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions, sql},
 };
 
-const PASSWORD: &str = "a long enough passphrase";
+const PASSWORD: &str = "kettle orbit walrus";
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
@@ -88,6 +90,12 @@ fn tokens() -> Tokens {
     }
 }
 
+async fn sqlite(folder: &Path) -> SharedStore {
+    let engine = Engine::Sqlite { path: folder.join("portcullis.db") };
+    let settings = settings::Store { engine, master_key: None, pool: 2, timeout: Duration::from_secs(5) };
+    sql::open(&settings).await.unwrap()
+}
+
 /// Time that moves only when the test says so.
 struct ManualClock(AtomicI64);
 
@@ -110,23 +118,25 @@ struct Harness {
     keyring: Arc<Keyring>,
     hash_pool: Arc<HashPool>,
     tokens: Tokens,
+    _folder: TempDir,
 }
 
 impl Harness {
-    fn new() -> Self {
-        Self::with(portal(), tokens(), passwords())
+    async fn new() -> Self {
+        Self::with(portal(), tokens(), passwords()).await
     }
 
-    fn with(portal: Portal, tokens: Tokens, passwords: Passwords) -> Self {
+    async fn with(portal: Portal, tokens: Tokens, passwords: Passwords) -> Self {
         let hash_pool = HashPool::new(&passwords, Arc::new(SystemEntropy), Arc::new(SystemClock::new())).unwrap();
-        Self::with_pool(portal, tokens, passwords, hash_pool)
+        Self::with_pool(portal, tokens, hash_pool).await
     }
 
-    fn with_pool(portal: Portal, tokens: Tokens, passwords: Passwords, hash_pool: HashPool) -> Self {
+    async fn with_pool(portal: Portal, tokens: Tokens, hash_pool: HashPool) -> Self {
         let clock = Arc::new(ManualClock(AtomicI64::new(START.micros())));
         let hash_pool = Arc::new(hash_pool);
         let entropy = Arc::new(SystemEntropy);
-        let store = Arc::new(cut::Cuttable::new(fake::store()));
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(cut::Cuttable::new(sqlite(folder.path()).await));
         let ended = Arc::new(EndedSessions::default());
         let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
@@ -134,7 +144,6 @@ impl Harness {
         let service = Service::new(PortalState {
             portal,
             tokens: tokens.clone(),
-            passwords,
             store: store.clone(),
             keyring: keyring.clone(),
             master: Arc::new(MasterKey::new(&mut [9; 32])),
@@ -143,7 +152,7 @@ impl Harness {
             entropy,
             hash_pool: hash_pool.clone(),
         });
-        Self { service, clock, store, ended, keyring, hash_pool, tokens }
+        Self { service, clock, store, ended, keyring, hash_pool, tokens, _folder: folder }
     }
 
     fn advance(&self, by: Duration) {
@@ -156,8 +165,8 @@ impl Harness {
         *request.method_mut() = ask.method.parse().unwrap();
         *request.uri_mut() = ask.path.parse().unwrap();
         *request.headers_mut() = ask.headers;
-        let exchange = Exchange::for_test("r-1", IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), ask.claims);
-        let record = Arc::clone(exchange.record());
+        let exchange = Exchange::for_test("r-1", CLIENT, ask.claims);
+        let record = exchange.record().clone();
         request.extensions_mut().insert(exchange);
         let response = self.service.clone().oneshot(request).await?;
         let (parts, body) = response.into_parts();

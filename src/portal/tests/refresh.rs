@@ -12,7 +12,7 @@ fn bare() -> Ask {
 
 #[tokio::test]
 async fn a_refresh_answers_200_with_the_next_pair_of_the_same_session() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     harness.advance(Duration::from_mins(1));
     let reply = harness.ok(refresh(ann.refresh())).await;
@@ -28,7 +28,7 @@ async fn a_refresh_answers_200_with_the_next_pair_of_the_same_session() {
 
 #[tokio::test]
 async fn double_refresh_within_the_grace_yields_the_same_successor() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let one = harness.ok(refresh(ann.refresh())).await;
     harness.advance(Duration::from_secs(5));
@@ -38,7 +38,7 @@ async fn double_refresh_within_the_grace_yields_the_same_successor() {
 
 #[tokio::test]
 async fn an_old_token_kills_the_session_and_the_newest_token_with_it() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let second = harness.ok(refresh(ann.refresh())).await;
     let third = harness.ok(refresh(second.refresh())).await;
@@ -53,7 +53,7 @@ async fn an_old_token_kills_the_session_and_the_newest_token_with_it() {
 
 #[tokio::test]
 async fn an_ended_session_is_remembered_until_its_last_access_token_expires() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let second = harness.ok(refresh(ann.refresh())).await;
     harness.ok(refresh(second.refresh())).await;
@@ -65,7 +65,7 @@ async fn an_ended_session_is_remembered_until_its_last_access_token_expires() {
 
 #[tokio::test]
 async fn what_is_no_token_of_ours_is_invalid() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let mut forged = ann.refresh().to_owned().into_bytes();
     forged[50] = if forged[50] == b'A' { b'B' } else { b'A' };
@@ -79,7 +79,7 @@ async fn what_is_no_token_of_ours_is_invalid() {
 
 #[tokio::test]
 async fn a_session_past_its_idle_or_absolute_life_is_over() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     harness.advance(harness.tokens.refresh.idle + Duration::from_secs(1));
     assert_eq!(harness.refused(refresh(ann.refresh())).await, Reason::RefreshInvalid);
@@ -87,7 +87,7 @@ async fn a_session_past_its_idle_or_absolute_life_is_over() {
 
 #[tokio::test]
 async fn an_authorization_header_is_not_looked_at() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let ask = refresh(ann.refresh()).header("authorization", "Bearer expired.old.token");
     assert_eq!(harness.ok(ask).await.status, StatusCode::OK);
@@ -95,7 +95,7 @@ async fn an_authorization_header_is_not_looked_at() {
 
 #[tokio::test]
 async fn a_cookie_session_refreshes_by_cookie_and_answers_by_cookie() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     harness.advance(Duration::from_mins(1));
     let reply = harness.ok(bare().cookie_of(&ann)).await;
@@ -106,7 +106,7 @@ async fn a_cookie_session_refreshes_by_cookie_and_answers_by_cookie() {
 
 #[tokio::test]
 async fn a_cookie_session_s_token_sent_in_a_body_is_still_answered_by_cookie() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     let token = ann.set_cookie().split(['=', ';']).nth(1).unwrap().to_owned();
     let reply = harness.ok(refresh(&token)).await;
@@ -116,7 +116,7 @@ async fn a_cookie_session_s_token_sent_in_a_body_is_still_answered_by_cookie() {
 
 #[tokio::test]
 async fn a_body_session_s_token_sent_as_a_cookie_is_answered_in_the_body() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let cookie = format!("__Secure-refresh={}", ann.refresh());
     let reply = harness.ok(bare().header("cookie", &cookie).header("sec-fetch-site", "same-origin")).await;
@@ -126,7 +126,7 @@ async fn a_body_session_s_token_sent_as_a_cookie_is_answered_in_the_body() {
 
 #[tokio::test]
 async fn a_cookie_counts_only_from_our_own_pages_or_listed_ones() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     for (name, value) in [
         ("sec-fetch-site", "cross-site"),
@@ -153,7 +153,7 @@ async fn a_cookie_counts_only_from_our_own_pages_or_listed_ones() {
 
 #[tokio::test]
 async fn a_doubled_origin_is_a_foreign_one() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     let ask = bare().foreign_cookie_of(&ann).header("origin", "https://gw.test").header("origin", "https://evil.test");
     assert_eq!(harness.refused(ask).await, Reason::CrossSite);
@@ -161,7 +161,7 @@ async fn a_doubled_origin_is_a_foreign_one() {
 
 #[tokio::test]
 async fn a_cross_site_refusal_costs_the_session_nothing() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     harness.refused(bare().foreign_cookie_of(&ann)).await;
     assert_eq!(harness.ok(bare().cookie_of(&ann)).await.status, StatusCode::OK);
@@ -170,7 +170,7 @@ async fn a_cross_site_refusal_costs_the_session_nothing() {
 
 #[tokio::test]
 async fn cookie_and_body_must_not_be_two_different_tokens() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     let eve = json!({"email": "eve@example.org", "password": PASSWORD});
     let eve = harness.ok(Ask::post("/auth/register").json(&eve)).await;
@@ -183,7 +183,7 @@ async fn cookie_and_body_must_not_be_two_different_tokens() {
 async fn the_cookie_lives_no_longer_than_its_session() {
     let mut short = tokens();
     short.refresh.absolute = short.refresh.idle + Duration::from_hours(1);
-    let harness = Harness::with(portal(), short, passwords());
+    let harness = Harness::with(portal(), short, passwords()).await;
     let ann = harness.ann("cookie").await;
     harness.advance(Duration::from_hours(2));
     let reply = harness.ok(bare().cookie_of(&ann)).await;
@@ -195,7 +195,7 @@ async fn the_cookie_lives_no_longer_than_its_session() {
 async fn no_access_token_outlives_its_session() {
     let mut short = tokens();
     short.refresh.absolute = Duration::from_secs(1_000);
-    let harness = Harness::with(portal(), short, passwords());
+    let harness = Harness::with(portal(), short, passwords()).await;
     let ann = harness.ann("body").await;
     harness.advance(Duration::from_secs(400));
     let reply = harness.ok(refresh(ann.refresh())).await;
@@ -205,7 +205,7 @@ async fn no_access_token_outlives_its_session() {
 
 #[tokio::test]
 async fn a_lost_store_is_503_and_the_session_lives_on() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     harness.store.cut();
     assert_eq!(harness.refused(refresh(ann.refresh())).await, Reason::StoreUnavailable);
@@ -215,7 +215,7 @@ async fn a_lost_store_is_503_and_the_session_lives_on() {
 
 #[tokio::test]
 async fn unknown_fields_are_refused() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ask = Ask::post("/auth/refresh").json(&json!({"refresh_token": "x", "grant_type": "refresh_token"}));
     assert_eq!(fields_of(harness.ask(ask).await.unwrap_err()), ["grant_type"]);
 }
