@@ -57,3 +57,22 @@ async fn gateways_starting_at_once_make_one_key(on: Fixture) {
     seen.dedup();
     assert_eq!(seen.len(), 1, "{seen:?}");
 }
+
+/// The race itself, held still: one gateway has inserted its key and not committed yet when the next one looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_waits_for_the_one_that_is_just_making_the_key() {
+    let on = Fixture::postgres().await;
+    let mut rival = on.rival().await;
+    let insert = "BEGIN; INSERT INTO signing_keys (kid, algorithm, state, sealed_pkcs8, created_at) \
+                  VALUES ('rival', 'ES256', 'current', '', '2030-01-01T00:00:00Z')";
+    sqlx::raw_sql(insert).execute(&mut rival).await.unwrap();
+    let store = on.store.clone();
+    let mut late = tokio::spawn(async move { store.ensure_signing_key(&key("late")).await.unwrap() });
+    tokio::select! {
+        keys = &mut late => panic!("it did not wait: {keys:?}"),
+        () = on.somebody_waits() => {}
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut rival).await.unwrap();
+    let keys = late.await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["rival"]);
+}

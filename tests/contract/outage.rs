@@ -10,7 +10,8 @@ use portcullis::{
 
 use crate::{
     fixture::{NOW, entry, new_account, new_session, postgres_settings, user_id},
-    support::postgres::Cluster,
+    proxy::{Proxy, is_unavailable},
+    support::postgres::{Cluster, cluster},
 };
 
 const DEADLINE: Duration = Duration::from_millis(700);
@@ -98,4 +99,24 @@ async fn a_server_that_is_down_at_the_start_is_told() {
     cluster.stop();
     let fault = sql::open(&settings).await.err().unwrap();
     assert!(matches!(fault, sql::OpenFault::Unreachable { .. }), "{fault}");
+}
+
+/// The pool has two connections: were either kept after its call was given up, the last write would find none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_goes_silent_in_a_transaction_is_given_up_in_time_and_replaced() {
+    let url = cluster().create_database().url;
+    let proxy = Proxy::before(&url, "INSERT INTO users");
+    let through = settings::Store { timeout: DEADLINE, pool: 2, ..postgres_settings(proxy.url(&url)) };
+    let store = sql::open(&through).await.unwrap();
+    proxy.silence(2);
+    let clock = SystemClock::new();
+    for number in 0..2 {
+        let began = clock.tick();
+        let answer = write(&store, &format!("{number}@example.com")).await;
+        assert!(is_unavailable(&answer), "{answer:?}");
+        let took = clock.tick().since(began);
+        assert!(took >= DEADLINE && took < DEADLINE + SLACK, "{took:?}");
+    }
+    write(&store, "after@example.com").await.unwrap();
+    store.ping().await.unwrap();
 }
