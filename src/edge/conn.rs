@@ -158,7 +158,8 @@ impl<S: Gate> Conn<S> {
         let tls = matches!(transport, Transport::Tls(_));
         let Some(gate) = self.gate.take() else { return };
         let connection = Connection { peer: self.peer, tls };
-        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, self.shared.max_headers);
+        let max_headers = self.http2.then_some(self.shared.max_headers);
+        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers);
         let io = TokioIo::new(Wire::new(transport, kept, Arc::clone(&self.vitals)));
         self.stage = if self.http2 {
             Stage::Http2(Box::pin(self.shared.http2.serve_connection(io, service)))
@@ -226,7 +227,7 @@ impl<S: Gate> Conn<S> {
     /// Ends after the current answers; at once when there are none.
     fn retire(&mut self) -> Option<Outcome> {
         self.retiring = true;
-        let quiet = self.vitals.stalled_at().is_none() && matches!(self.phase(), Phase::Idle | Phase::Silent);
+        let quiet = self.vitals.stalled().is_none() && matches!(self.phase(), Phase::Idle | Phase::Silent);
         match &mut self.stage {
             Stage::Http1(http) if !quiet => Pin::new(http.as_mut()).graceful_shutdown(),
             Stage::Http2(http) => http.as_mut().graceful_shutdown(),
@@ -243,7 +244,7 @@ impl<S: Gate> Conn<S> {
         match phase {
             Phase::Handshake => Some(Err(ConnectionError::Tls)),
             Phase::Silent | Phase::Head | Phase::Busy => Some(Err(ConnectionError::Timeout)),
-            Phase::Idle if self.vitals.stalled_at().is_some() => Some(Err(ConnectionError::Timeout)),
+            Phase::Idle if self.vitals.stalled().is_some() => Some(Err(ConnectionError::Timeout)),
             Phase::Idle => self.retire(),
             Phase::Lingering => Some(match &self.stage {
                 Stage::Lingering(_, outcome) => *outcome,

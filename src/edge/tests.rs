@@ -137,6 +137,17 @@ fn echo() -> impl Gate {
     })
 }
 
+/// Answers for ever.
+fn endless() -> impl Gate {
+    use http_body::Frame;
+    let chunk = bytes::Bytes::from_static(&[b'x'; 16 * 1024]);
+    service_fn(move |_: Request<GateBody>| {
+        let chunk = chunk.clone();
+        let chunks = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
+        std::future::ready(Ok(Response::new(GateBody::boxed(http_body_util::StreamBody::new(chunks)))))
+    })
+}
+
 /// Yields to the other tasks until it is so.
 async fn until(mut it_is_so: impl FnMut() -> bool) {
     while !it_is_so() {

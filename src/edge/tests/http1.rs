@@ -5,10 +5,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http_body::Frame;
-use http_body_util::StreamBody;
-
 use super::*;
 
 fn with(change: impl FnOnce(&mut Listener)) -> Listener {
@@ -90,11 +86,7 @@ async fn a_running_request_is_not_cut_by_any_time_out_of_the_edge() {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_is_cut() {
-    let endless = service_fn(|_: Request<GateBody>| async {
-        let chunks = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 16 * 1024]))));
-        Ok::<_, Infallible>(Response::new(GateBody::boxed(StreamBody::new(chunks))))
-    });
-    let server = Server::start(&with(|listener| listener.timeouts.idle = SHORT), endless);
+    let server = Server::start(&with(|listener| listener.timeouts.idle = SHORT), endless());
     let mut client = server.connect().await;
     client.send(GET).await;
     until(|| server.errors(ConnectionError::Timeout) == 1).await;

@@ -104,6 +104,35 @@ async fn a_connection_without_streams_is_retired() {
 }
 
 #[tokio::test]
+async fn a_client_that_grants_no_window_is_cut() {
+    let mut listener = h2c();
+    listener.timeouts.idle = SHORT;
+    let server = Server::start(&listener, endless());
+    let (mut sender, driven) = client(&server).await;
+    let response = sender.send_request(get(0)).await.expect("an answer");
+    driven.await.expect("the server closes");
+    drop(response);
+    assert_eq!(server.errors(ConnectionError::Timeout), 1);
+}
+
+#[tokio::test]
+async fn a_silent_stream_whose_client_reads_is_not_cut() {
+    let mut listener = h2c();
+    listener.timeouts.idle = SHORT;
+    let slow = service_fn(|_: Request<GateBody>| async {
+        let late = futures_util::stream::once(async {
+            tokio::time::sleep(SHORT * 3).await;
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"event")))
+        });
+        Ok::<_, Infallible>(Response::new(GateBody::boxed(http_body_util::StreamBody::new(late))))
+    });
+    let server = Server::start(&listener, slow);
+    let (mut sender, _driven) = client(&server).await;
+    let body = sender.send_request(get(0)).await.expect("an answer").into_body().collect().await.expect("a body");
+    assert_eq!(body.to_bytes(), "event");
+}
+
+#[tokio::test]
 async fn a_drain_says_goaway_and_ends() {
     let server = Server::start(&h2c(), echo());
     let (mut sender, driven) = client(&server).await;
