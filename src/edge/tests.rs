@@ -118,7 +118,7 @@ impl Client {
     async fn closed(&mut self) -> String {
         let mut text = Vec::new();
         // A reset is a close too.
-        let _ = self.0.read_to_end(&mut text).await;
+        let _ = patiently(self.0.read_to_end(&mut text)).await;
         String::from_utf8(text).expect("text")
     }
 }
@@ -148,9 +148,17 @@ fn endless() -> impl Gate {
     })
 }
 
+/// Lets a test fail rather than hang.
+async fn patiently<F: Future>(event: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), event).await.expect("the event came")
+}
+
 /// Yields to the other tasks until it is so.
 async fn until(mut it_is_so: impl FnMut() -> bool) {
-    while !it_is_so() {
-        tokio::task::yield_now().await;
-    }
+    patiently(async {
+        while !it_is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -78,7 +78,7 @@ async fn silence_after_the_handshake_is_cut() {
         listener.timeouts.first_byte = SHORT;
         let server = Server::start(&listener, echo());
         let mut client = connect(&server, &connector).await;
-        let _ = client.read_to_end(&mut Vec::new()).await;
+        let _ = patiently(client.read_to_end(&mut Vec::new())).await;
         assert_eq!(server.errors(ConnectionError::Timeout), 1, "{alpn}");
     }
 }
