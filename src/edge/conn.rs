@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
@@ -253,6 +253,21 @@ impl<S: Gate> Conn<S> {
         }
     }
 
+    /// Tells a TLS client that an idle connection ends in order (RFC 8446 §6.1). Not for others: an answer that was
+    /// cut must not look whole.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>) {
+        let mut wire = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Parked(transport, kept) => {
+                self.shared.metrics.connections_parked.dec();
+                Wire::new(transport, kept, Arc::clone(&self.vitals))
+            }
+            Stage::Http1(http) => http.into_parts().io.into_inner(),
+            _ => return,
+        };
+        // Tried once: an idle socket has room for an alert, and nobody waits for one that has not.
+        let _ = Pin::new(&mut wire).poll_shutdown(cx);
+    }
+
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
             // Once is enough until it is used: a spawned task's waker is the same for life.
@@ -296,6 +311,9 @@ impl<S: Gate> Future for Conn<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.run(cx).map(|outcome| {
+            if outcome == Ok(ConnectionResult::Retired) {
+                self.say_goodbye(cx);
+            }
             let metrics = &self.shared.metrics;
             if let Err(error) = outcome {
                 tracing::debug!(peer = %self.peer, kind = ?error, "a client connection failed");

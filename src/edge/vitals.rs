@@ -90,7 +90,8 @@ impl BodyWatch for Vitals {
 }
 
 impl Vitals {
-    /// The wire read some bytes.
+    /// The wire read some bytes. The beginning of a pipelined request that comes with an earlier one's bytes is not
+    /// noticed; if nothing follows it, the idle time-out ends it.
     pub(super) fn read(&self) {
         if self.open.load(Relaxed) == 0 {
             self.typing.store(true, Relaxed);
