@@ -1,20 +1,17 @@
 //! The binary: command line → configuration → app → run.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Rim},
-    cli::{Cli, Command},
+    app::{App, Rim, stop_asked},
+    cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
 };
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// `EX_CONFIG` would be 78; 64 (`EX_USAGE`) is what the operations page promises for a broken configuration.
 const BROKEN_CONFIGURATION: u8 = 64;
@@ -48,41 +45,24 @@ fn serve(settings: Settings) -> ExitCode {
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers);
     }
-    let metrics = Arc::new(Metrics::new());
-    let logging = match logging::install(&settings.telemetry, &metrics) {
-        Ok(guard) => guard,
+    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(settings))) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             complain(&format!("portcullis: {fault}"));
-            return ExitCode::from(BROKEN_CONFIGURATION);
-        }
-    };
-    let outcome = builder.enable_all().build().map_err(|error| error.to_string()).and_then(|runtime| {
-        runtime.block_on(async {
-            let running = App::start(settings, metrics, Rim::system()).await.map_err(|fault| fault.to_string())?;
-            tracing::info!(public = %running.public_addr(), admin = %running.admin_addr(), "serving");
-            portcullis::app::stop_asked().await;
-            tracing::info!("draining");
-            running.stop().await;
-            Ok(())
-        })
-    });
-    drop(logging);
-    outcome.map_or_else(
-        |fault: String| {
-            complain(&format!("portcullis: {fault}"));
             ExitCode::FAILURE
-        },
-        |()| ExitCode::SUCCESS,
-    )
+        }
+    }
 }
 
-fn lives(admin: &str) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect(admin)?;
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
-    write!(stream, "GET /livez HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head)?;
-    Ok(head == *b"HTTP/1.1 200")
+async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let metrics = Arc::new(Metrics::new());
+    let _log = logging::install(&settings.telemetry, &metrics)?;
+    let running = App::start(settings, metrics, Rim::system()).await?;
+    tracing::info!(public = %running.public_addr(), admin = %running.admin_addr(), "serving");
+    stop_asked().await;
+    tracing::info!("draining");
+    running.stop().await;
+    Ok(())
 }
 
 fn say(text: &str) -> ExitCode {
