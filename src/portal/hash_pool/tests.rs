@@ -196,3 +196,14 @@ async fn an_observer_is_told_of_each_job_done() {
     assert_eq!(jobs.iter().map(|job| job.worked).sum::<Duration>(), stats.worked);
     assert_eq!(jobs.iter().map(|job| job.waited).sum::<Duration>(), stats.waited);
 }
+
+#[tokio::test]
+async fn a_job_that_panics_costs_its_own_requester_an_answer_and_nobody_else_a_thread() {
+    let (pool, arrivals, release) = held();
+    // Nobody is there to arrive at: the salt's entropy panics.
+    drop(arrivals);
+    let refusal = pool.hash(password("one"), Vec::new()).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::Internal);
+    assert!(!pool.verify(password("one"), None).await.unwrap());
+    drop(release);
+}

@@ -37,6 +37,16 @@ async fn double_refresh_within_the_grace_yields_the_same_successor() {
 }
 
 #[tokio::test]
+async fn twenty_tabs_refreshing_at_once_get_one_successor() {
+    let harness = Harness::new().await;
+    let ann = harness.ann("body").await;
+    let tabs = (0..20).map(|_| harness.ok(refresh(ann.refresh())));
+    let replies = futures_util::future::join_all(tabs).await;
+    assert!(replies.iter().all(|reply| reply.refresh() == replies[0].refresh()));
+    assert_eq!(harness.ok(refresh(replies[0].refresh())).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_old_token_kills_the_session_and_the_newest_token_with_it() {
     let harness = Harness::new().await;
     let ann = harness.ann("body").await;
