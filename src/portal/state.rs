@@ -11,6 +11,7 @@ use crate::{
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
     store::{SharedStore, memory::ended_sessions::EndedSessions},
+    telemetry::metrics::Metrics,
 };
 
 /// Purpose of the keys that refresh tokens are authenticated with; see [`MasterKey::derive`].
@@ -30,6 +31,8 @@ pub struct PortalState {
     pub master: Arc<MasterKey>,
     /// Sessions whose access tokens this gateway refuses at once.
     pub ended: Arc<EndedSessions>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
