@@ -1,6 +1,7 @@
 //! Refresh: rotation, grace, reuse, both deliveries, and who may use the cookie.
 
 use super::*;
+use crate::telemetry::metrics::RefreshResult;
 
 fn refresh(token: &str) -> Ask {
     Ask::post("/auth/refresh").json(&json!({"refresh_token": token}))
@@ -228,4 +229,18 @@ async fn unknown_fields_are_refused() {
     let harness = Harness::new().await;
     let ask = Ask::post("/auth/refresh").json(&json!({"refresh_token": "x", "grant_type": "refresh_token"}));
     assert_eq!(fields_of(harness.ask(ask).await.unwrap_err()), ["grant_type"]);
+}
+
+#[tokio::test]
+async fn every_outcome_is_counted() {
+    let harness = Harness::new().await;
+    let ann = harness.ann("body").await;
+    let second = harness.ok(refresh(ann.refresh())).await;
+    harness.ok(refresh(ann.refresh())).await;
+    harness.ok(refresh(second.refresh())).await;
+    harness.refused(refresh(ann.refresh())).await;
+    harness.refused(refresh(second.refresh())).await;
+    let counted = [RefreshResult::Rotated, RefreshResult::Repeated, RefreshResult::Reused, RefreshResult::Refused]
+        .map(|result| harness.metrics.refresh.of(result).get());
+    assert_eq!(counted, [2, 1, 1, 1]);
 }
