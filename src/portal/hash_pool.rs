@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -254,7 +255,11 @@ fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
         if shared.closing.load(Relaxed) {
             return;
         }
-        shared.run(job);
+        // A library that panics over a password made for it must not take the thread along: the requester's end of
+        // the job is dropped, which is an answer. Nothing shared is left half-written; it is all atomics.
+        if catch_unwind(AssertUnwindSafe(|| shared.run(job))).is_err() {
+            tracing::error!("a hashing job panicked");
+        }
     }
 }
 

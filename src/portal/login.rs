@@ -38,7 +38,8 @@ pub(crate) async fn login(State(state): State<Shared>, caller: Caller, fields: F
     let (account, phc) = found.unzip();
     let matches = state.hash_pool.verify(attempt.password, phc).await?;
     match account {
-        Some(account) if matches && account.active => succeed(&state, &caller, account.id, attempt.delivery).await,
+        // Whether it is active is asked in the transaction that opens the session.
+        Some(account) if matches => succeed(&state, &caller, account.id, attempt.delivery).await,
         account => Err(fail(&state, &caller, account.as_ref().map(|account| account.id)).await),
     }
 }
@@ -53,7 +54,7 @@ async fn succeed(
     let session = state.new_session(user, delivery, caller, now);
     let audit = caller.audit(AuditEvent::LoginSucceeded, now, Some(user), Some(session.id));
     let Some(account): Option<Account> = state.store.open_session(&session, &audit).await? else {
-        // Deactivated while its password was being hashed.
+        // It is not active.
         return Err(fail(state, caller, Some(user)).await);
     };
     caller.turned_out_to_be(user);

@@ -137,7 +137,9 @@ async fn a_job_whose_requester_has_gone_is_skipped() {
     }
     release.send(()).unwrap();
     on_the_thread.await.unwrap().unwrap();
-    // One place in the queue: that this one is taken shows that the skipped one was taken off.
+    // One place in the queue: that this one is taken shows that the skipped one was taken off. One to go on more than
+    // needed, so that a job wrongly done fails this test and does not hang it.
+    release.send(()).unwrap();
     release.send(()).unwrap();
     let third = loop {
         match pool.hash(password("three"), Vec::new()).await {
@@ -195,4 +197,15 @@ async fn an_observer_is_told_of_each_job_done() {
     assert_eq!((jobs.len(), stats.done), (2, 2));
     assert_eq!(jobs.iter().map(|job| job.worked).sum::<Duration>(), stats.worked);
     assert_eq!(jobs.iter().map(|job| job.waited).sum::<Duration>(), stats.waited);
+}
+
+#[tokio::test]
+async fn a_job_that_panics_costs_its_own_requester_an_answer_and_nobody_else_a_thread() {
+    let (pool, arrivals, release) = held();
+    // Nobody is there to arrive at: the salt's entropy panics.
+    drop(arrivals);
+    let refusal = pool.hash(password("one"), Vec::new()).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::Internal);
+    assert!(!pool.verify(password("one"), None).await.unwrap());
+    drop(release);
 }

@@ -13,8 +13,8 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, ProfilePatch, RefreshOutcome, Session,
-        SharedStore, Store, StoreFault, StoredKey,
+        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
+        Session, SharedStore, Store, StoreFault, StoredKey,
     },
 };
 
@@ -52,6 +52,10 @@ impl Cuttable {
 
 #[async_trait]
 impl Store for Cuttable {
+    fn pool(&self) -> PoolStats {
+        self.store.pool()
+    }
+
     async fn ping(&self) -> Result<(), StoreFault> {
         self.there()?.ping().await
     }

@@ -21,7 +21,7 @@ async fn can_refresh(harness: &Harness, token: &str) -> bool {
 
 #[tokio::test]
 async fn a_logout_answers_204_ends_the_session_and_clears_the_cookie() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     let reply = harness.ok(logout().by(&claims)).await;
@@ -39,7 +39,7 @@ async fn a_logout_answers_204_ends_the_session_and_clears_the_cookie() {
 
 #[tokio::test]
 async fn one_logout_leaves_other_devices_alone() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let (phone, laptop) = (harness.ann("body").await, another_login(&harness).await);
     harness.ok(logout().by(&harness.verified(phone.access()))).await;
     assert!(!harness.is_ended(harness.verified(laptop.access()).session.unwrap()));
@@ -48,7 +48,7 @@ async fn one_logout_leaves_other_devices_alone() {
 
 #[tokio::test]
 async fn with_all_every_device_is_logged_out() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let (phone, laptop) = (harness.ann("body").await, another_login(&harness).await);
     let ask = logout().json(&json!({"all": true})).by(&harness.verified(phone.access()));
     assert_eq!(harness.ok(ask).await.status, StatusCode::NO_CONTENT);
@@ -61,7 +61,7 @@ async fn with_all_every_device_is_logged_out() {
 /// An expired access token reaches the portal as no token at all: the route is lenient.
 #[tokio::test]
 async fn with_an_expired_access_token_the_refresh_token_names_the_session() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     for delivery in ["body", "cookie"] {
         let body = json!({"email": format!("{delivery}@example.org"), "password": PASSWORD, "delivery": delivery});
         let user = harness.ok(Ask::post("/auth/register").json(&body)).await;
@@ -74,7 +74,7 @@ async fn with_an_expired_access_token_the_refresh_token_names_the_session() {
 
 #[tokio::test]
 async fn nothing_that_names_a_session_is_401() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     assert_eq!(harness.refused(logout()).await, Reason::CredentialsMissing);
     assert_eq!(harness.refused(logout().json(&json!({"all": true}))).await, Reason::CredentialsMissing);
     assert_eq!(harness.refused(by_token("nonsense")).await, Reason::TokenMalformed);
@@ -82,7 +82,7 @@ async fn nothing_that_names_a_session_is_401() {
 
 #[tokio::test]
 async fn leaving_twice_is_no_fault() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     harness.ok(by_token(ann.refresh())).await;
     assert_eq!(harness.ok(by_token(ann.refresh())).await.status, StatusCode::NO_CONTENT);
@@ -92,7 +92,7 @@ async fn leaving_twice_is_no_fault() {
 
 #[tokio::test]
 async fn another_site_logs_nobody_out_by_cookie() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     let ask = logout().foreign_cookie_of(&ann).header("origin", "https://evil.test");
     assert_eq!(harness.refused(ask).await, Reason::CrossSite);
@@ -101,7 +101,7 @@ async fn another_site_logs_nobody_out_by_cookie() {
 
 #[tokio::test]
 async fn a_planted_cookie_does_not_keep_a_caller_with_a_good_token_from_leaving() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
     let ask = logout().cookie_of(&ann).header("cookie", "__Secure-refresh=planted");
     assert_eq!(harness.ok(ask.by(&harness.verified(ann.access()))).await.status, StatusCode::NO_CONTENT);
@@ -109,7 +109,7 @@ async fn a_planted_cookie_does_not_keep_a_caller_with_a_good_token_from_leaving(
 
 #[tokio::test]
 async fn a_lost_store_is_503_and_nothing_is_claimed_ended() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     harness.store.cut();
@@ -120,7 +120,7 @@ async fn a_lost_store_is_503_and_nothing_is_claimed_ended() {
 
 #[tokio::test]
 async fn unknown_fields_and_wrong_kinds_are_refused() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     for (body, field) in [(json!({"everywhere": true}), "everywhere"), (json!({"all": "yes"}), "all")] {

@@ -8,7 +8,7 @@ fn patch(body: &Value, claims: &Arc<Claims>) -> Ask {
 
 #[tokio::test]
 async fn me_is_the_account_as_it_is_now() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let reply = harness.ok(Ask::get("/auth/me").by(&harness.verified(ann.access()))).await;
     assert_eq!((reply.status, reply.cache_control()), (StatusCode::OK, "no-store"));
@@ -17,7 +17,7 @@ async fn me_is_the_account_as_it_is_now() {
 
 #[tokio::test]
 async fn without_a_principal_every_closed_endpoint_refuses_by_itself() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     for ask in [Ask::get("/auth/me"), Ask::new("PATCH", "/auth/me").json(&json!({})), Ask::post("/auth/verify")] {
         assert_eq!(harness.refused(ask).await, Reason::CredentialsMissing);
     }
@@ -25,7 +25,7 @@ async fn without_a_principal_every_closed_endpoint_refuses_by_itself() {
 
 #[tokio::test]
 async fn a_change_is_kept_audited_and_answered() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     let reply = harness.ok(patch(&json!({"full_name": "Ann Ames"}), &claims)).await;
@@ -37,7 +37,7 @@ async fn a_change_is_kept_audited_and_answered() {
 
 #[tokio::test]
 async fn null_clears_and_absence_leaves() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     harness.ok(patch(&json!({"full_name": "Ann Ames"}), &claims)).await;
@@ -47,7 +47,7 @@ async fn null_clears_and_absence_leaves() {
 
 #[tokio::test]
 async fn an_empty_change_changes_and_audits_nothing() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let reply = harness.ok(patch(&json!({}), &harness.verified(ann.access()))).await;
     assert_eq!(reply.json, ann.json["user"]);
@@ -56,7 +56,7 @@ async fn an_empty_change_changes_and_audits_nothing() {
 
 #[tokio::test]
 async fn nobody_changes_what_is_not_theirs_to_change() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     for name in ["role", "roles", "email", "id", "is_active", "org"] {
@@ -69,7 +69,7 @@ async fn nobody_changes_what_is_not_theirs_to_change() {
 
 #[tokio::test]
 async fn a_taken_username_is_a_conflict() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     harness.ann("body").await;
     let eve = json!({"email": "eve@example.org", "password": PASSWORD});
     let eve = harness.ok(Ask::post("/auth/register").json(&eve)).await;
@@ -79,7 +79,7 @@ async fn a_taken_username_is_a_conflict() {
 
 #[tokio::test]
 async fn a_deactivated_or_deleted_account_is_an_ended_session() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let mut gone = (*harness.verified(ann.access())).clone();
     gone.subject = UserId(uuid::Uuid::nil()).to_string().into();
@@ -91,7 +91,7 @@ async fn a_deactivated_or_deleted_account_is_an_ended_session() {
 
 #[tokio::test]
 async fn verify_answers_the_claims_of_the_caller_s_own_token() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     let reply = harness.ok(Ask::post("/auth/verify").by(&claims)).await;
@@ -108,7 +108,7 @@ async fn verify_answers_the_claims_of_the_caller_s_own_token() {
 
 #[tokio::test]
 async fn verify_goes_on_while_the_store_is_lost_and_me_does_not() {
-    let harness = Harness::new();
+    let harness = Harness::new().await;
     let claims = harness.verified(harness.ann("body").await.access());
     harness.store.cut();
     assert_eq!(harness.ok(Ask::post("/auth/verify").by(&claims)).await.status, StatusCode::OK);

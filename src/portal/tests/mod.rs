@@ -48,6 +48,7 @@ use crate::{
         token::{self, Expectations},
     },
     store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions, sql},
+    telemetry::metrics::Metrics,
 };
 
 const PASSWORD: &str = "kettle orbit walrus";
@@ -117,6 +118,7 @@ struct Harness {
     ended: Arc<EndedSessions>,
     keyring: Arc<Keyring>,
     hash_pool: Arc<HashPool>,
+    metrics: Arc<Metrics>,
     tokens: Tokens,
     _folder: TempDir,
 }
@@ -138,6 +140,7 @@ impl Harness {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(cut::Cuttable::new(sqlite(folder.path()).await));
         let ended = Arc::new(EndedSessions::default());
+        let metrics = Arc::new(Metrics::new());
         let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
         let keyring = Arc::new(Keyring::new(key.clone(), Arc::new(KeySet::new([key.verifying()]))));
@@ -148,11 +151,12 @@ impl Harness {
             keyring: keyring.clone(),
             master: Arc::new(MasterKey::new(&mut [9; 32])),
             ended: ended.clone(),
+            metrics: metrics.clone(),
             clock: clock.clone(),
             entropy,
             hash_pool: hash_pool.clone(),
         });
-        Self { service, clock, store, ended, keyring, hash_pool, tokens, _folder: folder }
+        Self { service, clock, store, ended, keyring, hash_pool, metrics, tokens, _folder: folder }
     }
 
     fn advance(&self, by: Duration) {

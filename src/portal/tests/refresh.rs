@@ -1,6 +1,7 @@
 //! Refresh: rotation, grace, reuse, both deliveries, and who may use the cookie.
 
 use super::*;
+use crate::telemetry::metrics::RefreshResult;
 
 fn refresh(token: &str) -> Ask {
     Ask::post("/auth/refresh").json(&json!({"refresh_token": token}))
@@ -34,6 +35,16 @@ async fn double_refresh_within_the_grace_yields_the_same_successor() {
     harness.advance(Duration::from_secs(5));
     let two = harness.ok(refresh(ann.refresh())).await;
     assert_eq!(one.refresh(), two.refresh());
+}
+
+#[tokio::test]
+async fn twenty_tabs_refreshing_at_once_get_one_successor() {
+    let harness = Harness::new().await;
+    let ann = harness.ann("body").await;
+    let tabs = (0..20).map(|_| harness.ok(refresh(ann.refresh())));
+    let replies = futures_util::future::join_all(tabs).await;
+    assert!(replies.iter().all(|reply| reply.refresh() == replies[0].refresh()));
+    assert_eq!(harness.ok(refresh(replies[0].refresh())).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -218,4 +229,18 @@ async fn unknown_fields_are_refused() {
     let harness = Harness::new().await;
     let ask = Ask::post("/auth/refresh").json(&json!({"refresh_token": "x", "grant_type": "refresh_token"}));
     assert_eq!(fields_of(harness.ask(ask).await.unwrap_err()), ["grant_type"]);
+}
+
+#[tokio::test]
+async fn every_outcome_is_counted() {
+    let harness = Harness::new().await;
+    let ann = harness.ann("body").await;
+    let second = harness.ok(refresh(ann.refresh())).await;
+    harness.ok(refresh(ann.refresh())).await;
+    harness.ok(refresh(second.refresh())).await;
+    harness.refused(refresh(ann.refresh())).await;
+    harness.refused(refresh(second.refresh())).await;
+    let counted = [RefreshResult::Rotated, RefreshResult::Repeated, RefreshResult::Reused, RefreshResult::Refused]
+        .map(|result| harness.metrics.refresh.of(result).get());
+    assert_eq!(counted, [2, 1, 1, 1]);
 }
