@@ -9,7 +9,7 @@ mod readiness;
 mod routes;
 mod tasks;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinHandle};
@@ -30,9 +30,16 @@ use crate::{
         token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
-    portal::{PortalState, border::Portal, hash_pool::HashPool},
+    portal::{
+        PortalState,
+        border::Portal,
+        hash_pool::{HashPool, JobDone},
+    },
     store::{SharedStore, memory::ended_sessions::EndedSessions},
-    telemetry::{health, metrics::Metrics},
+    telemetry::{
+        health::{self, Lifecycle},
+        metrics::Metrics,
+    },
     upstream::{cluster::Cluster, forward::Forward},
 };
 
@@ -79,6 +86,9 @@ pub enum StartFault {
     Bind(#[from] BindFault),
 }
 
+/// How long the admin listener waits for a scrape to finish.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
 /// The gateway.
 pub struct App;
 
@@ -87,6 +97,8 @@ pub struct Running {
     public: SocketAddr,
     admin: SocketAddr,
     stop: watch::Sender<bool>,
+    admin_stop: watch::Sender<bool>,
+    lifecycle: Arc<Lifecycle>,
     edge: JoinHandle<()>,
     admin_server: JoinHandle<()>,
     tasks: tasks::Tasks,
@@ -106,15 +118,10 @@ struct Shared {
 
 impl App {
     /// Builds everything, binds both ports, and serves until [`Running::stop`].
-    pub async fn start(settings: Settings, rim: Rim) -> Result<Running, StartFault> {
-        let metrics = Arc::new(Metrics::new());
+    pub async fn start(settings: Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Running, StartFault> {
         let shared = Shared::open(&settings, metrics, rim).await?;
         let metrics = Arc::clone(&shared.metrics);
-        let hash_pool = Arc::new(HashPool::new(
-            &settings.passwords,
-            Arc::clone(&shared.rim.entropy),
-            Arc::clone(&shared.rim.clock),
-        )?);
+        let hash_pool = Arc::new(shared.hash_pool(&settings)?);
 
         let mut clusters = HashMap::new();
         for cluster in &settings.clusters {
@@ -125,26 +132,50 @@ impl App {
 
         let (seen, seen_queue) = tasks::seen_queue();
         let stages = shared.stages(&settings, &snapshot, seen);
-        let portal = Portal::new(shared.portal_state(&settings, hash_pool));
+        let portal = Portal::new(shared.portal_state(&settings, Arc::clone(&hash_pool)));
         let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.values().cloned().collect());
-        let admin = health::bind(settings.listeners.admin, Arc::clone(&metrics), Arc::new(readiness)).await?;
+        let lifecycle = Arc::new(Lifecycle::default());
+        let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
+        let admin = health::listener(settings.listeners.admin);
+        // Metrics of its own: the exported connection counts are the clients'.
+        let admin = Edge::bind(&admin, ADMIN_DRAIN, Arc::new(Metrics::new()))?;
 
         let (stop, stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, seen_queue);
+        let (admin_stop, admin_stopped) = watch::channel(false);
+        let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, hash_pool, seen_queue);
+        lifecycle.started();
         Ok(Running {
             public: edge.local_addr()?,
             admin: admin.local_addr()?,
             edge: tokio::spawn(edge.serve(gate, stopping(stopped.clone()))),
-            admin_server: tokio::spawn(admin.serve(stopping(stopped))),
+            admin_server: tokio::spawn(admin.serve(admin_gate, stopping(admin_stopped))),
             stop,
+            admin_stop,
+            lifecycle,
             tasks,
             metrics,
             routes: snapshot,
         })
     }
+}
+
+/// The keys a gateway with these settings signs and verifies with; the first is made if there is none. For tools that
+/// mint tokens beside the gateway (load tests).
+pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFault> {
+    let store = crate::store::sql::open(&settings.store).await?;
+    let (keyring, _) = sealed(&store, settings, rim).await?;
+    Ok(keyring)
+}
+
+/// Opens what lies sealed in the store.
+async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(Keyring, MasterKey), StartFault> {
+    let sealed_rows = !store.signing_keys().await?.is_empty();
+    let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
+    let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    Ok((keyring, master))
 }
 
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
@@ -160,9 +191,7 @@ impl Shared {
     /// Opens the store and what lies sealed in it.
     async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
         let store = crate::store::sql::open(&settings.store).await?;
-        let sealed = !store.signing_keys().await?.is_empty();
-        let master = crate::store::master_key::master_key(&settings.store, sealed, &*rim.entropy)?;
-        let keyring = keys::open(&*store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+        let (keyring, master) = sealed(&store, settings, &rim).await?;
         let ended = EndedSessions::default();
         // Tokens of sessions that ended shortly before the start may still be unexpired.
         let life = settings.tokens.access_ttl + settings.tokens.leeway;
@@ -202,15 +231,25 @@ impl Shared {
         }
     }
 
+    fn hash_pool(&self, settings: &Settings) -> Result<HashPool, StartFault> {
+        let metrics = Arc::clone(&self.metrics);
+        let told = Box::new(move |done: JobDone| {
+            metrics.hash_wait.observe(done.waited);
+            metrics.hash_duration.observe(done.worked);
+        });
+        let (entropy, clock) = (Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock));
+        Ok(HashPool::observed(&settings.passwords, entropy, clock, told)?)
+    }
+
     fn portal_state(&self, settings: &Settings, hash_pool: Arc<HashPool>) -> PortalState {
         PortalState {
             portal: settings.portal.clone(),
             tokens: settings.tokens.clone(),
-            passwords: settings.passwords.clone(),
             store: Arc::clone(&self.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&self.master),
             ended: Arc::clone(&self.ended),
+            metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),
             entropy: Arc::clone(&self.rim.entropy),
             hash_pool,
@@ -243,10 +282,13 @@ impl Running {
         self.routes.load_full()
     }
 
-    /// Stops accepting, lets requests in flight finish within the drain time, then ends everything.
+    /// Tells the load balancer (`/readyz`), stops accepting, lets requests in flight finish within the drain time,
+    /// then ends everything. The admin listener goes last: operators watch the drain through it.
     pub async fn stop(self) {
+        self.lifecycle.draining();
         let _ = self.stop.send(true);
         let _ = self.edge.await;
+        let _ = self.admin_stop.send(true);
         let _ = self.admin_server.await;
         self.tasks.stop().await;
     }

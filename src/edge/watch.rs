@@ -4,15 +4,11 @@
 //! looks at its vitals after each poll. A request on a busy keep-alive connection costs one reading of the clock: the
 //! timer stays where it is, fires too early, and is then set to what is left.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::Sleep;
 
-use super::vitals::{Phase, Vitals};
+use super::vitals::{Phase, Stall, Vitals};
 use crate::{
     clock::{Clock, SystemClock, Tick},
     config::settings::ConnectionTimeouts,
@@ -68,8 +64,7 @@ impl Limits {
 struct Mark {
     phase: Phase,
     served: u32,
-    /// Writes so far, while the client does not read.
-    stalled_at: Option<u32>,
+    stall: Option<Stall>,
 }
 
 /// The watch over one connection.
@@ -95,8 +90,8 @@ impl Watch {
         limits: &Limits,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        let mark = Mark { phase, served: vitals.served(), stalled_at: vitals.stalled_at() };
-        if phase == Phase::Busy && mark.stalled_at.is_none() {
+        let mark = Mark { phase, served: vitals.served(), stall: vitals.stalled() };
+        if phase == Phase::Busy && mark.stall.is_none() {
             self.mark = Some(mark);
             return Verdict::Wait;
         }
@@ -106,7 +101,7 @@ impl Watch {
         }
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
-        let parks = (may_park && phase == Phase::Idle && mark.stalled_at.is_none()).then(|| limits.park_after());
+        let parks = (may_park && phase == Phase::Idle && mark.stall.is_none()).then(|| limits.park_after());
         self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx)
             .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
     }
@@ -131,7 +126,7 @@ impl Watch {
                 }
                 None => self.timer.insert(Box::pin(sleep)),
             };
-            if let Poll::Pending = timer.as_mut().poll(cx) {
+            if timer.as_mut().poll(cx).is_pending() {
                 return None;
             }
         }

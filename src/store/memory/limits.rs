@@ -3,17 +3,13 @@
 //! A limit can be *charged* (the request counts) or *peeked* (it does not): the pipeline peeks the address limit
 //! before any cryptography and charges it only for requests that their own subject's limit did not pay for.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use governor::{Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware};
 
 use super::gcra_state::{Buckets, Slot};
-use crate::{clock::Tick, config::settings};
+use crate::{clock::Tick, config::settings, policy::forwarded::limit_prefix};
 
 /// What a counter belongs to: fixed in size, whatever the client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,10 +24,7 @@ impl CounterKey {
     /// The key of an address: IPv6 is cut to its /64, an IPv4-mapped address is its IPv4 address.
     #[must_use]
     pub fn address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-            v4 => v4,
-        })
+        Self::Address(limit_prefix(address))
     }
 
     /// The key of a subject. The issuer counts too: two issuers' equal subjects are two people.
@@ -257,7 +250,7 @@ mod tests {
 
     #[test]
     fn absurd_settings_neither_overflow_nor_admit_all() {
-        let year = Duration::from_secs(366 * 86_400);
+        let year = Duration::from_hours(366 * 24);
         for (requests, period, burst) in
             [(1, year * 100, u32::MAX), (u32::MAX, Duration::from_nanos(1), u32::MAX), (1, Duration::ZERO, 1)]
         {
@@ -271,7 +264,7 @@ mod tests {
 
     #[test]
     fn many_threads_together_get_no_more_than_the_burst() {
-        let counter = LimitCounter::new(&limit(1, Duration::from_secs(60), 50), 100);
+        let counter = LimitCounter::new(&limit(1, Duration::from_mins(1), 50), 100);
         let key = ip("192.0.2.1");
         let admitted: usize = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..4)
