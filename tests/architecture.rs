@@ -260,7 +260,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("policy", &["clock"]),
     ("config", &["policy"]),
     ("store", &["clock", "config", "policy"]),
-    ("telemetry", &["clock", "config", "edge", "policy"]),
+    ("telemetry", &["clock", "config", "edge", "gate", "policy"]),
     ("edge", &["clock", "config", "gate", "telemetry"]),
     ("upstream", &["clock", "config", "gate", "policy", "telemetry"]),
     ("gate", &["clock", "config", "edge", "policy", "store", "telemetry", "upstream"]),
