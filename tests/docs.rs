@@ -1,0 +1,93 @@
+//! What the documents name exists: tests in `docs/threats.md`, files behind relative links.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files with this extension below `folder`; build output left out.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() && !path.ends_with("target") {
+                walk(&path, extension, found);
+            } else if path.extension().is_some_and(|actual| actual == extension) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), extension, &mut found);
+    found
+}
+
+/// Names of functions that stand below a test attribute.
+fn tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in ["src", "tests", "examples"].into_iter().flat_map(|folder| files(folder, "rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        let mut marked = false;
+        for line in text.lines().map(str::trim) {
+            let declared = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+            if let Some(declared) = declared {
+                if marked {
+                    names.insert(declared.split(['(', '<']).next().unwrap_or("").to_owned());
+                }
+                marked = false;
+            } else {
+                marked |= line == "#[test]" || line.starts_with("#[tokio::test");
+            }
+        }
+    }
+    names
+}
+
+/// What stands between single backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_test_that_the_threats_name_exists() {
+    let text = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+    let tests = tests();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for row in rows {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap_or("");
+        assert!(quoted(last).next().is_some(), "no test holds: {row}");
+        for test in quoted(last) {
+            named += 1;
+            if !tests.contains(test) {
+                missing.push(test.to_owned());
+            }
+        }
+    }
+    assert!(named > 40, "{named}");
+    assert!(missing.is_empty(), "named but not there:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    let documents = files("docs", "md").into_iter().chain(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    for document in documents.filter(|document| document.exists()) {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or("");
+            if !path.is_empty() && !path.contains("://") && !document.with_file_name(path).exists() {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
