@@ -37,4 +37,6 @@ macro_rules! on_both_stores {
 }
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod journeys;
