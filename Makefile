@@ -18,7 +18,8 @@ demo: ## Builds, serves a small RAG service behind the gateway, prints commands 
 
 test: ## Runs every test (installs what is missing, and says so)
 	@scripts/setup test
-	@python=$$(scripts/python-env) && export PORTCULLIS_TEST_PYTHON="$$python" && \
+	@python=$$(scripts/python-env) && export PORTCULLIS_TEST_PYTHON="$$python" PYTHONDONTWRITEBYTECODE=1 && \
+	"$$python" examples/rag-fastapi/test_service.py && \
 	cargo test --workspace --locked --no-fail-fast
 
 lint: ## Formatting, clippy, syntax of the scripts

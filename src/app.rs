@@ -9,7 +9,7 @@ mod readiness;
 mod routes;
 mod tasks;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinHandle};
@@ -32,7 +32,10 @@ use crate::{
     policy::master_key::MasterKey,
     portal::{PortalState, border::Portal, hash_pool::HashPool},
     store::{SharedStore, memory::ended_sessions::EndedSessions},
-    telemetry::{health, metrics::Metrics},
+    telemetry::{
+        health::{self, Lifecycle},
+        metrics::Metrics,
+    },
     upstream::{cluster::Cluster, forward::Forward},
 };
 
@@ -79,6 +82,9 @@ pub enum StartFault {
     Bind(#[from] BindFault),
 }
 
+/// How long the admin listener waits for a scrape to finish.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
 /// The gateway.
 pub struct App;
 
@@ -87,6 +93,8 @@ pub struct Running {
     public: SocketAddr,
     admin: SocketAddr,
     stop: watch::Sender<bool>,
+    admin_stop: watch::Sender<bool>,
+    lifecycle: Arc<Lifecycle>,
     edge: JoinHandle<()>,
     admin_server: JoinHandle<()>,
     tasks: tasks::Tasks,
@@ -106,8 +114,7 @@ struct Shared {
 
 impl App {
     /// Builds everything, binds both ports, and serves until [`Running::stop`].
-    pub async fn start(settings: Settings, rim: Rim) -> Result<Running, StartFault> {
-        let metrics = Arc::new(Metrics::new());
+    pub async fn start(settings: Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Running, StartFault> {
         let shared = Shared::open(&settings, metrics, rim).await?;
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = Arc::new(HashPool::new(
@@ -130,16 +137,24 @@ impl App {
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.values().cloned().collect());
-        let admin = health::bind(settings.listeners.admin, Arc::clone(&metrics), Arc::new(readiness)).await?;
+        let lifecycle = Arc::new(Lifecycle::default());
+        let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
+        let admin = health::listener(settings.listeners.admin);
+        // Metrics of its own: the exported connection counts are the clients'.
+        let admin = Edge::bind(&admin, ADMIN_DRAIN, Arc::new(Metrics::new()))?;
 
         let (stop, stopped) = watch::channel(false);
+        let (admin_stop, admin_stopped) = watch::channel(false);
         let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, seen_queue);
+        lifecycle.started();
         Ok(Running {
             public: edge.local_addr()?,
             admin: admin.local_addr()?,
             edge: tokio::spawn(edge.serve(gate, stopping(stopped.clone()))),
-            admin_server: tokio::spawn(admin.serve(stopping(stopped))),
+            admin_server: tokio::spawn(admin.serve(admin_gate, stopping(admin_stopped))),
             stop,
+            admin_stop,
+            lifecycle,
             tasks,
             metrics,
             routes: snapshot,
@@ -169,14 +184,7 @@ impl Shared {
         for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
             ended.insert(session, at.plus(life));
         }
-        Ok(Self {
-            store,
-            master: Arc::new(master),
-            keyring: Arc::new(keyring),
-            ended: Arc::new(ended),
-            metrics,
-            rim,
-        })
+        Ok(Self { store, master: Arc::new(master), keyring: Arc::new(keyring), ended: Arc::new(ended), metrics, rim })
     }
 
     fn stages(
@@ -250,10 +258,13 @@ impl Running {
         self.routes.load_full()
     }
 
-    /// Stops accepting, lets requests in flight finish within the drain time, then ends everything.
+    /// Tells the load balancer (`/readyz`), stops accepting, lets requests in flight finish within the drain time,
+    /// then ends everything. The admin listener goes last: operators watch the drain through it.
     pub async fn stop(self) {
+        self.lifecycle.draining();
         let _ = self.stop.send(true);
         let _ = self.edge.await;
+        let _ = self.admin_stop.send(true);
         let _ = self.admin_server.await;
         self.tasks.stop().await;
     }

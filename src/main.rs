@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
@@ -12,7 +13,7 @@ use portcullis::{
     app::{App, Rim},
     cli::{Cli, Command},
     config::{self, ProcessEnvironment, settings::Settings},
-    telemetry::logging,
+    telemetry::{logging, metrics::Metrics},
 };
 
 /// `EX_CONFIG` would be 78; 64 (`EX_USAGE`) is what the operations page promises for a broken configuration.
@@ -25,7 +26,13 @@ fn main() -> ExitCode {
         Command::Serve { config } => load(&config).map_or_else(|code| code, serve),
         Command::Check { config } => load(&config).map_or_else(|code| code, |_| ExitCode::SUCCESS),
         Command::Schema => say(&format!("{:#}", config::schema())),
-        Command::Health { admin } => if lives(&admin).unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        Command::Health { admin } => {
+            if lives(&admin).unwrap_or(false) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
     }
 }
 
@@ -41,10 +48,17 @@ fn serve(settings: Settings) -> ExitCode {
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers);
     }
-    let logging = logging::start(&settings.telemetry);
+    let metrics = Arc::new(Metrics::new());
+    let logging = match logging::install(&settings.telemetry, &metrics) {
+        Ok(guard) => guard,
+        Err(fault) => {
+            complain(&format!("portcullis: {fault}"));
+            return ExitCode::from(BROKEN_CONFIGURATION);
+        }
+    };
     let outcome = builder.enable_all().build().map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            let running = App::start(settings, Rim::system()).await.map_err(|fault| fault.to_string())?;
+            let running = App::start(settings, metrics, Rim::system()).await.map_err(|fault| fault.to_string())?;
             tracing::info!(public = %running.public_addr(), admin = %running.admin_addr(), "serving");
             portcullis::app::stop_asked().await;
             tracing::info!("draining");

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::{
     store::SharedStore,
-    telemetry::health::{self, Check, Status},
+    telemetry::health::{self, Check, CheckState},
     upstream::cluster::Cluster,
 };
 
@@ -25,21 +25,30 @@ impl Readiness {
     }
 }
 
+impl Readiness {
+    fn upstreams(&self) -> Check {
+        let missing = self.clusters.iter().filter_map(|cluster| {
+            let (all, healthy) = cluster.healthy();
+            (healthy < all || all == 0).then(|| format!("{}: {healthy} of {all} endpoints healthy", cluster.name()))
+        });
+        let missing: Vec<String> = missing.collect();
+        if missing.is_empty() {
+            Check { name: "upstreams", state: CheckState::Ok, detail: None }
+        } else {
+            Check { name: "upstreams", state: CheckState::Degraded, detail: Some(missing.join("; ")) }
+        }
+    }
+}
+
 #[async_trait]
 impl health::Readiness for Readiness {
-    async fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![Check::new("configuration", Status::Ok), Check::new("signing_keys", Status::Ok)];
-        let store = if self.store.ping().await.is_ok() { Status::Ok } else { Status::Degraded };
-        checks.push(Check::new("store", store));
-        for cluster in &self.clusters {
-            let (all, healthy) = cluster.healthy();
-            let status = match healthy {
-                0 => Status::Degraded,
-                some if some < all => Status::Degraded,
-                _ => Status::Ok,
-            };
-            checks.push(Check::new(format!("cluster:{}", cluster.name()), status));
-        }
-        checks
+    async fn check(&self) -> Vec<Check> {
+        // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
+        let ok = |name| Check { name, state: CheckState::Ok, detail: None };
+        let store = match self.store.ping().await {
+            Ok(()) => ok("store"),
+            Err(fault) => Check { name: "store", state: CheckState::Degraded, detail: Some(fault.to_string()) },
+        };
+        vec![ok("configuration"), ok("signing_keys"), store, self.upstreams()]
     }
 }

@@ -1,6 +1,6 @@
 //! From settings to the route table: configured routes and the portal's endpoints, with their shared counters.
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
@@ -27,8 +27,9 @@ pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
         let route_limit = RouteLimit {
             name: Arc::clone(&limit.name),
             counter: Arc::new(LimitCounter::new(limit, MAX_KEYS)),
-            quota: NonZeroU32::get(limit.requests),
-            window: limit.period,
+            // What a client sees is a full bucket and the time that fills it: the burst is what it may spend at once.
+            quota: limit.burst.get(),
+            window: limit.period.mul_f64(f64::from(limit.burst.get()) / f64::from(limit.requests.get())),
             metrics: metrics.limit(&limit.name),
         };
         (Arc::clone(&limit.name), route_limit)

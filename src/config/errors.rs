@@ -1,8 +1,9 @@
 //! What is wrong with a configuration: every mistake with its place, never a secret.
 //!
 //! [`Fault`] is a mistake whose place is not known yet (a scalar that does not parse); [`ConfigError`] has its place;
-//! [`ConfigErrors`] is all of them, in the order of the file. Messages may quote what stands in the file, except
-//! values from the environment, from secret files, and URLs with a password in them.
+//! [`ConfigErrors`] is all of them, in the order of the file. Messages and suggestions may quote what stands in the
+//! file, except secrets, whatever the environment gave, and anything with an `@` in it (a URL with a password). Paths
+//! of files that cannot be read are shown whole.
 
 use std::fmt;
 

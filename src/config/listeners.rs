@@ -139,7 +139,7 @@ pub(super) fn check(item: Item<RawListeners>, checks: &mut Checks) -> Option<Lis
             && bind.0.port() != 0
         {
             let written = if public.bind.is_written() { &public.bind } else { admin };
-            checks.error(&written.at, format!("listeners.public and listeners.admin both bind {}", bind.0));
+            checks.error(&written.at, "listeners.public and listeners.admin bind the same address and port");
         }
         check_public(public, checks)
     });

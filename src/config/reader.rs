@@ -325,6 +325,10 @@ impl<'de> SeqAccess<'de> for Parts<'_, '_> {
                 let node = self.node.clone();
                 seed.deserialize(node).map(Some).inspect_err(|fault| {
                     let mut fault = fault.clone();
+                    if self.node.is_from_environment() {
+                        // A suggestion is made of the value.
+                        fault.suggestion = None;
+                    }
                     if fault.add_found {
                         fault.message = format!("{}, found {}", fault.message, self.node.found());
                     }

@@ -51,10 +51,10 @@ impl<'p> Table<'p> {
         }
         let any = [String::new()];
         let hosts = if claim.hosts.is_empty() { &any[..] } else { &claim.hosts[..] };
-        for host in hosts {
+        for (index, host) in hosts.iter().enumerate() {
             if let Err(message) = self.hosts.entry(host.clone()).or_default().claim(claim) {
-                let host = if host.is_empty() { String::new() } else { format!(" on {host}") };
-                checks.error(&claim.at, format!("{message}{host}"));
+                let place = if host.is_empty() { String::new() } else { format!(" on hosts[{index}]") };
+                checks.error(&claim.at, format!("{message}{place}"));
                 return;
             }
         }
@@ -83,8 +83,8 @@ impl HostTable {
 
     fn conflict(&self, with: &str) -> String {
         match self.claimed.get(with).and_then(|claimed| claimed.first()) {
-            Some((route, _)) => format!("matches the same paths as {with} of {route}; name the parameters alike"),
-            None => format!("overlaps the pattern {with}"),
+            Some((route, _)) => format!("matches the same paths as {route}; name the parameters alike"),
+            None => "overlaps another route's path".to_owned(),
         }
     }
 }
@@ -103,7 +103,7 @@ fn common_method(one: &[Method], other: &[Method]) -> Option<String> {
 }
 
 /// What of the portal's a claim would take. Patterns with a parameter there lose to the portal's literal paths.
-fn portal_claims(portal: &Portal, claim: &Claim) -> Option<String> {
+fn portal_claims(portal: &Portal, claim: &Claim) -> Option<&'static str> {
     let same_host = match &portal.host {
         None => true,
         Some(host) => claim.hosts.is_empty() || claim.hosts.iter().any(|claimed| **claimed == **host),
@@ -111,9 +111,9 @@ fn portal_claims(portal: &Portal, claim: &Claim) -> Option<String> {
     let base = &*portal.base_path;
     let under_base = claim.path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if same_host && under_base {
-        return Some(format!("lies under portal.base_path {base}"));
+        return Some("lies under portal.base_path");
     }
-    WELL_KNOWN.contains(&claim.path.as_str()).then(|| "is a path of the portal".to_owned())
+    WELL_KNOWN.contains(&claim.path.as_str()).then_some("is a path of the portal")
 }
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
         let both = [claim("a", &[], "/x", &[]), claim("b", &[], "/x", &[])];
         assert_eq!(collisions(&both), ["a takes any method of this path already"]);
         let both = [claim("a", &["h", "g"], "/x", &[]), claim("b", &["g"], "/x", &[])];
-        assert_eq!(collisions(&both), ["a takes any method of this path already on g"]);
+        assert_eq!(collisions(&both), ["a takes any method of this path already on hosts[0]"]);
     }
 
     #[test]
@@ -170,6 +170,6 @@ mod tests {
     #[test]
     fn one_place_in_a_path_has_one_parameter_name() {
         let both = [claim("a", &[], "/x/{id}", &[Method::GET]), claim("b", &[], "/x/{name}", &[Method::POST])];
-        assert_eq!(collisions(&both), ["matches the same paths as /x/{id} of a; name the parameters alike"]);
+        assert_eq!(collisions(&both), ["matches the same paths as a; name the parameters alike"]);
     }
 }

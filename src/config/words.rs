@@ -159,7 +159,7 @@ fn method(text: &str) -> Result<HttpMethod, Fault> {
             && text.bytes().all(|byte| byte.is_ascii_uppercase() || b"-_".contains(&byte))
     };
     match text {
-        "CONNECT" | "TRACE" => Err(Fault::new(format!("{text} is never forwarded"))),
+        "CONNECT" | "TRACE" => Err(Fault::expected("a method that is forwarded, which CONNECT and TRACE never are")),
         _ if capitals(text) => Method::from_str(text).map(HttpMethod).map_err(|_| Fault::expected("an HTTP method")),
         _ => {
             let fault = Fault::expected("an HTTP method in capitals");
@@ -347,7 +347,7 @@ fn request_id_header(text: &str) -> Result<RequestIdHeader, Fault> {
     let name = name.ok_or_else(|| Fault::expected("a header name such as x-request-id"))?;
     let lower = name.as_str();
     if TAKEN.contains(&lower) || lower.starts_with("x-gateway-") || lower.starts_with("x-forwarded-") {
-        return Err(Fault::new(format!("the header {lower} has another meaning")));
+        return Err(Fault::expected("a header without another meaning"));
     }
     Ok(RequestIdHeader(name))
 }
@@ -362,8 +362,8 @@ word! {
     /// A filter in `tracing`'s words.
     LogFilter(String), "\\S", |value| value.clone(),
     |text| {
-        let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
-        let ok = !text.is_empty() && parsed.is_ok();
+        // tracing-subscriber's parser panics on some text that is not ASCII.
+        let ok = !text.is_empty() && text.is_ascii() && tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
         kept(ok, text, "a log filter such as info or info,portcullis=debug").map(Self)
     }
 }
@@ -503,6 +503,16 @@ mod tests {
         assert!(RequestIdHeader::read("X-Request-Id").is_ok());
         for text in ["authorization", "x-gateway-identity", "x_request_id", "x-forwarded-for", "a b", ""] {
             assert!(RequestIdHeader::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_parses() {
+        for text in ["info", "info,portcullis=debug", "off"] {
+            assert!(LogFilter::read(text).is_ok(), "{text}");
+        }
+        for text in ["", "portcullis=loud", "a=b=c", "\u{a0}\u{d85}="] {
+            assert!(LogFilter::read(text).is_err(), "{text:?}");
         }
     }
 

@@ -83,9 +83,11 @@ impl<S: Gate> Conn<S> {
         shared: Arc<Shared>,
         slot: OwnedSemaphorePermit,
     ) -> Self {
-        let stage = match &shared.tls {
-            Some(acceptor) => Stage::Handshake(Box::new(acceptor.accept(stream))),
-            None => Stage::Parked(Transport::Plain(stream), Bytes::new()),
+        let stage = if let Some(acceptor) = &shared.tls {
+            Stage::Handshake(Box::new(acceptor.accept(stream)))
+        } else {
+            shared.metrics.connections_parked.inc();
+            Stage::Parked(Transport::Plain(stream), Bytes::new())
         };
         let vitals = Arc::new(Vitals::default());
         shared.drain.enter(&vitals);
@@ -120,9 +122,11 @@ impl<S: Gate> Conn<S> {
             Stage::Parked(transport, kept) => match transport.poll_readable(cx) {
                 Poll::Pending => Step::Waiting,
                 Poll::Ready(Err(_)) => Step::Done(Err(ConnectionError::Io)),
-                Poll::Ready(Ok(())) => {
+                Poll::Ready(Ok(false)) if kept.is_empty() => Step::Done(Ok(ConnectionResult::Closed)),
+                Poll::Ready(Ok(_)) => {
                     let kept = std::mem::take(kept);
                     if let Stage::Parked(transport, _) = std::mem::replace(&mut self.stage, Stage::Over) {
+                        self.shared.metrics.connections_parked.dec();
                         self.start(transport, kept);
                     }
                     Step::Again
@@ -173,6 +177,7 @@ impl<S: Gate> Conn<S> {
                 // A pipelined client may have sent the beginning of its next request. Copied, lest it hold the buffer.
                 let kept = Bytes::copy_from_slice(if unread.is_empty() { &parts.read_buf } else { &unread });
                 self.gate = Some(parts.service.into_gate());
+                self.shared.metrics.connections_parked.inc();
                 self.stage = Stage::Parked(transport, kept);
             }
             other => self.stage = other,
@@ -248,12 +253,11 @@ impl<S: Gate> Conn<S> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        if !self.registered {
-            // Once is enough: a spawned task's waker is the same for life.
-            self.registered = true;
-            self.vitals.register(cx.waker());
-        }
         loop {
+            // Once is enough until it is used: a spawned task's waker is the same for life.
+            if !std::mem::replace(&mut self.registered, true) {
+                self.vitals.register(cx.waker());
+            }
             match self.shared.drain.order() {
                 Order::Serve => {}
                 Order::Drain if self.retiring => {}
@@ -261,6 +265,9 @@ impl<S: Gate> Conn<S> {
                     if let Some(outcome) = self.retire() {
                         return Poll::Ready(outcome);
                     }
+                    // The drain's wake-up used the waker; the cut needs another.
+                    self.registered = false;
+                    continue;
                 }
                 Order::Cut => return Poll::Ready(Ok(ConnectionResult::Cut)),
             }
@@ -302,5 +309,8 @@ impl<S: Gate> Drop for Conn<S> {
     fn drop(&mut self) {
         self.shared.drain.leave(&self.vitals);
         self.shared.metrics.connections_open.dec();
+        if matches!(self.stage, Stage::Parked(..)) {
+            self.shared.metrics.connections_parked.dec();
+        }
     }
 }

@@ -99,7 +99,7 @@ impl Edge {
         tokio::select! {
             biased;
             () = shutdown => {}
-            () = accept_all(&listener, &gate, &shared, &slots) => {}
+            () = accept_all(&listener, gate, &shared, &slots) => {}
         }
         drop(listener);
         shared.drain.give(Order::Drain);
@@ -113,7 +113,7 @@ impl Edge {
     }
 }
 
-async fn accept_all<S: Gate>(listener: &TcpListener, gate: &S, shared: &Arc<Shared>, slots: &Arc<Semaphore>) {
+async fn accept_all<S: Gate>(listener: &TcpListener, gate: S, shared: &Arc<Shared>, slots: &Arc<Semaphore>) {
     // A slot is taken before accepting: when there is none, clients wait in the kernel's queue. The semaphore is
     // never closed.
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {

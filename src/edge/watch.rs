@@ -4,11 +4,7 @@
 //! looks at its vitals after each poll. A request on a busy keep-alive connection costs one reading of the clock: the
 //! timer stays where it is, fires too early, and is then set to what is left.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::Sleep;
 
@@ -107,9 +103,8 @@ impl Watch {
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
         let parks = (may_park && phase == Phase::Idle && mark.stalled_at.is_none()).then(|| limits.park_after());
-        self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx).map_or(Verdict::Wait, |()| {
-            if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) }
-        })
+        self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx)
+            .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
     }
 
     /// `Some` when `due` has come; else the timer will wake the task at `due` or before.
@@ -132,7 +127,7 @@ impl Watch {
                 }
                 None => self.timer.insert(Box::pin(sleep)),
             };
-            if let Poll::Pending = timer.as_mut().poll(cx) {
+            if timer.as_mut().poll(cx).is_pending() {
                 return None;
             }
         }

@@ -25,13 +25,14 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Ready when the socket has bytes or its end. Valid for TLS only while rustls holds no decrypted bytes, which is
-    /// so after a read that was pending.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => stream.poll_read_ready(cx),
-            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
-        }
+    /// Ready when the socket has bytes (true) or its end (false). Peeks, since a readiness event alone may be stale.
+    /// Valid for TLS only while rustls holds no decrypted bytes, which is so after a read that was pending.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
+        };
+        stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(|peeked| peeked > 0)
     }
 }
 

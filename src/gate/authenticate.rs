@@ -115,8 +115,7 @@ impl Parts {
         };
         let now = self.clock.now();
         let caller = self.caller(token, now).map_err(|fault| Refusal::from(fault.reason()))?;
-        let expect =
-            Expectations { issuer: &snapshot.issuer, audience: &route.audience, leeway: snapshot.leeway };
+        let expect = Expectations { issuer: &snapshot.issuer, audience: &route.audience, leeway: snapshot.leeway };
         token::admit(caller.claims(), &expect, now).map_err(|fault| Refusal::from(fault.reason()))?;
         if !self.keyring.verifies(caller.kid()) {
             return Err(Reason::TokenSignature.into());

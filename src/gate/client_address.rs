@@ -27,7 +27,8 @@ impl Stage for ClientAddress {
             .map_err(|fault| Refusal::because(Reason::HeaderInvalid, fault.to_string()))?;
         // Only a trusted proxy changes the address, and only such a one may say that it spoke https.
         let behind_proxy = client != exchange.arrival().peer.to_canonical();
-        let https = behind_proxy.then(|| request.headers().get(X_FORWARDED_PROTO)).flatten().map(|proto| proto == "https");
+        let https =
+            behind_proxy.then(|| request.headers().get(X_FORWARDED_PROTO)).flatten().map(|proto| proto == "https");
         let exchange = Exchange::of_mut(request)?;
         exchange.set_client(client);
         if let Some(https) = https {

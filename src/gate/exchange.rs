@@ -214,3 +214,38 @@ impl Exchange {
 fn missing(stage: &str) -> Refusal {
     Refusal::internal(format!("the pipeline asked for the {stage} before it was established"))
 }
+
+#[cfg(test)]
+impl Exchange {
+    /// The exchange as the portal gets it: client known, credentials looked at. For tests of what lies behind the
+    /// pipeline.
+    pub(crate) fn for_test(request_id: &'static str, client: IpAddr, claims: Option<Arc<Claims>>) -> Self {
+        use crate::{clock::Tick, clock::Timestamp, policy::ids::SessionId, policy::token::Verified};
+
+        let record = Record::new(
+            http::HeaderValue::from_static(request_id),
+            [1; 16],
+            Tick::from_nanos(0),
+            http::Method::GET,
+            http::Version::HTTP_11,
+        );
+        let snapshot = Snapshot {
+            routes: crate::gate::snapshot::RouteTable::default(),
+            trusted_proxies: Vec::new(),
+            issuer: "https://test.invalid".into(),
+            leeway: std::time::Duration::ZERO,
+            own_cookies: Vec::new(),
+            request_id_header: http::HeaderName::from_static("x-request-id"),
+        };
+        let arrival = Arrival { peer: client, tls: false };
+        let trace = TraceContext::start([1; 16], [1; 8], false);
+        let mut exchange = Self::new(Arc::new(record), Arc::new(snapshot), arrival, trace);
+        exchange.set_client(client);
+        exchange.set_principal(claims.map_or(Principal::Anonymous, |claims| {
+            let session = claims.session.unwrap_or(SessionId(uuid::Uuid::nil()));
+            let verified = Verified { claims, kid: "test".into() };
+            Principal::Authenticated(Arc::new(Caller::new(verified, session, Timestamp::from_seconds(0))))
+        }));
+        exchange
+    }
+}

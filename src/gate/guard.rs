@@ -96,13 +96,7 @@ pub struct RequestGuard {
 impl RequestGuard {
     /// Watches `inner`; `limit` in bytes, `None`: none.
     #[must_use]
-    pub fn new(
-        inner: GateBody,
-        limit: Option<u64>,
-        idle: Duration,
-        upload: Arc<Upload>,
-        record: Arc<Record>,
-    ) -> Self {
+    pub fn new(inner: GateBody, limit: Option<u64>, idle: Duration, upload: Arc<Upload>, record: Arc<Record>) -> Self {
         Self { inner, left: limit, silence: Silence::new(idle), upload, record }
     }
 

@@ -65,13 +65,8 @@ impl Identity {
         if let Some(token) = kept.get(audience, key.kid(), now) {
             return Ok(token);
         }
-        let identity = IdentityClaims {
-            issuer,
-            audience,
-            issued: now.seconds(),
-            expires: now.plus(LIFE).seconds(),
-            claims,
-        };
+        let identity =
+            IdentityClaims { issuer, audience, issued: now.seconds(), expires: now.plus(LIFE).seconds(), claims };
         let token = mint::identity_token(&key, &identity)
             .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
         let mut token =

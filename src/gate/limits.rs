@@ -113,9 +113,8 @@ impl Stage for SubjectLimit {
             Principal::Anonymous => Ok(()),
         };
         let address = CounterKey::Address(limit_prefix(exchange.client()?));
-        let outcome = subject.and_then(|()| {
-            self.charge(&route.address_limits, &address, Reason::AddressLimited, &mut states)
-        });
+        let outcome =
+            subject.and_then(|()| self.charge(&route.address_limits, &address, Reason::AddressLimited, &mut states));
         report(exchange, &states);
         outcome
     }
@@ -144,8 +143,7 @@ fn report(exchange: &Exchange, states: &[LimitState<'_>]) {
 }
 
 fn used_up(limit: &RouteLimit, reason: Reason, retry_after: Duration) -> Refusal {
-    let limited =
-        Limited { policy: Arc::clone(&limit.name), retry_after, quota: limit.quota, window: limit.window };
+    let limited = Limited { policy: Arc::clone(&limit.name), retry_after, quota: limit.quota, window: limit.window };
     Refusal::with(reason, Detail::Limited(limited))
 }
 

@@ -32,3 +32,6 @@ pub mod snapshot;
 pub mod stack;
 pub mod stage;
 pub mod token_cache;
+
+#[cfg(test)]
+mod tests;

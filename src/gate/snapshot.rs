@@ -21,9 +21,9 @@ pub struct RouteLimit {
     pub name: Arc<str>,
     /// Counts; shared by every route that names the limit.
     pub counter: Arc<LimitCounter>,
-    /// Requests in `window`.
+    /// Requests a client may send at once (`q`).
     pub quota: u32,
-    /// The window.
+    /// The time in which they come back (`w`).
     pub window: Duration,
     /// Its counters of decisions.
     pub metrics: Arc<LimitMetrics>,
@@ -169,7 +169,7 @@ impl RouteTable {
 
     /// The route for a request. A route of the very host wins over one for any host.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<RouteEntry>, Unrouted> {
-        let of_host = if self.by_host.is_empty() { None } else { self.by_host.get(host).and_then(|p| p.find(path)) };
+        let of_host = self.of_host(host).and_then(|paths| paths.find(path));
         let of_any = self.any_host.find(path);
         let candidates = || of_host.into_iter().chain(of_any).flatten();
         if let Some(route) = candidates().find(|route| route.takes(method)) {
@@ -182,6 +182,17 @@ impl RouteTable {
         allowed.sort_unstable();
         allowed.dedup();
         HeaderValue::from_str(&allowed.join(", ")).map_or(Err(Unrouted::NoRoute), |allow| Err(Unrouted::Method(allow)))
+    }
+
+    /// The table keeps lower-case names; clients may spell theirs as they like (RFC 9110 §4.2.3).
+    fn of_host(&self, host: &str) -> Option<&Paths> {
+        if self.by_host.is_empty() {
+            None
+        } else if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.by_host.get(host.to_ascii_lowercase().as_str())
+        } else {
+            self.by_host.get(host)
+        }
     }
 
     /// Every route, in the order they were added.

@@ -74,10 +74,8 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
     if let Some(name) = headers.keys().find(|name| name.as_str().contains('_')) {
         return Err(HeadFault::Underscore(name.clone()));
     }
-    for name in &SINGLE {
-        if repeated(headers, name) {
-            return Err(HeadFault::Repeated(name.clone()));
-        }
+    if let Some(name) = SINGLE.iter().find(|name| repeated(headers, name)) {
+        return Err(HeadFault::Repeated(name.clone()));
     }
     if let Some(coding) = headers.get(TRANSFER_ENCODING)
         && (repeated(headers, &TRANSFER_ENCODING) || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -88,7 +86,8 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
 }
 
 fn repeated(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get_all(name).iter().nth(1).is_some()
+    // As many names as values: most requests are done here, without a look-up.
+    headers.len() != headers.keys_len() && headers.get_all(name).iter().nth(1).is_some()
 }
 
 fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), HeadFault> {

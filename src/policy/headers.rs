@@ -8,10 +8,7 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        CONNECTION, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-        UPGRADE,
-    },
+    header::{CONNECTION, SET_COOKIE},
 };
 
 /// Reserved names: what an upstream must be able to believe.
@@ -68,29 +65,43 @@ pub fn is_reserved(name: &HeaderName) -> bool {
 
 /// Removes every reserved header: first thing on the way in.
 pub fn strip_reserved(headers: &mut HeaderMap) {
-    // Reserved headers are rare, so looking again after each find costs less than collecting them.
-    while let Some(name) = headers.keys().find(|name| is_reserved(name)).cloned() {
-        headers.remove(name);
-    }
+    strip(headers, is_reserved);
 }
 
 /// Removes what speaks to one hop only, either way: what `Connection` nominates and what always does.
 ///
 /// `Expect` is among them, since hyper has answered it; `TE: trailers` too: trailers of a request are not forwarded.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const ALWAYS: [HeaderName; 7] =
-        [EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-    const ALWAYS_BY_NAME: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authentication-info", "http2-settings"];
     if headers.contains_key(CONNECTION) {
         for name in nominated(headers) {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in ALWAYS {
-        headers.remove(name);
-    }
-    for name in ALWAYS_BY_NAME {
+    strip(headers, is_hop_by_hop);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    )
+}
+
+/// Removes the headers so named. What is looked for is rare, so looking again after each find costs less than
+/// collecting first, and a map without any is only read.
+fn strip(headers: &mut HeaderMap, condemned: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| condemned(name)).cloned() {
         headers.remove(name);
     }
 }

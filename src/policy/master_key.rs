@@ -60,12 +60,16 @@ impl MasterKey {
 
     /// A key for one purpose and one thing (HKDF-SHA256; `salt` may be empty). The same arguments give the same key.
     #[must_use]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "HKDF-SHA256 fails only for more than 8160 bytes of output"
+    )]
     pub fn derive(&self, purpose: &str, id: &[u8], salt: &[u8]) -> SecretBox<[u8; 32]> {
         // Both lengths are fixed or written in front, so no two pairs of purpose and id share one info.
         let length = u64::try_from(purpose.len()).unwrap_or(u64::MAX).to_be_bytes();
         let prk = Salt::new(HKDF_SHA256, salt).extract(self.0.expose_secret());
         SecretBox::init_with_mut(|key: &mut [u8; 32]| {
-            #[expect(clippy::expect_used, reason = "HKDF-SHA256 fails only for more than 8160 bytes of output")]
             prk.expand(&[&length, purpose.as_bytes(), id], OutputLen)
                 .and_then(|okm| okm.fill(key))
                 .expect("32 bytes are within HKDF's reach");
@@ -75,13 +79,17 @@ impl MasterKey {
     /// Seals `plaintext` for one row: version ‖ nonce ‖ ciphertext ‖ tag. The nonce must never be used twice; twelve
     /// random bytes are right for the few thousand values a gateway ever seals.
     #[must_use]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "AES-GCM fails only for more than 64 GiB of plaintext"
+    )]
     pub fn seal(&self, purpose: &str, row_id: &str, nonce: [u8; NONCE_LEN], plaintext: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(HEADER_LEN + plaintext.len() + AES_256_GCM.tag_len());
         sealed.push(VERSION);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plaintext);
         let (_, body) = sealed.split_at_mut(HEADER_LEN);
-        #[expect(clippy::expect_used, reason = "AES-GCM fails only for more than 64 GiB of plaintext")]
         let tag = self
             .sealing_key()
             .seal_in_place_separate_tag(

@@ -98,8 +98,8 @@ mod tests {
     use super::*;
 
     const RULES: RefreshRules = RefreshRules {
-        idle: Duration::from_secs(7 * 86_400),
-        absolute: Duration::from_secs(30 * 86_400),
+        idle: Duration::from_hours(7 * 24),
+        absolute: Duration::from_hours(30 * 24),
         grace: Duration::from_secs(10),
     };
     const ROTATED: Timestamp = Timestamp::from_seconds(1_000_000);

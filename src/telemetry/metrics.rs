@@ -15,7 +15,7 @@ use prometheus_client::{metrics::MetricType, registry::Registry};
 
 use self::cells::{Build, Cell, Exported, LabelRow};
 pub use self::{
-    cells::{Counter, Each, Gauge, Histogram, Label, Name, Named, Rare},
+    cells::{Counter, Each, Gauge, Histogram, Label, Name, Named, Rare, Sampled},
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
@@ -86,6 +86,8 @@ table! {
     upstream_endpoint_healthy: Named<ClusterName, Named<EndpointName, Gauge>> = "upstream_endpoint_healthy";
     /// Client connections open now, TLS handshakes included.
     connections_open: Gauge = "connections_open";
+    /// Client connections that wait for a request without holding buffers.
+    connections_parked: Gauge = "connections_parked";
     /// Client connections that have ended.
     connections: Each<ConnectionResult, Counter> = "connections";
     /// Client connections that failed.
@@ -109,7 +111,7 @@ table! {
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Log lines dropped because standard output did not keep up.
-    log_lines_dropped: Gauge = "log_lines_dropped";
+    log_lines_dropped: Sampled = "log_lines_dropped";
     /// Always 1; the labels tell the build.
     build_info: Build = "build_info";
 }

@@ -1,6 +1,6 @@
 //! What operators see: metrics, the access log, spans, health.
 
-pub mod metrics;
-pub mod record;
 pub mod health;
 pub mod logging;
+pub mod metrics;
+pub mod record;

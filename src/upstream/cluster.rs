@@ -51,8 +51,7 @@ impl Cluster {
         let metrics = all_metrics.cluster(&settings.name);
         let endpoints = Arc::new(ArcSwap::from_pointee(Endpoints::new()));
         let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
-        let connector =
-            Connector::new(Arc::clone(&endpoints), tls, settings.connect_timeout, Arc::clone(&metrics));
+        let connector = Connector::new(Arc::clone(&endpoints), tls, settings.connect_timeout, Arc::clone(&metrics));
         let client = PooledClient::builder(TokioExecutor::new())
             .pool_idle_timeout(settings.pool_idle_timeout)
             .pool_max_idle_per_host(settings.pool_idle_per_endpoint)

@@ -17,7 +17,7 @@ use jsonwebtoken::{
 /// A key set larger than this is not read.
 const MAX_BYTES: usize = 512 * 1024;
 /// Between two attempts as long as none has succeeded.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(200);
 
 /// How often keys are fetched.
 #[derive(Debug, Clone, Copy)]
@@ -96,11 +96,17 @@ impl Jwks {
         }
     }
 
+    /// Whether a key set was ever fetched.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.current().is_some()
+    }
+
     /// Tries until the first key set is here. For the start: the gateway may come up later than this service.
     pub async fn fetch_first(&self) {
-        while self.current().is_none() {
+        while !self.has_keys() {
             self.refresh("").await;
-            if self.current().is_none() {
+            if !self.has_keys() {
                 tokio::time::sleep(RETRY).await;
             }
         }

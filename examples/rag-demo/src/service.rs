@@ -1,4 +1,4 @@
-//! The HTTP surface: `POST /ask` (server-sent events), `GET /documents`, `GET /health`. Decides nothing itself.
+//! The HTTP surface: `POST /ask` (server-sent events), `GET /documents`, `GET /health` and `/ready`. Decides nothing itself.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -49,7 +49,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/documents", get(documents))
         // Alive, not ready: the gateway's health check must succeed before its keys can be fetched, or neither of
         // the two would ever come up.
-        .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/health", get(|| async { Json(json!({"status": "alive"})) }))
+        .route("/ready", get(ready))
         .layer(DefaultBodyLimit::max(64 * 1024))
         .with_state(service)
 }
@@ -95,6 +96,11 @@ async fn identify(parts: &Parts, service: &Service) -> Result<Caller, Fault> {
         Found::NotYet => return Err(Fault::KeysMissing),
     };
     identity::verify(&token, &key, &service.expected).map_err(Fault::Unidentified)
+}
+
+/// Ready once somebody can be judged. For whoever starts both; not for the gateway's health check.
+async fn ready(State(service): State<Arc<Service>>) -> Result<Json<serde_json::Value>, Response> {
+    if service.jwks.has_keys() { Ok(Json(json!({"status": "ready"}))) } else { Err(Fault::KeysMissing.into_response()) }
 }
 
 #[derive(Serialize)]

@@ -335,7 +335,15 @@ async fn before_the_first_keys_nobody_is_judged() {
     let base = format!("http://{}", serve(router(Arc::new(service))).await);
     let world = World { server: KeyServer::default(), signer: Signer::new("k1", Algorithm::ES256), base };
     assert_eq!(world.status(&world.signer.sign(&alice())).await, 503);
+    assert_eq!(reqwest::get(format!("{}/ready", world.base)).await.unwrap().status(), 503);
     assert_eq!(reqwest::get(format!("{}/health", world.base)).await.unwrap().status(), 200, "alive all the same");
+}
+
+#[tokio::test]
+async fn it_is_ready_once_it_has_keys() {
+    let world = world().await;
+    assert_eq!(world.status(&world.signer.sign(&alice())).await, 200);
+    assert_eq!(reqwest::get(format!("{}/ready", world.base)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

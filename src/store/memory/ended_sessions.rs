@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn the_later_end_stands_in_either_order() {
         let ended = EndedSessions::new();
-        for (first, second) in [(100, 200), (200, 100)] {
-            ended.insert(sid(first), at(i64::try_from(first).unwrap()));
-            ended.insert(sid(first), at(i64::try_from(second).unwrap()));
-            assert!(ended.contains(sid(first), at(199)));
+        for (session, first, second) in [(sid(1), 100, 200), (sid(2), 200, 100)] {
+            ended.insert(session, at(first));
+            ended.insert(session, at(second));
+            assert!(ended.contains(session, at(199)));
         }
         assert_eq!(ended.len(), 2);
     }

@@ -30,7 +30,7 @@ impl CounterKey {
     pub fn address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-            v4 => v4,
+            v4 @ IpAddr::V4(_) => v4,
         })
     }
 
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn absurd_settings_neither_overflow_nor_admit_all() {
-        let year = Duration::from_secs(366 * 86_400);
+        let year = Duration::from_hours(366 * 24);
         for (requests, period, burst) in
             [(1, year * 100, u32::MAX), (u32::MAX, Duration::from_nanos(1), u32::MAX), (1, Duration::ZERO, 1)]
         {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn many_threads_together_get_no_more_than_the_burst() {
-        let counter = LimitCounter::new(&limit(1, Duration::from_secs(60), 50), 100);
+        let counter = LimitCounter::new(&limit(1, Duration::from_mins(1), 50), 100);
         let key = ip("192.0.2.1");
         let admitted: usize = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..4)

@@ -21,7 +21,7 @@ use super::{link::Pools, migrate, query::Query};
 use crate::{config::settings, store::StoreFault};
 
 /// How long a start waits for another one that is migrating the same SQLite file.
-const MIGRATION_PATIENCE: Duration = Duration::from_secs(60);
+const MIGRATION_PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at the lock file.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 

@@ -288,6 +288,36 @@ impl<N: Name, C: Cell> Cell for Named<N, C> {
     }
 }
 
+/// A count that somebody else keeps, read when it is exported; 0 until [`Sampled::from`] names them.
+#[derive(Default)]
+pub struct Sampled(OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>);
+
+impl Sampled {
+    /// Reads the count with `read` from now on. The first call stands.
+    pub fn from(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(read));
+    }
+
+    /// The count now.
+    pub fn get(&self) -> u64 {
+        self.0.get().map_or(0, |read| read())
+    }
+}
+
+impl fmt::Debug for Sampled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sampled").field(&self.get()).finish()
+    }
+}
+
+impl Cell for Sampled {
+    const TYPE: MetricType = MetricType::Counter;
+
+    fn export(&self, labels: &[(&str, &str)], encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        labelled(labels, encoder, |encoder| encoder.encode_counter::<NoLabelSet, _, u64>(&self.get(), None))
+    }
+}
+
 /// The build: always 1, told by its labels.
 #[derive(Debug, Default)]
 pub struct Build;

@@ -1,24 +1,24 @@
-//! From the registry to text: OpenMetrics 1.0 as prometheus-client writes it, or the classic Prometheus format 0.0.4.
+//! From the registry to text: `OpenMetrics` 1.0 as prometheus-client writes it, or classic Prometheus text 0.0.4.
 //!
 //! The two differ little: classic names a counter with its `_total` in `HELP` and `TYPE` too, and knows neither
-//! `UNIT` nor `EOF`. prometheus-client writes OpenMetrics only; the classic text is made from it.
+//! `UNIT` nor `EOF`. prometheus-client writes `OpenMetrics` only; the classic text is made from it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use prometheus_client::{encoding::text, registry::Registry};
 
 /// A text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// OpenMetrics 1.0.
+    /// `OpenMetrics` 1.0.
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Classic,
 }
 
 impl Format {
-    /// The format that an `Accept` header asks for: OpenMetrics when it is named, else the classic one, which every
-    /// tool reads.
+    /// The format that an `Accept` header asks for: `OpenMetrics` when it is named, else the classic one, which
+    /// every tool reads.
     #[must_use]
     pub fn accepted(accept: Option<&str>) -> Self {
         let named = accept.is_some_and(|accept| {
@@ -60,7 +60,8 @@ fn classic(open: &str) -> String {
         } else if let (Some((name, help)), Some(kind)) = (help, lines.next_if(|next| next.starts_with("# TYPE "))) {
             let kind = kind.rsplit(' ').next().unwrap_or("untyped");
             let suffix = if kind == "counter" { "_total" } else { "" };
-            out.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+            // Writing to a String does not fail.
+            let _ = writeln!(out, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}");
         } else {
             out.push_str(line);
             out.push('\n');

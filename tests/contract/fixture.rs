@@ -1,0 +1,159 @@
+//! A fresh store and the rows the tests put into it.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use portcullis::{
+    clock::{Entropy, SystemEntropy, Timestamp},
+    config::settings::{self, Engine},
+    policy::{
+        ids::{SessionId, UserId},
+        refresh::{Delivery, RefreshRules},
+    },
+    store::{Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SharedStore, sql},
+};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+use crate::support::postgres::cluster;
+
+/// Every test's now, odd to the microsecond.
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_123_457);
+
+pub(crate) const RULES: RefreshRules = RefreshRules {
+    idle: Duration::from_hours(7 * 24),
+    absolute: Duration::from_hours(30 * 24),
+    grace: Duration::from_secs(10),
+};
+
+/// A fresh store.
+pub(crate) struct Fixture {
+    pub(crate) store: SharedStore,
+    pub(crate) settings: settings::Store,
+    /// Kept until the test ends.
+    _folder: Option<TempDir>,
+}
+
+impl Fixture {
+    pub(crate) async fn postgres() -> Self {
+        Self::open(postgres_settings(cluster().create_database().url), None).await
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let folder = TempDir::new().unwrap();
+        Self::open(sqlite_settings(folder.path().join("data/portcullis.db")), Some(folder)).await
+    }
+
+    async fn open(settings: settings::Store, folder: Option<TempDir>) -> Self {
+        Self { store: sql::open(&settings).await.unwrap(), settings, _folder: folder }
+    }
+
+    /// Runs SQL behind the store's back.
+    pub(crate) async fn tamper(&self, sql: &'static str) {
+        match &self.settings.engine {
+            Engine::Postgres { url } => {
+                let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+            Engine::Sqlite { path } => {
+                let url = format!("sqlite://{}", path.display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+
+    /// Registers an account with this e-mail, no username, and a first session.
+    pub(crate) async fn registered(&self, email: &str) -> (Account, SessionId) {
+        let account = new_account(email);
+        let session = new_session(account.id, NOW);
+        let made = self.store.register(&account, &session, &entry(AuditEvent::Registered, NOW)).await.unwrap();
+        (made, session.id)
+    }
+
+    /// One more session of an account.
+    pub(crate) async fn logged_in(&self, user: UserId, at: Timestamp) -> SessionId {
+        let session = new_session(user, at);
+        self.store.open_session(&session, &entry(AuditEvent::LoginSucceeded, at)).await.unwrap().unwrap();
+        session.id
+    }
+
+    pub(crate) async fn refresh(&self, id: SessionId, counter: u64, at: Timestamp) -> RefreshOutcome {
+        self.store.refresh(id, counter, &RULES, &entry(AuditEvent::Refreshed, at)).await.unwrap()
+    }
+
+    /// The events audited of a user, oldest first.
+    pub(crate) async fn events(&self, user: UserId) -> Vec<AuditEvent> {
+        self.store.audit_of(user, 1_000).await.unwrap().into_iter().map(|entry| entry.event).collect()
+    }
+}
+
+pub(crate) fn postgres_settings(url: String) -> settings::Store {
+    settings::Store {
+        engine: Engine::Postgres { url: SecretString::from(url) },
+        master_key: None,
+        pool: 8,
+        // Far beyond what any call takes on a busy machine; the tests of the deadline set their own.
+        timeout: Duration::from_mins(1),
+    }
+}
+
+pub(crate) fn sqlite_settings(path: PathBuf) -> settings::Store {
+    settings::Store { engine: Engine::Sqlite { path }, ..postgres_settings(String::new()) }
+}
+
+pub(crate) fn user_id() -> UserId {
+    UserId(SystemEntropy.uuid_v7(NOW))
+}
+
+pub(crate) fn session_id() -> SessionId {
+    SessionId(SystemEntropy.uuid_v7(NOW))
+}
+
+pub(crate) fn new_account(email: &str) -> NewAccount {
+    NewAccount {
+        id: user_id(),
+        email: email.into(),
+        username: None,
+        full_name: None,
+        password_hash: SecretString::from("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"),
+        roles: vec!["user".into()],
+        created_at: NOW,
+    }
+}
+
+pub(crate) fn new_session(user: UserId, at: Timestamp) -> NewSession {
+    let mut salt = [0; 32];
+    SystemEntropy.fill(&mut salt);
+    NewSession {
+        id: session_id(),
+        user,
+        salt,
+        delivery: Delivery::Body,
+        methods: vec!["pwd".into()],
+        user_agent: Some("contract".into()),
+        address: "192.0.2.7".into(),
+        created_at: at,
+    }
+}
+
+/// An audit entry with a request id of its own.
+pub(crate) fn entry(event: AuditEvent, at: Timestamp) -> AuditEntry {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    AuditEntry {
+        at,
+        event,
+        user: None,
+        session: None,
+        address: "192.0.2.7".into(),
+        request_id: format!("req-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+    }
+}
+
+pub(crate) fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}

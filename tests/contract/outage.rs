@@ -1,0 +1,101 @@
+//! PostgreSQL dying, freezing and coming back: answers within the deadline, and no restart of ours.
+
+use std::time::Duration;
+
+use portcullis::{
+    clock::{Clock, SystemClock},
+    config::settings,
+    store::{AuditEvent, SharedStore, StoreFault, sql},
+};
+
+use crate::{
+    fixture::{NOW, entry, new_account, new_session, postgres_settings, user_id},
+    support::postgres::Cluster,
+};
+
+const DEADLINE: Duration = Duration::from_millis(700);
+/// What a loaded machine may add to a deadline; a hang would be for ever.
+const SLACK: Duration = Duration::from_secs(20);
+
+fn settings(cluster: &Cluster) -> settings::Store {
+    settings::Store { timeout: DEADLINE, pool: 2, ..postgres_settings(cluster.create_database().url) }
+}
+
+async fn write(store: &SharedStore, email: &str) -> Result<(), StoreFault> {
+    let account = new_account(email);
+    let session = new_session(account.id, NOW);
+    match store.register(&account, &session, &entry(AuditEvent::Registered, NOW)).await {
+        Ok(_) => Ok(()),
+        Err(portcullis::store::AccountFault::Store(fault)) => Err(fault),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Reads and writes, more of them at once than the pool has connections: each is told so in time.
+async fn every_call_is_told_that_the_store_is_lost(store: &SharedStore) {
+    let clock = SystemClock::new();
+    let began = clock.tick();
+    let calls: Vec<_> = (0..6)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                if number % 2 == 0 {
+                    store.account(user_id()).await.map(drop)
+                } else {
+                    write(&store, &format!("{number}@example.com")).await
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        let fault = call.await.unwrap().unwrap_err();
+        assert!(matches!(fault, StoreFault::Unavailable(_)), "{fault}");
+    }
+    let took = clock.tick().since(began);
+    assert!(took < DEADLINE + SLACK, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_unavailable_within_the_deadline_and_comes_back_by_itself() {
+    let mut cluster = Cluster::private();
+    let store = sql::open(&settings(&cluster)).await.unwrap();
+    write(&store, "before@example.com").await.unwrap();
+    cluster.stop();
+    every_call_is_told_that_the_store_is_lost(&store).await;
+    assert!(matches!(store.ping().await, Err(StoreFault::Unavailable(_))));
+    cluster.start();
+    store.ping().await.unwrap();
+    write(&store, "after@example.com").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_broken_between_two_calls_cost_no_call() {
+    let mut cluster = Cluster::private();
+    let store = sql::open(&settings(&cluster)).await.unwrap();
+    store.ping().await.unwrap();
+    cluster.stop();
+    cluster.start();
+    write(&store, "after@example.com").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_is_unavailable_within_the_deadline_and_holds_no_connection_after() {
+    let cluster = Cluster::private();
+    let store = sql::open(&settings(&cluster)).await.unwrap();
+    write(&store, "before@example.com").await.unwrap();
+    cluster.pause();
+    every_call_is_told_that_the_store_is_lost(&store).await;
+    every_call_is_told_that_the_store_is_lost(&store).await;
+    cluster.resume();
+    store.ping().await.unwrap();
+    write(&store, "after@example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_at_the_start_is_told() {
+    let mut cluster = Cluster::private();
+    let settings = settings(&cluster);
+    cluster.stop();
+    let fault = sql::open(&settings).await.err().unwrap();
+    assert!(matches!(fault, sql::OpenFault::Unreachable { .. }), "{fault}");
+}

@@ -1,0 +1,131 @@
+//! Servers for tests, started from installed binaries and gone when the test process is, however it ends.
+//!
+//! Each server runs under a small shell that waits on a pipe from the test process: when the pipe closes (the end,
+//! a panic, SIGKILL), the shell stops the server and removes its folder. Sockets are UNIX ones in private folders, so
+//! there are no ports to collide. Works as root too: the servers that refuse root run as an unprivileged user.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+pub(crate) mod postgres;
+pub(crate) mod redis;
+
+/// Whom the servers run as: `None` is ourselves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner(Option<(u32, u32)>);
+
+impl Owner {
+    /// An unprivileged user: ourselves, unless we are root.
+    pub(crate) fn unprivileged() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self(None);
+        }
+        let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd tells the users");
+        let ids = |name: &str| {
+            let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+            let mut fields = line.split(':').skip(2);
+            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        };
+        let ids = ["postgres", "nobody"].into_iter().find_map(ids);
+        Self(Some(ids.expect("as root, the tests need a user `postgres` or `nobody` to run servers as")))
+    }
+
+    /// A command that will run as this user.
+    pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if let Self(Some((uid, gid))) = self {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// A fresh folder that belongs to this user. Whoever starts the server removes it.
+    pub(crate) fn folder(self, prefix: &str) -> PathBuf {
+        let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder").keep();
+        if let Self(Some((uid, gid))) = self {
+            chown(&folder, Some(uid), Some(gid)).expect("root may give a folder away");
+        }
+        folder
+    }
+}
+
+/// Finds an installed program in `PATH` or one of `more`.
+///
+/// # Panics
+/// When it is not installed: a test that needs it fails, it is never skipped.
+pub(crate) fn program(name: &str, more: &[PathBuf], package: &str) -> PathBuf {
+    let path = Command::new("sh").args(["-c", "printf %s \"$PATH\""]).output().expect("sh runs").stdout;
+    let path = String::from_utf8_lossy(&path).into_owned();
+    std::env::split_paths(&path)
+        .chain(more.iter().cloned())
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("`{name}` is not installed; the tests need it: apt-get install {package}"))
+}
+
+/// A server and the shell that outlives us just long enough to stop it.
+#[derive(Debug)]
+pub(crate) struct Supervised {
+    shell: Child,
+    /// Closing it stops the server.
+    pipe: Option<ChildStdin>,
+}
+
+impl Supervised {
+    /// Runs `script` (`$1` is the folder) and waits until it prints a line that holds `ready`.
+    ///
+    /// # Panics
+    /// When it ends before that, with the script's last words.
+    pub(crate) fn start(owner: Owner, script: &str, folder: &Path, ready: &'static str) -> Self {
+        let mut shell = owner
+            .command("sh")
+            .args(["-c", script, "supervisor"])
+            .arg(folder)
+            .current_dir(folder)
+            // Out of the terminal's process group: Ctrl-C reaches the tests first, the pipe then tells the shell.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let pipe = shell.stdin.take();
+        let lines = BufReader::new(shell.stdout.take().expect("stdout is piped")).lines();
+        let (tell, told) = mpsc::channel();
+        // Goes on reading after the ready line, so that a chatty server never blocks on a full pipe.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let mut seen = Vec::new();
+        // The channel ends when the script's output does.
+        while let Ok(line) = told.recv() {
+            if line.contains(ready) {
+                return Self { shell, pipe };
+            }
+            seen.push(line);
+        }
+        panic!("the server did not start:\n{}", seen.join("\n"));
+    }
+
+    /// Says a last word to the script, closes the pipe and waits for the shell to end.
+    pub(crate) fn end(&mut self, word: &str) {
+        if let Some(mut pipe) = self.pipe.take() {
+            let _ = writeln!(pipe, "{word}");
+        }
+        let _ = self.shell.wait();
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.end("");
+    }
+}
