@@ -107,7 +107,7 @@ fn whole(engine: Engine, yaml: &str) -> String {
 async fn run(setup: &Setup, clock: &Arc<ManualClock>) -> Result<Running, StartFault> {
     let settings = setup.settings().unwrap_or_else(|errors| panic!("{errors}\n{}", setup.yaml));
     let rim = Rim { clock: Arc::<ManualClock>::clone(clock), entropy: Arc::new(SystemEntropy) };
-    soon("the gateway to start", App::start(settings, rim)).await
+    soon("the gateway to start", App::start(settings, Arc::default(), rim)).await
 }
 
 /// A running gateway.

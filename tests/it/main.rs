@@ -37,6 +37,10 @@ macro_rules! on_both_stores {
 }
 
 #[cfg(test)]
+mod access_matrix;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod journeys;
+#[cfg(test)]
+mod limits;
