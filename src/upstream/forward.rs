@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header::HOST, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header::{HOST, TRAILER}, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use tokio::time::{Sleep, sleep};
@@ -228,7 +228,12 @@ fn deliver(
         GateBody::Guarded(Box::new(guard))
     });
     let headers = response.headers_mut();
+    // An HTTP/1.1 client gets only those trailers that the head announces (RFC 9110 §6.6.2).
+    let announced = headers.remove(TRAILER);
     headers::strip_hop_by_hop(headers);
+    if let Some(announced) = announced {
+        headers.insert(TRAILER, announced);
+    }
     headers::strip_reserved_response(headers, &snapshot.own_cookies);
     // An HTTP/1.0 upstream's version must not become ours.
     *response.version_mut() = Version::HTTP_11;

@@ -178,11 +178,10 @@ impl Upstream {
         assert!(received.is_empty(), "it reached the upstream: {received:#?}");
     }
 
-    /// Waits for a request that fits, and gives it.
-    pub(crate) async fn wait_for(&self, what: &str, fits: impl Fn(&Received) -> bool) -> Received {
+    /// Waits until `enough` of the requests so far fit.
+    pub(crate) async fn wait_for(&self, what: &str, enough: usize, fits: impl Fn(&Received) -> bool) {
         let mut received = self.shared.received.subscribe();
-        let all = soon(what, received.wait_for(|all| all.iter().any(&fits))).await.unwrap();
-        all.iter().find(|one| fits(one)).unwrap().clone()
+        soon(what, received.wait_for(|all| all.iter().filter(|one| fits(one)).count() >= enough)).await.unwrap();
     }
 }
 

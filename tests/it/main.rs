@@ -41,6 +41,12 @@ mod access_matrix;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod clusters;
+#[cfg(test)]
 mod journeys;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod proxying;
+#[cfg(test)]
+mod timeouts;
