@@ -30,7 +30,7 @@ use crate::{
         token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
-    portal::{PortalState, border::Portal, hash_pool::HashPool},
+    portal::{PortalState, border::Portal, hash_pool::{HashPool, JobDone}},
     store::{SharedStore, memory::ended_sessions::EndedSessions},
     telemetry::{
         health::{self, Lifecycle},
@@ -117,11 +117,7 @@ impl App {
     pub async fn start(settings: Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Running, StartFault> {
         let shared = Shared::open(&settings, metrics, rim).await?;
         let metrics = Arc::clone(&shared.metrics);
-        let hash_pool = Arc::new(HashPool::new(
-            &settings.passwords,
-            Arc::clone(&shared.rim.entropy),
-            Arc::clone(&shared.rim.clock),
-        )?);
+        let hash_pool = Arc::new(shared.hash_pool(&settings)?);
 
         let mut clusters = HashMap::new();
         for cluster in &settings.clusters {
@@ -132,7 +128,7 @@ impl App {
 
         let (seen, seen_queue) = tasks::seen_queue();
         let stages = shared.stages(&settings, &snapshot, seen);
-        let portal = Portal::new(shared.portal_state(&settings, hash_pool));
+        let portal = Portal::new(shared.portal_state(&settings, Arc::clone(&hash_pool)));
         let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
@@ -145,7 +141,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, seen_queue);
+        let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, hash_pool, seen_queue);
         lifecycle.started();
         Ok(Running {
             public: edge.local_addr()?,
@@ -162,6 +158,22 @@ impl App {
     }
 }
 
+/// The keys a gateway with these settings signs and verifies with; the first is made if there is none. For tools that
+/// mint tokens beside the gateway (load tests).
+pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFault> {
+    let store = crate::store::sql::open(&settings.store).await?;
+    let (keyring, _) = sealed(&store, settings, rim).await?;
+    Ok(keyring)
+}
+
+/// Opens what lies sealed in the store.
+async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(Keyring, MasterKey), StartFault> {
+    let sealed_rows = !store.signing_keys().await?.is_empty();
+    let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
+    let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    Ok((keyring, master))
+}
+
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
 pub fn snapshot(
     settings: &Settings,
@@ -175,9 +187,7 @@ impl Shared {
     /// Opens the store and what lies sealed in it.
     async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
         let store = crate::store::sql::open(&settings.store).await?;
-        let sealed = !store.signing_keys().await?.is_empty();
-        let master = crate::store::master_key::master_key(&settings.store, sealed, &*rim.entropy)?;
-        let keyring = keys::open(&*store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+        let (keyring, master) = sealed(&store, settings, &rim).await?;
         let ended = EndedSessions::default();
         // Tokens of sessions that ended shortly before the start may still be unexpired.
         let life = settings.tokens.access_ttl + settings.tokens.leeway;
@@ -217,15 +227,25 @@ impl Shared {
         }
     }
 
+    fn hash_pool(&self, settings: &Settings) -> Result<HashPool, StartFault> {
+        let metrics = Arc::clone(&self.metrics);
+        let told = Box::new(move |done: JobDone| {
+            metrics.hash_wait.observe(done.waited);
+            metrics.hash_duration.observe(done.worked);
+        });
+        let (entropy, clock) = (Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock));
+        Ok(HashPool::observed(&settings.passwords, entropy, clock, told)?)
+    }
+
     fn portal_state(&self, settings: &Settings, hash_pool: Arc<HashPool>) -> PortalState {
         PortalState {
             portal: settings.portal.clone(),
             tokens: settings.tokens.clone(),
-            passwords: settings.passwords.clone(),
             store: Arc::clone(&self.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&self.master),
             ended: Arc::clone(&self.ended),
+            metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),
             entropy: Arc::clone(&self.rim.entropy),
             hash_pool,

@@ -7,15 +7,20 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     app::{Shared, routes::Counters},
     gate::authenticate::Seen,
+    portal::hash_pool::HashPool,
     store::SharedStore,
+    telemetry::metrics::PoolState,
     upstream::cluster::Cluster,
 };
 
 /// First uses of access tokens that may wait to be noted.
 const SEEN_QUEUE: usize = 4_096;
 
-/// How often expired entries are dropped and gauges set.
+/// How often expired entries are dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// How often gauges that nobody moves are read: often enough for any scrape.
+const GAUGES: Duration = Duration::from_secs(1);
 
 /// The queue of first uses.
 pub(super) fn seen_queue() -> (mpsc::Sender<Seen>, mpsc::Receiver<Seen>) {
@@ -30,6 +35,7 @@ impl Tasks {
         shared: &Shared,
         clusters: impl Iterator<Item = Arc<Cluster>>,
         counters: Counters,
+        hash_pool: Arc<HashPool>,
         seen: mpsc::Receiver<Seen>,
     ) -> Self {
         let mut tasks = JoinSet::new();
@@ -43,8 +49,19 @@ impl Tasks {
             loop {
                 every.tick().await;
                 ended.prune(clock.now());
+            }
+        });
+        let (metrics, store) = (Arc::clone(&shared.metrics), Arc::clone(&shared.store));
+        tasks.spawn(async move {
+            let mut every = tokio::time::interval(GAUGES);
+            loop {
+                every.tick().await;
+                metrics.hash_queue_length.set(count(hash_pool.stats().queued));
+                let pool = store.pool();
+                metrics.store_pool_connections.of(PoolState::Idle).set(count(pool.idle));
+                metrics.store_pool_connections.of(PoolState::Busy).set(count(pool.busy));
                 for limit in counters.values() {
-                    limit.metrics.keys.set(i64::try_from(limit.counter.len()).unwrap_or(i64::MAX));
+                    limit.metrics.keys.set(count(limit.counter.len()));
                 }
             }
         });
@@ -54,6 +71,10 @@ impl Tasks {
     pub(super) async fn stop(mut self) {
         self.0.shutdown().await;
     }
+}
+
+fn count(many: usize) -> i64 {
+    i64::try_from(many).unwrap_or(i64::MAX)
 }
 
 /// Writes down which generations were used, so that the refresh before them cannot be repeated past its grace.

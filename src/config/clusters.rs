@@ -8,15 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Checks, Noted},
     item::{At, Item, Named},
-    scalar::{Int, Span},
+    paths::RequestTarget,
     settings::{self, ClientTls, Cluster, Endpoint},
     tls,
-    words::{self, EndpointUrl, FilePath, RequestTarget, Text, TlsName},
+    units::{Int, Span},
+    urls::EndpointUrl,
+    words::{self, FilePath, Text, TlsName},
 };
 
 /// One upstream service.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Cluster")]
 pub(super) struct RawCluster {
     /// URLs of its endpoints: http://host:port or https://host:port, one scheme for all, no path.
     endpoints: Item<Vec<Item<EndpointUrl>>>,
@@ -71,6 +74,7 @@ enum HostHeader {
 /// Active health checks.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "HealthCheck")]
 pub(super) struct RawHealthCheck {
     /// Path (and query) asked with GET; any 2xx is healthy.
     path: Item<RequestTarget>,
@@ -91,6 +95,7 @@ pub(super) struct RawHealthCheck {
 /// TLS towards the endpoints.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ClientTls")]
 pub(super) struct RawClientTls {
     /// PEM file with the only roots to trust, for services with a private CA. A relative path starts at this file's
     /// folder.
@@ -102,6 +107,7 @@ pub(super) struct RawClientTls {
 /// Connections kept for reuse.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Pool")]
 pub(super) struct RawPool {
     /// Idle connections kept for each endpoint. More saves connecting; each holds a socket at both ends.
     idle_per_endpoint: Item<Int<0, 10_000>>,
@@ -112,6 +118,7 @@ pub(super) struct RawPool {
 /// The signed identity sent upstream.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Identity")]
 pub(super) struct RawIdentity {
     /// Its aud, which the service must check, so that one service cannot use a caller's identity at another. Default:
     /// the cluster's name.

@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::Checks,
     item::{Item, Named},
-    scalar::{Int, Rate},
     settings::{Limit, LimitKey},
+    units::{Int, Rate},
     words,
 };
 
 /// One rate limit.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Limit")]
 pub(super) struct RawLimit {
     /// What is counted: address (the client's, /32 or /64; also for strangers) or subject (the authenticated user).
     by: Item<By>,

@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Checks, values},
     item::{At, Item},
-    scalar::{Int, Size, Span},
     settings::{ConnectionTimeouts, Listener, Listeners},
     tls,
+    units::{Int, Size, Span},
     words::{Bind, FilePath, Network},
 };
 
 /// Where clients and operators connect.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Listeners")]
 pub(super) struct RawListeners {
     /// The listener for clients.
     public: Item<RawPublic>,
@@ -33,6 +34,7 @@ pub(super) struct RawListeners {
 /// The listener for clients.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Public")]
 pub(super) struct RawPublic {
     /// IP address and port. Port 0 takes a free one.
     bind: Item<Bind>,
@@ -57,6 +59,7 @@ pub(super) struct RawPublic {
 /// Certificate and key of the listener.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ServerTls")]
 pub(super) struct RawServerTls {
     /// PEM file with the certificate chain, the server's own first. A relative path starts at this file's folder.
     certificate: Item<FilePath>,
@@ -67,6 +70,7 @@ pub(super) struct RawServerTls {
 /// How long a connection may stay in each phase.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Timeouts")]
 pub(super) struct RawTimeouts {
     /// The TLS handshake, from accept.
     tls_handshake: Item<Span<100, 60_000>>,
@@ -81,6 +85,7 @@ pub(super) struct RawTimeouts {
 /// The listener for operators.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Admin")]
 pub(super) struct RawAdmin {
     /// IP address and port. Port 0 takes a free one.
     bind: Item<Bind>,

@@ -13,6 +13,7 @@ mod item;
 mod limits;
 mod listeners;
 mod passwords;
+mod paths;
 mod portal;
 mod raw;
 mod reader;
@@ -27,6 +28,8 @@ mod telemetry;
 mod tls;
 mod tokens;
 mod tree;
+mod units;
+mod urls;
 mod words;
 
 use std::{cell::RefCell, collections::HashMap, fs::File, io::Read, path::Path};

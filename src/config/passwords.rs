@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Checks, values},
     item::{At, Item},
-    scalar::{Auto, Int, Size},
     settings::Passwords,
+    units::{Auto, Int, Size},
     words::Text,
 };
 use crate::policy::password::PasswordRules;
@@ -15,6 +15,7 @@ use crate::policy::password::PasswordRules;
 /// Rules for passwords and the cost of hashing them.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Passwords")]
 pub(super) struct RawPasswords {
     /// Fewest characters. NIST asks for 15 where the password is the only factor; 8 is the floor.
     min_length: Item<Int<8, 64>>,
@@ -35,6 +36,7 @@ pub(super) struct RawPasswords {
 /// argon2id's parameters.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Argon2")]
 pub(super) struct RawArgon2 {
     /// Memory of one hash. 19MiB is the floor (OWASP). Hashing uses this much for each hash thread.
     memory: Item<Size<{ 19 << 20 }, { 1 << 30 }>>,

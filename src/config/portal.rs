@@ -9,13 +9,16 @@ use super::{
     checks::{Checks, values},
     item::Item,
     limits::Limits,
+    paths::PathPrefix,
     settings::{self, Portal},
-    words::{CookieName, Host, Name, Origin, PathPrefix},
+    urls::Origin,
+    words::{CookieName, Host, Name},
 };
 
 /// The account endpoints.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Portal")]
 pub(super) struct RawPortal {
     /// Serve them, with the JWKS and discovery documents. Without them nobody can log in here.
     enabled: Item<bool>,

@@ -23,6 +23,7 @@ use super::{
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Portcullis configuration")]
+#[schemars(rename = "Settings")]
 pub(super) struct RawSettings {
     /// Where clients and operators connect.
     #[serde(default)]

@@ -5,7 +5,7 @@
 //! its place and, when its value fails, the mistake is noted with that place; variables are filled in as scalars are
 //! read. Secrets take their own path and are never quoted.
 
-use std::{cell::RefCell, fs::File, io::Read, path::Path};
+use std::{cell::RefCell, path::Path};
 
 use serde::{
     Deserializer,
@@ -18,14 +18,11 @@ use serde::{
 use super::{
     Environment,
     errors::{ConfigError, Fault, nearest},
-    expand::{expand, is_name},
+    expand::expand,
     item::{At, ITEM},
-    secret::{LITERAL_OR_SECRET, SECRET},
+    secret::{self, LITERAL_OR_SECRET, SECRET},
     tree::{Entry, Mark, Node, Value},
 };
-
-/// Largest secret file, bytes.
-const MAX_SECRET_FILE: u64 = 64 * 1024;
 
 /// What reading needs besides the tree, and where its mistakes go.
 pub(super) struct Reader<'a> {
@@ -117,42 +114,6 @@ impl<'r, 'a> NodeReader<'r, 'a> {
     fn below(&self, entry: &Entry) -> At {
         At { line: entry.mark.line, column: entry.mark.column, ..self.at.child(&entry.key) }
     }
-
-    /// A secret: a literal where `literal` says so, else from the environment or a file.
-    fn secret(&self, literal: bool) -> Result<String, Fault> {
-        const EXPECTED: &str = "{file: path}, {env: NAME} or \"${NAME}\"";
-        match &self.node.value {
-            _ if self.node.is_null() => Err(Fault::new(format!("expected {EXPECTED}, found nothing"))),
-            Value::Scalar { text, .. } => {
-                let expanded = expand(text, self.reader.environment)?;
-                if literal || expanded.only_environment {
-                    return Ok(expanded.text);
-                }
-                Err(Fault::new(format!("a secret may not stand in the file itself; write {EXPECTED}")))
-            }
-            Value::Mapping(_) => self.secret_source(),
-            Value::List(_) => Err(Fault::new(format!("expected {EXPECTED}, found a list"))),
-        }
-    }
-
-    fn secret_source(&self) -> Result<String, Fault> {
-        let entries = self.entries(Some(&["file", "env"]), Fault::new("expected a mapping"))?;
-        let [Entry { key, value, .. }] = entries.as_slice() else {
-            return Err(Fault::new("expected exactly one of the keys file and env"));
-        };
-        let Value::Scalar { text, .. } = &value.value else {
-            return Err(Fault::new(format!("expected text under {key}")));
-        };
-        let text = expand(text, self.reader.environment)?.text;
-        if key == "file" {
-            return read_secret(&self.reader.base_dir.join(text));
-        }
-        if !is_name(&text) {
-            return Err(Fault::new("expected the name of an environment variable under env"));
-        }
-        let value = self.reader.environment.var(&text);
-        value.ok_or_else(|| Fault::new(format!("the environment variable {text} is not set")))
-    }
 }
 
 fn expected<'de, V: Visitor<'de>>(visitor: &V) -> Fault {
@@ -163,22 +124,6 @@ fn unknown_key(key: &str, known: &[&str]) -> Fault {
     match nearest(key, known.iter().copied()) {
         Some(near) => Fault::new("unknown key").suggest(near),
         None => Fault::new(format!("unknown key; known here: {}", known.join(", "))),
-    }
-}
-
-/// A secret file, without its last line break.
-fn read_secret(path: &Path) -> Result<String, Fault> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_SECRET_FILE + 1).read_to_string(&mut text));
-    match read {
-        Err(error) => Err(Fault::new(format!("cannot read {}: {error}", path.display()))),
-        Ok(length) if length as u64 > MAX_SECRET_FILE => {
-            Err(Fault::new(format!("{} is larger than 64 KiB", path.display())))
-        }
-        Ok(_) => {
-            let trimmed = text.strip_suffix('\n').unwrap_or(&text);
-            Ok(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned())
-        }
     }
 }
 
@@ -226,8 +171,8 @@ impl<'de> Deserializer<'de> for NodeReader<'_, '_> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
         match name {
             ITEM => visitor.visit_seq(Parts { node: self, part: 0 }),
-            SECRET => visitor.visit_string(self.secret(false)?),
-            LITERAL_OR_SECRET => visitor.visit_string(self.secret(true)?),
+            SECRET => visitor.visit_string(secret::resolve(self.node, self.reader, false)?),
+            LITERAL_OR_SECRET => visitor.visit_string(secret::resolve(self.node, self.reader, true)?),
             _ => visitor.visit_newtype_struct(self),
         }
     }

@@ -9,15 +9,17 @@ use super::{
     checks::{Checks, values},
     item::{At, Item},
     limits::Limits,
+    paths::{PathPattern, PathPrefix},
     routing::{Claim, Table},
-    scalar::{BodyLimit, Span},
     settings::{AuthMode, Portal, Rewrite, Route, RouteTimeouts},
-    words::{Host, HttpMethod, Name, PathPattern, PathPrefix, Scope, Text},
+    units::{BodyLimit, Span},
+    words::{Host, HttpMethod, Name, Scope, Text},
 };
 
 /// One route.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Route")]
 pub(super) struct RawRoute {
     /// Its name: the label in metrics and logs.
     name: Item<Name>,
@@ -61,6 +63,7 @@ pub(super) struct RawRoute {
 /// Which requests a route takes.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Match")]
 pub(super) struct RawMatch {
     /// Exact host names, lower case, without a port. Empty: any host. A route that names the host goes before one that
     /// does not.
@@ -88,6 +91,7 @@ enum Auth {
 /// Replaces a leading part of the path before forwarding.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Rewrite")]
 pub(super) struct RawRewrite {
     /// The part to take off: whole segments, and a literal beginning of the pattern.
     prefix: Item<PathPrefix>,
@@ -98,6 +102,7 @@ pub(super) struct RawRewrite {
 /// Time-outs of one request.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "RouteTimeouts")]
 pub(super) struct RawRouteTimeouts {
     /// From the request sent to the head of the answer: 504 after it.
     first_byte: Item<Span<10, 3_600_000>>,

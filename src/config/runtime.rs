@@ -9,12 +9,14 @@ use super::{
     checks::Noted,
     errors::Fault,
     item::Item,
-    scalar::{Auto, Scalar, scalar},
+    scalar::{Scalar, scalar},
+    units::Auto,
 };
 
 /// The process itself.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Runtime")]
 pub(super) struct RawRuntime {
     /// Worker threads; auto: one for each core.
     workers: Item<Auto<1, 1_024>>,
@@ -23,6 +25,7 @@ pub(super) struct RawRuntime {
 /// What may be lost and need not outlive the process: rate-limit counters.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SharedState")]
 pub(super) struct RawSharedState {
     /// Where it is kept. process: in this gateway's memory, so several gateways each count for themselves and a client
     /// may use each limit once per gateway. The only choice in this version.

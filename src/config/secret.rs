@@ -1,10 +1,20 @@
 //! Secrets as the file names them: `"${NAME}"`, `{env: NAME}` or `{file: path}`, never in the file itself.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, fs::File, io::Read, path::Path};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
+
+use super::{
+    errors::Fault,
+    expand::{expand, is_name},
+    reader::Reader,
+    tree::{Entry, Node, Value},
+};
+
+/// Largest secret file, bytes.
+const MAX_FILE: u64 = 64 * 1024;
 
 /// The name under which a secret asks the reader for its value.
 pub(super) const SECRET: &str = "$portcullis::secret";
@@ -18,6 +28,56 @@ pub(super) struct Secret(pub(super) SecretString);
 /// A value that may be secret, such as a URL with a password in it.
 #[derive(Debug, Clone)]
 pub(super) struct LiteralOrSecret(pub(super) SecretString);
+
+/// The value a node stands for. `literal`: it may also stand there itself. No fault ever quotes it.
+pub(super) fn resolve(node: &Node, reader: &Reader<'_>, literal: bool) -> Result<String, Fault> {
+    const EXPECTED: &str = "{file: path}, {env: NAME} or \"${NAME}\"";
+    match &node.value {
+        _ if node.is_null() => Err(Fault::new(format!("expected {EXPECTED}, found nothing"))),
+        Value::Scalar { text, .. } => {
+            let expanded = expand(text, reader.environment)?;
+            if literal || expanded.only_environment {
+                return Ok(expanded.text);
+            }
+            Err(Fault::new(format!("a secret may not stand in the file itself; write {EXPECTED}")))
+        }
+        Value::Mapping(entries) => from_source(entries, reader),
+        Value::List(_) => Err(Fault::new(format!("expected {EXPECTED}, found a list"))),
+    }
+}
+
+fn from_source(entries: &[Entry], reader: &Reader<'_>) -> Result<String, Fault> {
+    let [Entry { key, value, .. }] = entries else {
+        return Err(Fault::new("expected exactly one of the keys file and env"));
+    };
+    let Value::Scalar { text, .. } = &value.value else {
+        return Err(Fault::new(format!("expected text under {key}")));
+    };
+    let text = expand(text, reader.environment)?.text;
+    match key.as_str() {
+        "file" => from_file(&reader.base_dir.join(text)),
+        "env" if is_name(&text) => {
+            let value = reader.environment.var(&text);
+            value.ok_or_else(|| Fault::new(format!("the environment variable {text} is not set")))
+        }
+        "env" => Err(Fault::new("expected the name of an environment variable under env")),
+        _ => Err(Fault::new("expected exactly one of the keys file and env")),
+    }
+}
+
+/// A secret file, without its last line break.
+fn from_file(path: &Path) -> Result<String, Fault> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    match read {
+        Err(error) => Err(Fault::new(format!("cannot read {}: {error}", path.display()))),
+        Ok(length) if length as u64 > MAX_FILE => Err(Fault::new(format!("{} is larger than 64 KiB", path.display()))),
+        Ok(_) => {
+            let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned())
+        }
+    }
+}
 
 struct SecretVisitor;
 

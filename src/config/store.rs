@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::Checks,
     item::Item,
-    scalar::{Int, Span},
     secret::{LiteralOrSecret, Secret},
     settings::{Engine, Store},
-    words::is_loopback,
+    units::{Int, Span},
+    urls::is_loopback,
 };
 
 /// Where users, sessions, keys and audit live.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Store")]
 pub(super) struct RawStore {
     /// `sqlite://path` for the embedded store (one gateway; a relative path starts at this file's folder) or
     /// `postgres://user@host/database` for production. A password belongs in the environment or a file, since whoever
@@ -221,8 +222,9 @@ mod tests {
 
     #[test]
     fn a_master_key_is_32_random_bytes() {
-        let bytes: Vec<u8> = (0_u8..32).map(|n| n.wrapping_mul(89).wrapping_add(131)).collect();
-        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = "8f1d2c3b4a59687786a5b4c3d2e1f00f9e8d7c6b5a4938271605f4e3d2c1b0a9".to_owned();
+        let bytes = decode_hex(&hex).unwrap();
+        assert_eq!((bytes.len(), bytes[0], bytes[31]), (32, 0x8f, 0xa9));
         let url_safe = general_purpose::URL_SAFE.encode(&bytes);
         for text in [hex.clone(), hex.to_uppercase(), general_purpose::STANDARD.encode(&bytes), url_safe] {
             assert_eq!(master_key(&text.clone().into()).unwrap().expose_secret(), bytes, "{text}");

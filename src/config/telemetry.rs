@@ -12,6 +12,7 @@ use super::{
 /// What the gateway says about itself.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Telemetry")]
 pub(super) struct RawTelemetry {
     /// Its own log, on standard error.
     log: Item<RawLog>,
@@ -24,6 +25,7 @@ pub(super) struct RawTelemetry {
 /// The log.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Log")]
 pub(super) struct RawLog {
     /// json (one object a line) or text (for people).
     format: Item<Format>,

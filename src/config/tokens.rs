@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::Checks,
     item::{At, Item},
-    scalar::{Int, Span},
     settings::Tokens,
-    words::{Issuer, Text},
+    units::{Int, Span},
+    urls::Issuer,
+    words::Text,
 };
 use crate::policy::{
     keys::Algorithm,
@@ -21,6 +22,7 @@ const TWO_YEARS: u64 = 63_072_000_000;
 /// Access and refresh tokens.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Tokens")]
 pub(super) struct RawTokens {
     /// The gateway's own URL as clients see it: iss of every token and identity it signs, and base of the discovery
     /// document. Upstreams compare it byte for byte. https, or http on a loopback host; no trailing slash.
@@ -54,6 +56,7 @@ pub(super) struct RawTokens {
 /// Refresh tokens.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Refresh")]
 pub(super) struct RawRefresh {
     /// A session unused for this long ends.
     idle: Item<Span<60_000, TWO_YEARS>>,

@@ -204,6 +204,8 @@ fn syntax(error: &ScanError) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
 
     fn entries(node: &Node) -> &[Entry] {
@@ -244,7 +246,7 @@ mod tests {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..20 {
             let below = format!("*a{}", level - 1);
-            text += &format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", "));
+            writeln!(text, "a{level}: &a{level} [{}]", [below.as_str(); 10].join(", ")).unwrap();
         }
         assert_eq!(parse(&text).unwrap_err().message, "aliases expand to too much");
     }
@@ -252,7 +254,8 @@ mod tests {
     #[test]
     fn deep_nesting_tags_and_second_documents_are_refused() {
         assert!(parse(&"[".repeat(10_000)).is_err());
-        assert!(parse(&(0..200).map(|n| format!("{}k:\n", " ".repeat(n))).collect::<String>()).is_err());
+        let staircase: Vec<_> = (0..200).map(|depth| " ".repeat(depth) + "k:").collect();
+        assert!(parse(&staircase.join("\n")).is_err());
         assert!(parse("a: !!str x\n").is_err());
         assert!(parse("a: !include other.yaml\n").is_err());
         assert!(parse("a: 1\n---\nb: 2\n").is_err());

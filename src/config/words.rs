@@ -1,11 +1,12 @@
-//! Words as the file writes them: names, hosts, addresses, URLs, patterns. Each type is a word that was checked.
+//! Words as the file writes them: names, hosts, addresses (and see [`super::paths`],
+//! [`super::urls`]). Each type is a word that was checked.
 //!
 //! Closed character sets throughout: these words end up in metric labels, headers, log lines and route tables, where
 //! a stray quote, space or control character is somebody's injection.
 
 use std::{borrow::Cow, net::IpAddr, str::FromStr};
 
-use http::{HeaderName, Method, Uri, uri::Authority};
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -14,9 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{
     errors::Fault,
     scalar::{Scalar, scalar},
-    settings::Endpoint,
 };
 
+/// A type of one word: its pattern in the schema, how it is written, how it is read.
 macro_rules! word {
     ($(#[$doc:meta])* $name:ident($inner:ty), $pattern:literal, |$value:ident| $write:expr, |$text:ident| $read:expr) => {
         $(#[$doc])*
@@ -47,7 +48,9 @@ macro_rules! word {
     };
 }
 
-fn kept(ok: bool, text: &str, expected: &str) -> Result<String, Fault> {
+pub(super) use word;
+
+pub(super) fn kept(ok: bool, text: &str, expected: &str) -> Result<String, Fault> {
     if ok { Ok(text.to_owned()) } else { Err(Fault::expected(expected)) }
 }
 
@@ -169,148 +172,6 @@ fn method(text: &str) -> Result<HttpMethod, Fault> {
     }
 }
 
-/// Whether a path could only ever mean one thing: visible ASCII, no escapes, no empty or dot segments.
-pub(super) fn is_canonical(path: &str) -> bool {
-    path.starts_with('/')
-        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"%\\;?#\"<>^`|".contains(&byte))
-        && !path.contains("//")
-        && !path.split('/').any(|segment| matches!(segment, "." | ".."))
-}
-
-word! {
-    /// A route's path pattern.
-    PathPattern(String), "^/|\\$\\{", |value| value.clone(), |text| pattern(text)
-}
-
-fn pattern(text: &str) -> Result<PathPattern, Fault> {
-    if !is_canonical(text) {
-        let message = "a path pattern such as /docs/{id} or /files/{*rest}: a leading /, no empty or dot segments, \
-                       no % \\ ; ? #";
-        let fault = Fault::expected(message);
-        let fixed = text.trim_end_matches('*').trim_end_matches('/');
-        return Err(if text.ends_with("/**") && is_canonical(&format!("/{}", fixed.trim_start_matches('/'))) {
-            fault.suggest(format!("{fixed}/{{*rest}}"))
-        } else {
-            fault
-        });
-    }
-    if let Some(prefix) = text.strip_suffix("/*").or_else(|| text.strip_suffix("/**")) {
-        return Err(Fault::expected("a named catch-all").suggest(format!("{prefix}/{{*rest}}")));
-    }
-    if let Some(name) = text.split('/').find_map(|segment| segment.strip_prefix(':')) {
-        return Err(Fault::expected("a parameter in braces").suggest(format!("{{{name}}}")));
-    }
-    match matchit::Router::new().insert(text, ()) {
-        Ok(()) => Ok(PathPattern(text.to_owned())),
-        Err(_) => Err(Fault::expected("at most one {parameter} a segment and a {*catch_all} only at the end")),
-    }
-}
-
-word! {
-    /// A literal path without a trailing slash, or `/`.
-    PathPrefix(String), "^/|\\$\\{", |value| value.clone(),
-    |text| {
-        let ok = is_canonical(text) && !text.contains(['{', '}']) && (text == "/" || !text.ends_with('/'));
-        kept(ok, text, "a literal path such as /api, without a trailing slash").map(Self)
-    }
-}
-
-word! {
-    /// Path and query of a health check.
-    RequestTarget(Uri), "^/|\\$\\{", |value| value.to_string(),
-    |text| match Uri::from_str(text) {
-        Ok(uri) if text.starts_with('/') && !text.contains('#') => Ok(Self(uri)),
-        _ => Err(Fault::expected("a path such as /health")),
-    }
-}
-
-/// An `http` or `https` URL, split; without user, password, query and fragment.
-struct HttpUrl {
-    https: bool,
-    authority: Authority,
-    path: String,
-}
-
-fn http_url(text: &str) -> Option<HttpUrl> {
-    let uri = Uri::from_str(text).ok()?;
-    let https = match uri.scheme_str()? {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    let authority = uri.authority()?.clone();
-    let clean = !text.contains(['@', '?', '#']) && !authority.host().is_empty();
-    // `Authority` takes a port it cannot parse.
-    let port_ok = authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0);
-    (clean && port_ok).then(|| HttpUrl { https, path: uri.path().to_owned(), authority })
-}
-
-/// A host that never leaves this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.to_ascii_lowercase().ends_with(".localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-word! {
-    /// An issuer: an https URL (http on loopback) that is compared byte for byte.
-    Issuer(String), "^https?://|\\$\\{", |value| value.clone(), |text| issuer(text)
-}
-
-fn issuer(text: &str) -> Result<Issuer, Fault> {
-    let expected = "a URL such as https://auth.example.com, without query, fragment, user or password";
-    let url = http_url(text).ok_or_else(|| Fault::expected(expected))?;
-    if let Some(bare) = text.strip_suffix('/') {
-        return Err(Fault::expected("an issuer without a trailing slash").suggest(bare));
-    }
-    if !url.https && !is_loopback(url.authority.host()) {
-        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-        return Err(Fault::expected("https (http only on a loopback host)").suggest(format!("https://{rest}")));
-    }
-    if url.path != "/" && !is_canonical(&url.path) {
-        return Err(Fault::expected(expected));
-    }
-    Ok(Issuer(text.to_owned()))
-}
-
-word! {
-    /// One endpoint of a cluster.
-    EndpointUrl(Endpoint), "^https?://|\\$\\{",
-    |value| format!("{}://{}", if value.https { "https" } else { "http" }, value.authority),
-    |text| endpoint(text)
-}
-
-fn endpoint(text: &str) -> Result<EndpointUrl, Fault> {
-    let fault = || Fault::expected("a URL such as http://10.0.0.5:8000: scheme, host and port, nothing else");
-    let url = http_url(text).ok_or_else(fault)?;
-    if url.path != "/" {
-        let bare = format!("{}://{}", if url.https { "https" } else { "http" }, url.authority);
-        return Err(Fault::expected("an endpoint without a path (a route's rewrite changes paths)").suggest(bare));
-    }
-    let port = url.authority.port_u16().unwrap_or(if url.https { 443 } else { 80 });
-    let authority = Authority::from_str(&format!("{}:{port}", url.authority.host())).map_err(|_| fault())?;
-    Ok(EndpointUrl(Endpoint { https: url.https, authority }))
-}
-
-word! {
-    /// A web origin as browsers serialize it (RFC 6454 §6.1).
-    Origin(String), "^https?://[^/]+$|\\$\\{", |value| value.clone(), |text| origin(text)
-}
-
-fn origin(text: &str) -> Result<Origin, Fault> {
-    let fault = Fault::expected("an origin such as https://app.example.com: scheme and host in lower case, no path");
-    let Some(url) = http_url(text) else { return Err(fault) };
-    let default_port = if url.https { 443 } else { 80 };
-    let host = url.authority.host().to_ascii_lowercase();
-    let scheme = if url.https { "https" } else { "http" };
-    let serialized = match url.authority.port_u16() {
-        Some(port) if port != default_port => format!("{scheme}://{host}:{port}"),
-        _ => format!("{scheme}://{host}"),
-    };
-    if serialized == text { Ok(Origin(serialized)) } else { Err(fault.suggest(serialized)) }
-}
-
 word! {
     /// A cookie name whose prefix makes browsers enforce `Secure` (RFC 6265bis §4.1.3).
     CookieName(String), "^__(Secure|Host)-[A-Za-z0-9_-]+$|\\$\\{", |value| value.clone(),
@@ -414,72 +275,6 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_canonical() {
-        for text in ["/", "/docs", "/docs/", "/docs/{id}", "/files/{*rest}", "/v1/{id}/x", "/a.b/~c"] {
-            assert!(PathPattern::read(text).is_ok(), "{text}");
-        }
-        for text in
-            ["", "docs", "//", "/a//b", "/a/../b", "/a/./b", "/a%2fb", "/a;x", "/a?b", "/a#b", "/a\\b", "/ä", "/a b"]
-        {
-            assert!(PathPattern::read(text).is_err(), "{text:?}");
-        }
-        for text in ["/{a}-{b}", "/{*rest}/x", "/{", "/{}", "/x}"] {
-            assert!(PathPattern::read(text).is_err(), "{text:?}");
-        }
-        assert_eq!(suggestion::<PathPattern>("/files/*").as_deref(), Some("/files/{*rest}"));
-        assert_eq!(suggestion::<PathPattern>("/docs/:id").as_deref(), Some("{id}"));
-    }
-
-    #[test]
-    fn an_issuer_is_https_unless_it_stays_here() {
-        for text in [
-            "https://auth.example.com",
-            "http://127.0.0.1:8080",
-            "http://localhost:80",
-            "http://[::1]:1",
-            "https://a.example/t",
-        ] {
-            assert!(Issuer::read(text).is_ok(), "{text}");
-        }
-        assert_eq!(suggestion::<Issuer>("http://auth.example.com").as_deref(), Some("https://auth.example.com"));
-        assert_eq!(suggestion::<Issuer>("https://a.example/").as_deref(), Some("https://a.example"));
-        for text in [
-            "",
-            "a.example",
-            "ftp://a.example",
-            "https://u:p@a.example",
-            "https://a.example?x",
-            "https://a#b",
-            "https://",
-        ] {
-            assert!(Issuer::read(text).is_err(), "{text}");
-        }
-        assert!(Issuer::read("http://localhost.evil.example").is_err());
-    }
-
-    #[test]
-    fn an_endpoint_always_has_a_port() {
-        assert_eq!(EndpointUrl::read("http://rag").unwrap().write(), "http://rag:80");
-        assert_eq!(EndpointUrl::read("https://rag").unwrap().write(), "https://rag:443");
-        assert_eq!(EndpointUrl::read("http://[::1]:8000").unwrap().write(), "http://[::1]:8000");
-        assert_eq!(suggestion::<EndpointUrl>("http://rag:8000/api").as_deref(), Some("http://rag:8000"));
-        for text in ["rag:8000", "http://", "http://rag:0", "http://rag:99999", "http://u:p@rag", "unix:/x"] {
-            assert!(EndpointUrl::read(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_origin_is_what_browsers_send() {
-        assert!(Origin::read("https://app.example.com").is_ok());
-        assert!(Origin::read("http://localhost:3000").is_ok());
-        assert_eq!(suggestion::<Origin>("https://App.example.com/").as_deref(), Some("https://app.example.com"));
-        assert_eq!(suggestion::<Origin>("https://a.example:443").as_deref(), Some("https://a.example"));
-        for text in ["*", "null", "app.example.com"] {
-            assert!(Origin::read(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn methods_are_capitals() {
         assert!(HttpMethod::read("GET").is_ok());
         assert!(HttpMethod::read("PROPFIND").is_ok());
@@ -516,30 +311,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn loopback_is_only_loopback() {
-        for host in ["localhost", "127.0.0.1", "127.1.2.3", "[::1]", "app.localhost"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["127.0.0.1.example", "localhost.example", "10.0.0.1", "[::2]", ""] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
-
     proptest! {
         #[test]
         fn reading_a_word_never_panics(text in "\\PC{0,32}") {
-            let _ = (Name::read(&text), Network::read(&text), Host::read(&text), PathPattern::read(&text));
-            let _ = (Issuer::read(&text), EndpointUrl::read(&text), Origin::read(&text), LogFilter::read(&text));
-            let _ = (RequestTarget::read(&text), TlsName::read(&text), HttpMethod::read(&text), Bind::read(&text));
-        }
-
-        #[test]
-        fn an_accepted_pattern_is_never_ambiguous(text in "/[a-z{}*.%/;\\\\]{0,16}") {
-            if PathPattern::read(&text).is_ok() {
-                prop_assert!(!text.contains("..") || !text.split('/').any(|segment| segment == ".."));
-                prop_assert!(!text.contains('%') && !text.contains('\\') && !text.contains(';') && !text.contains("//"));
-            }
+            let _ = (Name::read(&text), Network::read(&text), Host::read(&text));
+            let _ = LogFilter::read(&text);
+            let _ = (TlsName::read(&text), HttpMethod::read(&text), Bind::read(&text));
         }
     }
 }

@@ -113,30 +113,39 @@ struct Paths {
     /// Pattern → its place in `candidates`.
     router: matchit::Router<usize>,
     patterns: HashMap<String, usize>,
-    /// Routes of one pattern, in the order of the file.
-    candidates: Vec<Vec<Arc<RouteEntry>>>,
+    candidates: Vec<Candidates>,
+}
+
+/// Routes of one pattern: those written for it in the order of the file, then those that reach it as bare prefix.
+#[derive(Debug, Default)]
+struct Candidates {
+    routes: Vec<Arc<RouteEntry>>,
+    written: usize,
 }
 
 impl Paths {
-    fn insert(&mut self, pattern: &str, route: &Arc<RouteEntry>) -> Result<(), matchit::InsertError> {
+    /// A route written for this very pattern goes before those that only reach it as their bare prefix.
+    fn insert(&mut self, pattern: &str, route: &Arc<RouteEntry>, bare: bool) -> Result<(), matchit::InsertError> {
         let place = if let Some(place) = self.patterns.get(pattern) {
             *place
         } else {
             let place = self.candidates.len();
             self.router.insert(pattern, place)?;
             self.patterns.insert(pattern.to_owned(), place);
-            self.candidates.push(Vec::new());
+            self.candidates.push(Candidates::default());
             place
         };
-        if let Some(list) = self.candidates.get_mut(place) {
-            list.push(Arc::clone(route));
+        if let Some(candidates) = self.candidates.get_mut(place) {
+            let at = if bare { candidates.routes.len() } else { candidates.written };
+            candidates.routes.insert(at, Arc::clone(route));
+            candidates.written += usize::from(!bare);
         }
         Ok(())
     }
 
     fn find(&self, path: &str) -> Option<&[Arc<RouteEntry>]> {
         let place = *self.router.at(path).ok()?.value;
-        self.candidates.get(place).map(Vec::as_slice)
+        self.candidates.get(place).map(|candidates| candidates.routes.as_slice())
     }
 }
 
@@ -155,12 +164,12 @@ impl RouteTable {
         let route = Arc::new(route);
         let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
         let bare = path.rfind("/{*").map(|at| &path[..=at]);
-        for pattern in std::iter::once(path).chain(bare) {
+        for (pattern, bare) in std::iter::once((path, false)).chain(bare.map(|bare| (bare, true))) {
             if hosts.is_empty() {
-                self.any_host.insert(pattern, &route).map_err(fault)?;
+                self.any_host.insert(pattern, &route, bare).map_err(fault)?;
             }
             for host in hosts {
-                self.by_host.entry(Arc::clone(host)).or_default().insert(pattern, &route).map_err(fault)?;
+                self.by_host.entry(Arc::clone(host)).or_default().insert(pattern, &route, bare).map_err(fault)?;
             }
         }
         self.all.push(route);

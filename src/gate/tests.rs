@@ -59,7 +59,7 @@ clusters:
 routes:
   - { name: open, match: { path: "/open/{*rest}" }, auth: none, cluster: rag }
   - { name: ask, match: { path: "/ask/{*rest}" }, limits: [narrow, wide], cluster: rag }
-  - { name: admins, match: { path: "/admins", methods: [POST] }, roles: [admin], cluster: rag, body_limit: 10 }
+  - { name: admins, match: { path: "/admins", methods: [POST] }, roles: [admin], cluster: rag, body_limit: 10B }
 "#;
 
 #[derive(Debug)]

@@ -63,7 +63,7 @@ const fn is_token_char(byte: u8) -> bool {
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
     // `+` to `9` are `+,-./` and the digits.
     let other = byte.wrapping_sub(b'+') <= b'9' - b'+' && byte != b',';
-    letter | other | (byte == b'_') | (byte == b'~')
+    letter || other || byte == b'_' || byte == b'~'
 }
 
 #[cfg(test)]

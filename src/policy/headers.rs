@@ -15,7 +15,7 @@ use http::{
 ///
 /// `x-request-id` is not here: it is set over by the layer that makes it. `traceparent` is not either: it says
 /// nothing an upstream would authorise by, and losing it breaks traces.
-const RESERVED: [&str; 25] = [
+const RESERVED: [&str; 26] = [
     // The identity we forward, and the names other gateways forward it under.
     "x-gateway-identity",
     "x-user-id",
@@ -38,6 +38,7 @@ const RESERVED: [&str; 25] = [
     // A client certificate, as TLS-terminating proxies forward it.
     "x-client-cert",
     "client-cert",
+    "client-cert-chain",
     // Another path or method than the one the policy was applied to.
     "x-original-url",
     "x-original-uri",

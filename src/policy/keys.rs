@@ -204,8 +204,8 @@ fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// RFC 7638 §3: SHA-256 over the required members in lexicographic order without white space. `serde_json` without
-/// `preserve_order` sorts members; a test holds the order with the RFC's own vector.
+/// RFC 7638 §3: SHA-256 over the required members in lexicographic order without white space. They are written in
+/// that order above, so it holds whether or not some crate turns on `serde_json/preserve_order`.
 fn thumbprint(required: &Value) -> String {
     encode(digest::digest(&digest::SHA256, required.to_string().as_bytes()).as_ref())
 }

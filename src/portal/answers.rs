@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{clock::Timestamp, gate::refusal::Refusal, store::Account};
+use crate::{clock::Timestamp, gate::refusal::Refusal, policy::access::highest_role, store::Account};
 
 /// An answer: nothing of it may be stored by a cache, unless said otherwise.
 pub(crate) struct Answer {
@@ -68,7 +68,7 @@ pub(crate) struct UserAnswer<'a> {
     username: Option<&'a str>,
     full_name: Option<&'a str>,
     /// The highest, for clients that know one.
-    role: Option<&'a str>,
+    role: &'a str,
     roles: &'a [String],
     org: Option<&'a str>,
     is_active: bool,
@@ -88,7 +88,7 @@ impl<'a> UserAnswer<'a> {
             email_verified: account.email_verified,
             username: account.username.as_deref(),
             full_name: account.full_name.as_deref(),
-            role: account.roles.first().map(String::as_str),
+            role: highest_role(&account.roles),
             roles: &account.roles,
             org: account.org.as_deref(),
             is_active: account.active,

@@ -98,6 +98,10 @@ impl IntoResponse for Refusal {
 
 fn outwards(mut response: AxumResponse) -> Result<Response<GateBody>, Refusal> {
     let Some(Carried(refusal)) = response.extensions_mut().remove() else {
+        // axum counts the bytes of an answer that must not say how many it has (RFC 9110 §8.6).
+        if response.status() == StatusCode::NO_CONTENT {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         return Ok(response.map(|body| GateBody::boxed(body.map_err(|_| BodyFault::Cut(Reason::Internal)))));
     };
     let refusal = Arc::into_inner(refusal).ok_or_else(|| Refusal::internal("a refusal was carried twice"))?;

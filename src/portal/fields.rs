@@ -157,6 +157,11 @@ impl Fields {
     }
 }
 
+/// One member does not fit, by a check that came after the others.
+pub(crate) fn one_fault(field: &str, fault: &impl Display) -> Refusal {
+    validation(vec![FieldFault { field: field.to_owned(), message: fault.to_string() }])
+}
+
 fn validation(mut faults: Vec<FieldFault>) -> Refusal {
     faults.truncate(MOST_FAULTS);
     Refusal::with(Reason::Validation, Detail::Fields(faults))

@@ -24,7 +24,7 @@ use crate::{
     config::settings::Passwords,
     gate::refusal::{Detail, Refusal},
     policy::{
-        password::{self, HashCost},
+        password::{self, HashCost, HashFault, PasswordFault, PasswordRules},
         reason::Reason,
     },
 };
@@ -54,6 +54,18 @@ pub struct HashStats {
     pub worked: Duration,
 }
 
+/// One job done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobDone {
+    /// From asking to a thread's beginning.
+    pub waited: Duration,
+    /// From the thread's beginning to the answer.
+    pub worked: Duration,
+}
+
+/// Told of each job done, for histograms.
+pub type Observer = Box<dyn Fn(JobDone) + Send + Sync>;
+
 /// The hashing threads. They end when this is dropped; what still waits then is not done.
 pub struct HashPool {
     jobs: Option<SyncSender<Job>>,
@@ -62,11 +74,13 @@ pub struct HashPool {
 }
 
 struct Shared {
+    rules: PasswordRules,
     cost: HashCost,
     /// What an unknown user's password is compared with: same cost as a real one.
     dummy: SecretString,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
+    observer: Observer,
     capacity: usize,
     threads: usize,
     closing: AtomicBool,
@@ -83,28 +97,44 @@ struct Job {
     task: Task,
 }
 
+/// A new password's hash, or why it is no good as a password, or why hashing failed.
+type Hashed = Result<Result<SecretString, PasswordFault>, HashFault>;
+
 enum Task {
-    Hash { password: SecretString, answer: oneshot::Sender<Result<SecretString, String>> },
+    Hash { password: SecretString, about: Vec<String>, answer: oneshot::Sender<Hashed> },
     Verify { password: SecretString, phc: Option<SecretString>, answer: oneshot::Sender<bool> },
 }
 
 impl HashPool {
-    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs.
+    /// [`Self::observed`] by nobody.
+    pub fn new(settings: &Passwords, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        Self::observed(settings, entropy, clock, Box::new(|_| ()))
+    }
+
+    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs; `observer` is told of each
+    /// job done, on the thread that did it and before its requester has the answer.
     ///
     /// # Errors
     /// When the operating system gives no thread, or the costs are not argon2id's.
-    pub fn new(settings: &Passwords, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    pub fn observed(
+        settings: &Passwords,
+        entropy: Arc<dyn Entropy>,
+        clock: Arc<dyn Clock>,
+        observer: Observer,
+    ) -> io::Result<Self> {
         let cost = HashCost {
             memory_kib: settings.argon2_memory_kib,
             iterations: settings.argon2_iterations,
             lanes: settings.argon2_lanes,
         };
-        let dummy = password::hash("no account has this password", &salt(&*entropy), cost).map_err(io::Error::other)?;
+        let dummy = password::dummy_hash(cost).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
+            rules: settings.rules.clone(),
             cost,
             dummy,
             entropy,
             clock,
+            observer,
             capacity: settings.hash_queue,
             threads: settings.hash_threads.max(1),
             closing: AtomicBool::new(false),
@@ -126,14 +156,19 @@ impl HashPool {
         Ok(pool)
     }
 
-    /// Hashes a new password to an argon2id PHC string.
+    /// Judges a new password by the rules, `about` being what an attacker knows of its owner, and hashes it to an
+    /// argon2id PHC string. Both happen here: a password made for it takes as long to judge as to hash.
     ///
     /// # Errors
     /// [`Reason::HashQueueFull`] with [`Detail::RetryAfter`]; [`Reason::Internal`] when hashing itself fails.
-    pub async fn hash(&self, password: SecretString) -> Result<SecretString, Refusal> {
+    pub async fn hash(
+        &self,
+        password: SecretString,
+        about: Vec<String>,
+    ) -> Result<Result<SecretString, PasswordFault>, Refusal> {
         let (answer, hashed) = oneshot::channel();
-        self.submit(Task::Hash { password, answer })?;
-        hashed.await.map_err(|_| ended())?.map_err(Refusal::internal)
+        self.submit(Task::Hash { password, about, answer })?;
+        hashed.await.map_err(|_| ended())?.map_err(|fault| Refusal::internal(fault.to_string()))
     }
 
     /// Whether `password` is the one behind `phc`. Without one the work is done all the same, against a hash nobody
@@ -226,24 +261,37 @@ fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
 impl Shared {
     fn run(&self, job: Job) {
         let began = self.clock.tick();
-        self.waited_nanos.fetch_add(nanos(began.since(job.queued_at)), Relaxed);
+        let waited = began.since(job.queued_at);
+        self.waited_nanos.fetch_add(nanos(waited), Relaxed);
         if job.task.abandoned() {
             self.skipped.fetch_add(1, Relaxed);
             return;
         }
         let answer = self.compute(job.task);
-        self.worked_nanos.fetch_add(nanos(self.clock.tick().since(began)), Relaxed);
+        let worked = self.clock.tick().since(began);
+        self.worked_nanos.fetch_add(nanos(worked), Relaxed);
+        (self.observer)(JobDone { waited, worked });
         // Counted before it is answered, so that whoever has the answer also sees it counted.
         self.done.fetch_add(1, Relaxed);
         answer.send();
     }
 
+    fn judge_and_hash(&self, password: &SecretString, about: &[String]) -> Hashed {
+        let about: Vec<&str> = about.iter().map(String::as_str).collect();
+        let password = password.expose_secret();
+        match password::check(&self.rules, password, &about) {
+            Ok(()) => {
+                let mut salt = [0; 16];
+                self.entropy.fill(&mut salt);
+                password::hash(password, &salt, self.cost).map(Ok)
+            }
+            Err(fault) => Ok(Err(fault)),
+        }
+    }
+
     fn compute(&self, task: Task) -> Answer {
         match task {
-            Task::Hash { password, answer } => {
-                let hashed = password::hash(password.expose_secret(), &salt(&*self.entropy), self.cost);
-                Answer::Hash(answer, hashed.map_err(|fault| fault.to_string()))
-            }
+            Task::Hash { password, about, answer } => Answer::Hash(answer, self.judge_and_hash(&password, &about)),
             Task::Verify { password, phc, answer } => {
                 let matches =
                     password::verify(password.expose_secret(), phc.as_ref().unwrap_or(&self.dummy).expose_secret());
@@ -263,7 +311,7 @@ impl Task {
 }
 
 enum Answer {
-    Hash(oneshot::Sender<Result<SecretString, String>>, Result<SecretString, String>),
+    Hash(oneshot::Sender<Hashed>, Hashed),
     Verify(oneshot::Sender<bool>, bool),
 }
 
@@ -277,12 +325,6 @@ impl Answer {
     }
 }
 
-fn salt(entropy: &dyn Entropy) -> [u8; 16] {
-    let mut salt = [0; 16];
-    entropy.fill(&mut salt);
-    salt
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -292,4 +334,4 @@ fn ended() -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

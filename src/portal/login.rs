@@ -5,11 +5,11 @@
 
 use axum::extract::State;
 use http::StatusCode;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use crate::{
     gate::refusal::Refusal,
-    policy::{ids::UserId, password, reason::Reason, refresh::Delivery, validate},
+    policy::{ids::UserId, reason::Reason, refresh::Delivery, validate},
     portal::{
         answers::Answer,
         caller::Caller,
@@ -88,6 +88,5 @@ fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
         }
     };
     let (login, password) = fields.finish(login.zip(password))?;
-    let password = SecretString::from(password::normalise(password.expose_secret()).to_string());
     Ok(Attempt { login, password, delivery })
 }

@@ -17,7 +17,8 @@ use crate::{
         presented::CookieToken,
         state::Shared,
     },
-    store::{AuditEvent, RefreshOutcome},
+    store::{AuditEvent, RefreshOutcome, StoreFault},
+    telemetry::metrics::RefreshResult,
 };
 
 /// 200 with the next pair; 400 `invalid_grant` for every token that is not good; 403 for a cookie from elsewhere.
@@ -34,7 +35,9 @@ pub(crate) async fn refresh(
     let (sid, user) = (proven.session.id, proven.session.user);
     let now = state.clock.now();
     let audit = caller.audit(AuditEvent::Refreshed, now, Some(user), Some(sid));
-    match state.store.refresh(sid, proven.token.counter, &state.tokens.refresh, &audit).await? {
+    let outcome = state.store.refresh(sid, proven.token.counter, &state.tokens.refresh, &audit).await;
+    state.metrics.refresh.of(result(&outcome)).inc();
+    match outcome? {
         RefreshOutcome::Granted { session, account, .. } => {
             caller.turned_out_to_be(account.id);
             state.grant(StatusCode::OK, &session, &account, now)
@@ -46,5 +49,15 @@ pub(crate) async fn refresh(
             Err(Reason::RefreshReuse.into())
         }
         RefreshOutcome::Refused => Err(Reason::RefreshInvalid.into()),
+    }
+}
+
+const fn result(outcome: &Result<RefreshOutcome, StoreFault>) -> RefreshResult {
+    match outcome {
+        Ok(RefreshOutcome::Granted { repeated: false, .. }) => RefreshResult::Rotated,
+        Ok(RefreshOutcome::Granted { repeated: true, .. }) => RefreshResult::Repeated,
+        Ok(RefreshOutcome::Reused { .. }) => RefreshResult::Reused,
+        Ok(RefreshOutcome::Refused) => RefreshResult::Refused,
+        Err(_) => RefreshResult::Unavailable,
     }
 }

@@ -2,23 +2,23 @@
 
 use axum::extract::State;
 use http::StatusCode;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use crate::{
     config::settings::Registration,
     gate::refusal::Refusal,
-    policy::{ids::UserId, password, reason::Reason, refresh::Delivery, validate},
+    policy::{ids::UserId, reason::Reason, refresh::Delivery, validate},
     portal::{
         answers::Answer,
         caller::Caller,
-        fields::{Fields, as_given},
+        fields::{Fields, as_given, one_fault},
         grant::opened,
         state::{PortalState, Shared},
     },
     store::{AccountFault, AuditEvent, NewAccount},
 };
 
-/// What a registration says, checked.
+/// What a registration says; everything but the password checked.
 struct Registrant {
     email: String,
     password: SecretString,
@@ -32,9 +32,9 @@ pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields
     if state.portal.registration == Registration::Closed {
         return Err(Reason::RegistrationClosed.into());
     }
-    let registrant = read(fields, &state)?;
+    let registrant = read(fields)?;
     // Hashed before the store is asked, so that a taken address answers no sooner than a free one.
-    let password_hash = state.hash_pool.hash(registrant.password).await?;
+    let password_hash = hash(&state, &registrant).await?;
     let now = state.clock.now();
     let account = NewAccount {
         id: UserId(state.entropy.uuid_v7(now)),
@@ -52,18 +52,22 @@ pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields
     state.grant(StatusCode::CREATED, &opened(session), &account, now)
 }
 
-fn read(mut fields: Fields, state: &PortalState) -> Result<Registrant, Refusal> {
+fn read(mut fields: Fields) -> Result<Registrant, Refusal> {
     let email = fields.required("email", |text: String| validate::email(&text));
+    let password = fields.required("password", as_given::<SecretString>);
     let username = fields.optional("username", |text: String| validate::username(&text));
     let full_name = fields.optional("full_name", |text: String| validate::full_name(&text));
     let delivery = fields.optional("delivery", as_given::<Delivery>);
-    let about: Vec<&str> = [&email, &username, &full_name].into_iter().filter_map(Option::as_deref).collect();
-    let password = fields.required("password", |given: SecretString| {
-        let normal = SecretString::from(password::normalise(given.expose_secret()).to_string());
-        password::check(&state.passwords.rules, normal.expose_secret(), &about).map(|()| normal)
-    });
     let (email, password) = fields.finish(email.zip(password))?;
     Ok(Registrant { email, password, username, full_name, delivery })
+}
+
+/// The hash of a password that keeps the rules; judging one takes long enough to belong where hashing is done.
+async fn hash(state: &PortalState, registrant: &Registrant) -> Result<SecretString, Refusal> {
+    let about = [Some(&registrant.email), registrant.username.as_ref(), registrant.full_name.as_ref()];
+    let about = about.into_iter().flatten().cloned().collect();
+    let hashed = state.hash_pool.hash(registrant.password.clone(), about).await?;
+    hashed.map_err(|fault| one_fault("password", &fault))
 }
 
 /// Why an account could not be made or changed, as an answer.

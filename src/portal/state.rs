@@ -6,11 +6,12 @@ use secrecy::SecretBox;
 
 use crate::{
     clock::{Clock, Entropy},
-    config::settings::{Passwords, Portal, Tokens},
+    config::settings::{Portal, Tokens},
     gate::keyring::Keyring,
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
     store::{SharedStore, memory::ended_sessions::EndedSessions},
+    telemetry::metrics::Metrics,
 };
 
 /// Purpose of the keys that refresh tokens are authenticated with; see [`MasterKey::derive`].
@@ -22,8 +23,6 @@ pub struct PortalState {
     pub portal: Portal,
     /// Lives, issuer and audience of tokens.
     pub tokens: Tokens,
-    /// Rules a new password must keep.
-    pub passwords: Passwords,
     /// Users, sessions, audit.
     pub store: SharedStore,
     /// The key that signs now and the keys that are published.
@@ -32,11 +31,13 @@ pub struct PortalState {
     pub master: Arc<MasterKey>,
     /// Sessions whose access tokens this gateway refuses at once.
     pub ended: Arc<EndedSessions>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Where passwords are hashed.
+    /// Where passwords are checked and hashed.
     pub hash_pool: Arc<HashPool>,
 }
 

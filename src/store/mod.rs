@@ -38,6 +38,15 @@ pub enum StoreFault {
     Inconsistent(String),
 }
 
+/// Connections of the store's pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStats {
+    /// Waiting for work.
+    pub idle: usize,
+    /// At work.
+    pub busy: usize,
+}
+
 /// A user as the portal shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -177,54 +186,46 @@ pub struct AuditEntry {
     pub request_id: String,
 }
 
-/// The closed list of audited events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AuditEvent {
-    /// An account was made.
-    Registered,
-    /// A login succeeded.
-    LoginSucceeded,
-    /// A login failed.
-    LoginFailed,
-    /// A session was refreshed.
-    Refreshed,
-    /// An old refresh token came back.
-    RefreshReuseDetected,
-    /// A refresh token came whose counter was never issued.
-    RefreshAhead,
-    /// A session was ended by its owner.
-    LoggedOut,
-    /// A profile was changed.
-    ProfileChanged,
+macro_rules! audit_events {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// The closed list of audited events.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum AuditEvent {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl AuditEvent {
+            /// Every event, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable word in the table.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
 }
 
-impl AuditEvent {
-    /// Every event.
-    pub const ALL: &'static [Self] = &[
-        Self::Registered,
-        Self::LoginSucceeded,
-        Self::LoginFailed,
-        Self::Refreshed,
-        Self::RefreshReuseDetected,
-        Self::RefreshAhead,
-        Self::LoggedOut,
-        Self::ProfileChanged,
-    ];
-
-    /// The stable word in the table.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Registered => "registered",
-            Self::LoginSucceeded => "login_succeeded",
-            Self::LoginFailed => "login_failed",
-            Self::Refreshed => "refreshed",
-            Self::RefreshReuseDetected => "refresh_reuse_detected",
-            Self::RefreshAhead => "refresh_ahead",
-            Self::LoggedOut => "logged_out",
-            Self::ProfileChanged => "profile_changed",
-        }
-    }
+audit_events! {
+    /// An account was made.
+    Registered = "registered",
+    /// A login succeeded.
+    LoginSucceeded = "login_succeeded",
+    /// A login failed.
+    LoginFailed = "login_failed",
+    /// A session was refreshed.
+    Refreshed = "refreshed",
+    /// An old refresh token came back.
+    RefreshReuseDetected = "refresh_reuse_detected",
+    /// A refresh token came whose counter was never issued.
+    RefreshAhead = "refresh_ahead",
+    /// A session was ended by its owner.
+    LoggedOut = "logged_out",
+    /// A profile was changed.
+    ProfileChanged = "profile_changed",
 }
 
 /// Why an account could not be made or changed.
@@ -282,6 +283,9 @@ pub struct StoredKey {
 /// The facts that outlive a request.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// How many connections wait and work.
+    fn pool(&self) -> PoolStats;
+
     /// Answers when the store can be read.
     async fn ping(&self) -> Result<(), StoreFault>;
 

@@ -10,6 +10,7 @@ on_both_engines! {
     an_account_without_a_role_is_inconsistent_not_powerless,
     an_unknown_audit_event_is_inconsistent,
     a_refused_row_is_inconsistent_rolled_back_and_its_values_are_not_told,
+    an_account_asked_for_without_a_role_is_not_made,
     a_failed_call_leaves_its_connection_usable,
 }
 
@@ -41,6 +42,16 @@ async fn a_refused_row_is_inconsistent_rolled_back_and_its_values_are_not_told(o
     assert!(matches!(fault, AccountFault::Store(StoreFault::Inconsistent(_))), "{fault}");
     assert!(!format!("{fault} {fault:?}").contains(PLANTED), "{fault:?}");
     assert_eq!(on.store.account(asked.id).await.unwrap(), None);
+}
+
+async fn an_account_asked_for_without_a_role_is_not_made(on: Fixture) {
+    let asked = NewAccount { roles: Vec::new(), ..new_account("ann@example.com") };
+    let session = new_session(asked.id, NOW);
+    let fault = on.store.register(&asked, &session, &entry(AuditEvent::Registered, NOW)).await.unwrap_err();
+    assert!(matches!(fault, AccountFault::Store(StoreFault::Inconsistent(_))), "{fault}");
+    assert_eq!(on.store.session(session.id).await.unwrap(), None);
+    // The address is still free.
+    on.registered("ann@example.com").await;
 }
 
 async fn a_failed_call_leaves_its_connection_usable(on: Fixture) {

@@ -67,6 +67,22 @@ impl Fixture {
         }
     }
 
+    /// A connection of the test's own, to stand in the store's way on PostgreSQL.
+    pub(crate) async fn rival(&self) -> PgConnection {
+        let Engine::Postgres { url } = &self.settings.engine else { panic!("only PostgreSQL takes rivals") };
+        PgConnection::connect(url.expose_secret()).await.unwrap()
+    }
+
+    /// Waits until somebody in this database waits for a lock.
+    pub(crate) async fn somebody_waits(&self) {
+        let mut watcher = self.rival().await;
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut watcher).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Registers an account with this e-mail, no username, and a first session.
     pub(crate) async fn registered(&self, email: &str) -> (Account, SessionId) {
         let account = new_account(email);

@@ -42,6 +42,7 @@ mod fixture;
 mod keys;
 mod opening;
 mod outage;
+mod proxy;
 mod redis;
 mod refresh;
 mod sessions;

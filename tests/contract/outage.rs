@@ -1,4 +1,5 @@
-//! PostgreSQL dying, freezing and coming back: answers within the deadline, and no restart of ours.
+//! A database that dies, freezes, goes silent or is held by another: answers within the deadline, and no restart of
+//! ours when it comes back.
 
 use std::time::Duration;
 
@@ -8,12 +9,16 @@ use portcullis::{
     store::{AuditEvent, SharedStore, StoreFault, sql},
 };
 
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+
 use crate::{
-    fixture::{NOW, entry, new_account, new_session, postgres_settings, user_id},
-    support::postgres::Cluster,
+    fixture::{NOW, entry, new_account, new_session, postgres_settings, sqlite_settings, user_id},
+    proxy::{Proxy, is_unavailable},
+    support::postgres::{Cluster, cluster},
 };
 
-const DEADLINE: Duration = Duration::from_millis(700);
+const DEADLINE: Duration = Duration::from_secs(2);
 /// What a loaded machine may add to a deadline; a hang would be for ever.
 const SLACK: Duration = Duration::from_secs(20);
 
@@ -98,4 +103,38 @@ async fn a_server_that_is_down_at_the_start_is_told() {
     cluster.stop();
     let fault = sql::open(&settings).await.err().unwrap();
     assert!(matches!(fault, sql::OpenFault::Unreachable { .. }), "{fault}");
+}
+
+/// The pool has two connections: were either kept after its call was given up, the last write would find none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_goes_silent_in_a_transaction_is_given_up_in_time_and_replaced() {
+    let url = cluster().create_database().url;
+    let proxy = Proxy::before(&url, "INSERT INTO users");
+    let through = settings::Store { timeout: DEADLINE, pool: 2, ..postgres_settings(proxy.url(&url)) };
+    let store = sql::open(&through).await.unwrap();
+    proxy.silence(2);
+    let clock = SystemClock::new();
+    for number in 0..2 {
+        let began = clock.tick();
+        let answer = write(&store, &format!("{number}@example.com")).await;
+        assert!(is_unavailable(&answer), "{answer:?}");
+        let took = clock.tick().since(began);
+        assert!(took >= DEADLINE && took < DEADLINE + SLACK, "{took:?}");
+    }
+    write(&store, "after@example.com").await.unwrap();
+    store.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sqlite_file_that_another_process_is_writing_is_unavailable_in_time_and_still_readable() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("portcullis.db");
+    let store = sql::open(&settings::Store { timeout: DEADLINE, ..sqlite_settings(path.clone()) }).await.unwrap();
+    let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
+    let answer = write(&store, "during@example.com").await;
+    assert!(is_unavailable(&answer), "{answer:?}");
+    store.ping().await.unwrap();
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
+    write(&store, "after@example.com").await.unwrap();
 }

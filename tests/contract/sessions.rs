@@ -1,7 +1,7 @@
 //! Sessions: opened for active accounts only, ended once, told to gateways that start.
 
 use portcullis::{
-    policy::refresh::Delivery,
+    policy::{ids::SessionId, refresh::Delivery},
     store::{AuditEntry, AuditEvent, NewSession},
 };
 
@@ -146,4 +146,30 @@ async fn ended_sessions_are_told_from_the_very_microsecond(on: Fixture) {
     assert_eq!(on.store.sessions_ended_since(moments[0]).await.unwrap(), ended);
     assert_eq!(on.store.sessions_ended_since(NOW).await.unwrap(), ended[1..]);
     assert_eq!(on.store.sessions_ended_since(NOW.plus(seconds(3_601))).await.unwrap(), []);
+}
+
+/// Sessions are locked in the order of their ids. Were they locked as they lie in the table, this would deadlock: the
+/// rival holds the lower id and then asks for the higher one, which lies first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ending_all_does_not_deadlock_with_another_who_goes_by_id() {
+    let on = Fixture::postgres().await;
+    let (account, first) = on.registered("ann@example.com").await;
+    on.store.end_sessions(first, false, &entry(AuditEvent::LoggedOut, NOW)).await.unwrap();
+    let [low, high] = [1, 2].map(|number| SessionId(uuid::Uuid::from_u128(number)));
+    for id in [high, low] {
+        let session = NewSession { id, ..new_session(account.id, NOW) };
+        on.store.open_session(&session, &entry(AuditEvent::LoginSucceeded, NOW)).await.unwrap().unwrap();
+    }
+    let mut rival = on.rival().await;
+    let lock = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";
+    sqlx::raw_sql("BEGIN").execute(&mut rival).await.unwrap();
+    sqlx::query(lock).bind(low.0).execute(&mut rival).await.unwrap();
+    let store = on.store.clone();
+    let ending = tokio::spawn(async move { store.end_sessions(first, true, &entry(AuditEvent::LoggedOut, NOW)).await });
+    on.somebody_waits().await;
+    sqlx::query(lock).bind(high.0).execute(&mut rival).await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut rival).await.unwrap();
+    let mut ended = ending.await.unwrap().unwrap();
+    ended.sort_unstable();
+    assert_eq!(ended, [low, high]);
 }

@@ -10,7 +10,7 @@ use std::{
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
 };
 
@@ -74,16 +74,19 @@ pub(crate) fn program(name: &str, more: &[PathBuf], package: &str) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Supervised {
     shell: Child,
-    /// Closing it stops the server.
+    /// Takes the script's orders; closing it ends the script.
     pipe: Option<ChildStdin>,
+    /// What the script prints; the lock only makes it shareable.
+    told: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Supervised {
-    /// Runs `script` (`$1` is the folder) and waits until it prints a line that holds `ready`.
+    /// Runs `script` (`$1` is the folder) and waits until it prints a line that holds `ready`. The script must stop
+    /// the server and remove the folder when its stdin ends.
     ///
     /// # Panics
     /// When it ends before that, with the script's last words.
-    pub(crate) fn start(owner: Owner, script: &str, folder: &Path, ready: &'static str) -> Self {
+    pub(crate) fn start(owner: Owner, script: &str, folder: &Path, ready: &str) -> Self {
         let mut shell = owner
             .command("sh")
             .args(["-c", script, "supervisor"])
@@ -98,34 +101,41 @@ impl Supervised {
         let pipe = shell.stdin.take();
         let lines = BufReader::new(shell.stdout.take().expect("stdout is piped")).lines();
         let (tell, told) = mpsc::channel();
-        // Goes on reading after the ready line, so that a chatty server never blocks on a full pipe.
+        // Goes on reading for ever, so that a chatty server never blocks on a full pipe.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let _ = tell.send(line);
             }
         });
+        let mut started = Self { shell, pipe, told: Mutex::new(told) };
+        started.await_line(ready);
+        started
+    }
+
+    /// Gives the script an order and waits until it prints a line that holds `done`.
+    pub(crate) fn order(&mut self, order: &str, done: &str) {
+        let pipe = self.pipe.as_mut().expect("open until dropped");
+        writeln!(pipe, "{order}").expect("the script listens");
+        self.await_line(done);
+    }
+
+    fn await_line(&mut self, awaited: &str) {
+        let told = self.told.get_mut().expect("not poisoned");
         let mut seen = Vec::new();
         // The channel ends when the script's output does.
         while let Ok(line) = told.recv() {
-            if line.contains(ready) {
-                return Self { shell, pipe };
+            if line.contains(awaited) {
+                return;
             }
             seen.push(line);
         }
-        panic!("the server did not start:\n{}", seen.join("\n"));
-    }
-
-    /// Says a last word to the script, closes the pipe and waits for the shell to end.
-    pub(crate) fn end(&mut self, word: &str) {
-        if let Some(mut pipe) = self.pipe.take() {
-            let _ = writeln!(pipe, "{word}");
-        }
-        let _ = self.shell.wait();
+        panic!("the server's script ended before it said `{awaited}`:\n{}", seen.join("\n"));
     }
 }
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        self.end("");
+        drop(self.pipe.take());
+        let _ = self.shell.wait();
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Output,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -14,16 +13,32 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Owner, Supervised, program};
 
-/// `$1` is the folder. `pg_ctl` waits until the server answers; `keep` as last word keeps the data for another start.
+/// `$1` is the folder, `$BIN` where the programs are. `pg_ctl` waits until the server answers or is gone.
+/// When the tests are gone there is nobody to read what it prints; it must clean up all the same.
 const SCRIPT: &str = r#"
-"$PG_CTL" -D "$1/data" -l "$1/log" -s -w -o "-c unix_socket_directories='$1' -c listen_addresses='' -c fsync=off \
-    -c full_page_writes=off -c shared_buffers=32MB -c max_connections=300" start 2>&1 \
-    || { cat "$1/log"; exit 1; }
-echo ready
-read -r word
-kill -CONT "$(head -n 1 "$1/data/postmaster.pid")"
-"$PG_CTL" -D "$1/data" -m immediate -s -w stop >"$1/stopped" 2>&1
-[ "$word" = keep ] || { cd /; rm -rf "$1"; }
+trap '' PIPE
+"$BIN/initdb" -D "$1/data" -U portcullis --auth=trust --no-sync --no-locale --encoding=UTF8 >"$1/initdb" 2>&1 \
+    || { cat "$1/initdb"; cd /; rm -rf "$1"; exit 1; }
+up() {
+    "$BIN/pg_ctl" -D "$1/data" -l "$1/log" -s -w -o "-c unix_socket_directories='$1' -c listen_addresses='' \
+        -c fsync=off -c full_page_writes=off -c shared_buffers=32MB -c max_connections=300" start 2>&1 \
+        || { cat "$1/log"; exit 1; }
+    echo up
+}
+down() {
+    [ -f "$1/data/postmaster.pid" ] || return
+    kill -CONT "$(head -n 1 "$1/data/postmaster.pid")"
+    "$BIN/pg_ctl" -D "$1/data" -m immediate -s -w stop 2>&1
+}
+up "$1"
+while read -r order; do
+    case "$order" in
+        stop) down "$1"; echo down ;;
+        start) up "$1" ;;
+    esac
+done
+down "$1"
+cd /; rm -rf "$1"
 "#;
 const USER: &str = "portcullis";
 
@@ -32,7 +47,7 @@ const USER: &str = "portcullis";
 pub(crate) struct Cluster {
     owner: Owner,
     folder: PathBuf,
-    server: Option<Supervised>,
+    server: Supervised,
     databases: AtomicU32,
 }
 
@@ -57,27 +72,16 @@ fn installed(name: &str) -> PathBuf {
     program(name, &versions, "postgresql")
 }
 
-fn succeeded(what: &str, output: &Output) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what} failed: {told}");
-}
-
 impl Cluster {
     /// A cluster for one test that stops, pauses or breaks it; stopped and removed when dropped.
     pub(crate) fn private() -> Self {
         let owner = Owner::unprivileged();
         let folder = owner.folder("pc-pg-");
-        let output = owner
-            .command(installed("initdb"))
-            .arg("-D")
-            .arg(folder.join("data"))
-            .args(["-U", USER, "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"])
-            .current_dir(&folder)
-            .output();
-        succeeded("initdb", &output.expect("initdb runs"));
-        let mut cluster = Self { owner, folder, server: None, databases: AtomicU32::new(0) };
-        cluster.start();
-        cluster
+        let initdb = installed("initdb");
+        let bin = initdb.parent().expect("a program lies in a folder");
+        let script = format!("BIN='{}'\n{SCRIPT}", bin.display());
+        let server = Supervised::start(owner, &script, &folder, "up");
+        Self { owner, folder, server, databases: AtomicU32::new(0) }
     }
 
     /// A fresh, empty database.
@@ -91,21 +95,19 @@ impl Cluster {
             .args(["-U", USER, &name])
             .current_dir(&self.folder)
             .output();
-        succeeded("createdb", &output.expect("createdb runs"));
+        let output = output.expect("createdb runs");
+        assert!(output.status.success(), "createdb failed: {}", String::from_utf8_lossy(&output.stderr));
         Database { url: format!("postgres://{USER}@localhost/{name}?host={}", self.folder.display()) }
     }
 
     /// Kills the server as a crash would; connections break.
     pub(crate) fn stop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            server.end("keep");
-        }
+        self.server.order("stop", "down");
     }
 
-    /// Starts it again (or for the first time) and waits until it answers.
+    /// Starts it again and waits until it answers.
     pub(crate) fn start(&mut self) {
-        let script = format!("PG_CTL='{}'\n{SCRIPT}", installed("pg_ctl").display());
-        self.server = Some(Supervised::start(self.owner, &script, &self.folder, "ready"));
+        self.server.order("start", "up");
     }
 
     /// Freezes every process of it: connections stay open and nothing answers.
@@ -132,13 +134,5 @@ impl Cluster {
                 let _ = kill_process(Pid::from_raw(pid).expect("a process id"), signal);
             }
         }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.server.take();
-        // A server that was stopped and not started again has kept its data until here.
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -25,13 +25,22 @@ impl Entropy for Hold {
     }
 }
 
-/// One thread, one place in the queue, and the test's ends of the hold.
-fn held() -> (HashPool, Receiver<i32>, Sender<()>) {
+/// One thread, one place in the queue, and the test's ends of the hold: who has arrived, and let one go on.
+pub(in crate::portal) fn held() -> (HashPool, Receiver<i32>, Sender<()>) {
     let (arrived, arrivals) = mpsc::channel();
     let (release, go_on) = mpsc::channel();
     let hold = Arc::new(Hold { arrived: Mutex::new(arrived), go_on: Mutex::new(go_on) });
     let settings = Passwords { hash_threads: 1, hash_queue: 1, ..passwords() };
     (HashPool::new(&settings, hold, Arc::new(SystemClock::new())).unwrap(), arrivals, release)
+}
+
+/// A password that keeps the rules.
+fn password(seed: &str) -> SecretString {
+    format!("{seed} kettle orbit walrus").into()
+}
+
+async fn hashed(pool: &HashPool, seed: &str) -> SecretString {
+    pool.hash(password(seed), Vec::new()).await.unwrap().unwrap()
 }
 
 fn pool() -> HashPool {
@@ -41,24 +50,32 @@ fn pool() -> HashPool {
 #[tokio::test]
 async fn a_hash_verifies_with_its_own_password_only() {
     let pool = pool();
-    let phc = pool.hash("correct horse".into()).await.unwrap();
+    let phc = hashed(&pool, "one").await;
     assert!(phc.expose_secret().starts_with("$argon2id$"));
-    assert!(pool.verify("correct horse".into(), Some(phc.clone())).await.unwrap());
-    assert!(!pool.verify("correct house".into(), Some(phc)).await.unwrap());
+    assert!(pool.verify(password("one"), Some(phc.clone())).await.unwrap());
+    assert!(!pool.verify(password("two"), Some(phc)).await.unwrap());
 }
 
 #[tokio::test]
 async fn two_hashes_of_one_password_differ() {
     let pool = pool();
-    let (one, two) = (pool.hash("same".into()).await.unwrap(), pool.hash("same".into()).await.unwrap());
-    assert_ne!(one.expose_secret(), two.expose_secret());
+    assert_ne!(hashed(&pool, "one").await.expose_secret(), hashed(&pool, "one").await.expose_secret());
+}
+
+#[tokio::test]
+async fn a_password_that_breaks_the_rules_is_not_hashed() {
+    let pool = pool();
+    let judged = async |password: &str, about: &str| pool.hash(password.into(), vec![about.into()]).await.unwrap();
+    assert_eq!(judged("short", "").await.unwrap_err(), PasswordFault::TooShort { min: 15 });
+    let own_name = judged("annabelle.ames@example.org", "annabelle.ames@example.org").await;
+    assert!(matches!(own_name, Err(PasswordFault::Guessable { .. })));
 }
 
 #[tokio::test]
 async fn without_a_hash_the_work_is_done_and_no_password_is_right() {
     let pool = pool();
     let before = pool.stats();
-    assert!(!pool.verify("no account has this password".into(), None).await.unwrap());
+    assert!(!pool.verify(password("any"), None).await.unwrap());
     let after = pool.stats();
     assert_eq!(after.done, before.done + 1);
     assert!(after.worked > before.worked);
@@ -67,7 +84,7 @@ async fn without_a_hash_the_work_is_done_and_no_password_is_right() {
 #[tokio::test]
 async fn the_dummy_costs_what_a_real_hash_costs() {
     let pool = pool();
-    let real = pool.hash("real".into()).await.unwrap();
+    let real = hashed(&pool, "real").await;
     let costs = |phc: &SecretString| phc.expose_secret().split('$').nth(3).map(str::to_owned);
     assert_eq!(costs(&pool.shared.dummy), costs(&real));
 }
@@ -76,7 +93,7 @@ async fn the_dummy_costs_what_a_real_hash_costs() {
 async fn hashing_threads_run_at_the_lowest_priority() {
     let (pool, arrivals, release) = held();
     release.send(()).unwrap();
-    pool.hash("x".into()).await.unwrap();
+    hashed(&pool, "x").await;
     assert_eq!(arrivals.recv().unwrap(), NICE);
 }
 
@@ -86,7 +103,7 @@ async fn past_the_queue_a_job_is_refused_and_told_when_to_return() {
     let pool = Arc::new(pool);
     let hash = |name: &'static str| {
         let pool = Arc::clone(&pool);
-        async move { pool.hash(name.into()).await }
+        async move { pool.hash(password(name), Vec::new()).await }
     };
     let mut on_the_thread = Box::pin(hash("one"));
     assert!(futures_util::poll!(&mut on_the_thread).is_pending());
@@ -103,32 +120,32 @@ async fn past_the_queue_a_job_is_refused_and_told_when_to_return() {
 
     release.send(()).unwrap();
     release.send(()).unwrap();
-    on_the_thread.await.unwrap();
-    waiting.await.unwrap();
+    on_the_thread.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
     assert_eq!((pool.stats().queued, pool.stats().done), (0, 2));
 }
 
 #[tokio::test]
 async fn a_job_whose_requester_has_gone_is_skipped() {
     let (pool, arrivals, release) = held();
-    let mut on_the_thread = Box::pin(pool.hash("one".into()));
+    let mut on_the_thread = Box::pin(pool.hash(password("one"), Vec::new()));
     assert!(futures_util::poll!(&mut on_the_thread).is_pending());
     arrivals.recv().unwrap();
     {
-        let mut impatient = Box::pin(pool.hash("two".into()));
+        let mut impatient = Box::pin(pool.hash(password("two"), Vec::new()));
         assert!(futures_util::poll!(&mut impatient).is_pending());
     }
     release.send(()).unwrap();
-    on_the_thread.await.unwrap();
+    on_the_thread.await.unwrap().unwrap();
     // One place in the queue: that this one is taken shows that the skipped one was taken off.
     release.send(()).unwrap();
     let third = loop {
-        match pool.hash("three".into()).await {
+        match pool.hash(password("three"), Vec::new()).await {
             Err(refusal) if refusal.reason == Reason::HashQueueFull => tokio::task::yield_now().await,
             other => break other,
         }
     };
-    third.unwrap();
+    third.unwrap().unwrap();
     assert_eq!((pool.stats().skipped, pool.stats().done), (1, 2));
 }
 
@@ -137,15 +154,17 @@ async fn a_dropped_pool_ends_its_threads_and_answers_who_still_waits() {
     let (pool, arrivals, release) = held();
     let shared = Arc::downgrade(&pool.shared);
     let (answer, on_the_thread) = oneshot::channel();
-    pool.submit(Task::Hash { password: "one".into(), answer }).unwrap();
+    pool.submit(Task::Hash { password: password("one"), about: Vec::new(), answer }).unwrap();
     arrivals.recv().unwrap();
     let (answer, waiting) = oneshot::channel();
-    pool.submit(Task::Hash { password: "two".into(), answer }).unwrap();
+    pool.submit(Task::Hash { password: password("two"), about: Vec::new(), answer }).unwrap();
+    // Enough for both: whether the second is still begun is the thread's to decide.
+    release.send(()).unwrap();
     release.send(()).unwrap();
     drop(pool);
     assert!(shared.upgrade().is_none(), "a thread lives on");
-    // The first was in hand when the pool was dropped, or had not been looked at: either is an answer, not a hang.
-    let _ = on_the_thread.await;
+    on_the_thread.await.unwrap().unwrap().unwrap();
+    // Done or dropped: either is an answer, not a hang.
     let _ = waiting.await;
 }
 
@@ -158,7 +177,22 @@ fn costs_argon2_does_not_know_make_no_pool() {
 #[tokio::test]
 async fn debug_shows_no_secret() {
     let pool = pool();
-    let phc = pool.hash("hunter2hunter2".into()).await.unwrap();
+    hashed(&pool, "hunter2").await;
     let shown = format!("{pool:?}");
-    assert!(!shown.contains("argon2") && !shown.contains("hunter2") && !shown.contains(phc.expose_secret()));
+    assert!(!shown.contains("argon2") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_observer_is_told_of_each_job_done() {
+    let (seen, jobs) = mpsc::channel();
+    let observer = Box::new(move |job: JobDone| seen.send(job).unwrap());
+    let pool =
+        HashPool::observed(&passwords(), Arc::new(SystemEntropy), Arc::new(SystemClock::new()), observer).unwrap();
+    hashed(&pool, "one").await;
+    pool.verify(password("any"), None).await.unwrap();
+    let jobs: Vec<_> = jobs.try_iter().collect();
+    let stats = pool.stats();
+    assert_eq!((jobs.len(), stats.done), (2, 2));
+    assert_eq!(jobs.iter().map(|job| job.worked).sum::<Duration>(), stats.worked);
+    assert_eq!(jobs.iter().map(|job| job.waited).sum::<Duration>(), stats.waited);
 }

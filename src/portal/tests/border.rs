@@ -11,11 +11,8 @@ use crate::{
 };
 
 fn with_body(body: GateBody) -> Request<GateBody> {
-    let mut exchange = Exchange::new(Arc::new(Record::new(HeaderValue::from_static("r-1"), Tick::from_nanos(0))));
-    exchange.set_client(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    exchange.set_principal(Principal::Anonymous);
     let mut request = Request::post("/auth/login").header("content-type", "application/json").body(body).unwrap();
-    request.extensions_mut().insert(exchange);
+    request.extensions_mut().insert(Exchange::for_test("r-1", CLIENT, None));
     request
 }
 

@@ -3,21 +3,21 @@
 use super::*;
 
 fn patch(body: &Value, claims: &Arc<Claims>) -> Ask {
-    Ask::new("PATCH", "/auth/me").json(body).as_caller(claims)
+    Ask::new("PATCH", "/auth/me").json(body).by(claims)
 }
 
 #[tokio::test]
 async fn me_is_the_account_as_it_is_now() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
-    let reply = harness.ok(Ask::get("/auth/me").as_caller(&harness.verified(ann.access()))).await;
+    let reply = harness.ok(Ask::get("/auth/me").by(&harness.verified(ann.access()))).await;
     assert_eq!((reply.status, reply.cache_control()), (StatusCode::OK, "no-store"));
     assert_eq!(reply.json, ann.json["user"]);
 }
 
 #[tokio::test]
 async fn without_a_principal_every_closed_endpoint_refuses_by_itself() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     for ask in [Ask::get("/auth/me"), Ask::new("PATCH", "/auth/me").json(&json!({})), Ask::post("/auth/verify")] {
         assert_eq!(harness.refused(ask).await, Reason::CredentialsMissing);
     }
@@ -25,19 +25,19 @@ async fn without_a_principal_every_closed_endpoint_refuses_by_itself() {
 
 #[tokio::test]
 async fn a_change_is_kept_audited_and_answered() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     let reply = harness.ok(patch(&json!({"full_name": "Ann Ames"}), &claims)).await;
     assert_eq!(reply.status, StatusCode::OK);
     assert_eq!((&reply.json["full_name"], &reply.json["username"]), (&json!("Ann Ames"), &json!("ann")));
     assert_eq!(harness.audited(ann.user_id()).await.last(), Some(&AuditEvent::ProfileChanged));
-    assert_eq!(harness.ok(Ask::get("/auth/me").as_caller(&claims)).await.json, reply.json);
+    assert_eq!(harness.ok(Ask::get("/auth/me").by(&claims)).await.json, reply.json);
 }
 
 #[tokio::test]
 async fn null_clears_and_absence_leaves() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     harness.ok(patch(&json!({"full_name": "Ann Ames"}), &claims)).await;
@@ -47,7 +47,7 @@ async fn null_clears_and_absence_leaves() {
 
 #[tokio::test]
 async fn an_empty_change_changes_and_audits_nothing() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
     let reply = harness.ok(patch(&json!({}), &harness.verified(ann.access()))).await;
     assert_eq!(reply.json, ann.json["user"]);
@@ -56,7 +56,7 @@ async fn an_empty_change_changes_and_audits_nothing() {
 
 #[tokio::test]
 async fn nobody_changes_what_is_not_theirs_to_change() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
     for name in ["role", "roles", "email", "id", "is_active", "org"] {
@@ -69,7 +69,7 @@ async fn nobody_changes_what_is_not_theirs_to_change() {
 
 #[tokio::test]
 async fn a_taken_username_is_a_conflict() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     harness.ann("body").await;
     let eve = json!({"email": "eve@example.org", "password": PASSWORD});
     let eve = harness.ok(Ask::post("/auth/register").json(&eve)).await;
@@ -79,22 +79,22 @@ async fn a_taken_username_is_a_conflict() {
 
 #[tokio::test]
 async fn a_deactivated_or_deleted_account_is_an_ended_session() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
     let mut gone = (*harness.verified(ann.access())).clone();
     gone.subject = UserId(uuid::Uuid::nil()).to_string().into();
-    assert_eq!(harness.refused(Ask::get("/auth/me").as_caller(&Arc::new(gone))).await, Reason::SessionEnded);
+    assert_eq!(harness.refused(Ask::get("/auth/me").by(&Arc::new(gone))).await, Reason::SessionEnded);
     harness.store.deactivate_everyone();
-    let ask = Ask::get("/auth/me").as_caller(&harness.verified(ann.access()));
+    let ask = Ask::get("/auth/me").by(&harness.verified(ann.access()));
     assert_eq!(harness.refused(ask).await, Reason::SessionEnded);
 }
 
 #[tokio::test]
 async fn verify_answers_the_claims_of_the_caller_s_own_token() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let ann = harness.ann("body").await;
     let claims = harness.verified(ann.access());
-    let reply = harness.ok(Ask::post("/auth/verify").as_caller(&claims)).await;
+    let reply = harness.ok(Ask::post("/auth/verify").by(&claims)).await;
     let expected = json!({
         "active": true, "token_type": "Bearer", "iss": "https://gw.test", "sub": ann.user_id(), "aud": ["rag"],
         "exp": START.seconds() + 900, "nbf": START.seconds(), "iat": START.seconds(), "jti": &*claims.token_id,
@@ -108,10 +108,10 @@ async fn verify_answers_the_claims_of_the_caller_s_own_token() {
 
 #[tokio::test]
 async fn verify_goes_on_while_the_store_is_lost_and_me_does_not() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let claims = harness.verified(harness.ann("body").await.access());
     harness.store.cut();
-    assert_eq!(harness.ok(Ask::post("/auth/verify").as_caller(&claims)).await.status, StatusCode::OK);
-    assert_eq!(harness.refused(Ask::get("/auth/me").as_caller(&claims)).await, Reason::StoreUnavailable);
+    assert_eq!(harness.ok(Ask::post("/auth/verify").by(&claims)).await.status, StatusCode::OK);
+    assert_eq!(harness.refused(Ask::get("/auth/me").by(&claims)).await, Reason::StoreUnavailable);
     assert_eq!(harness.refused(patch(&json!({"username": null}), &claims)).await, Reason::StoreUnavailable);
 }

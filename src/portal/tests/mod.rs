@@ -3,7 +3,6 @@
 
 mod border;
 mod cut;
-mod fake;
 mod login;
 mod logout;
 mod me;
@@ -13,6 +12,7 @@ mod register;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -20,19 +20,20 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
-    clock::{Clock, SystemEntropy, Tick, Timestamp},
-    config::settings::{Passwords, Portal, Registration, Tokens},
+    clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
+    config::settings::{self, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
-        exchange::{Exchange, Principal},
+        exchange::Exchange,
         keyring::Keyring,
         refusal::{Detail, Refusal},
     },
@@ -46,11 +47,11 @@ use crate::{
         refresh::{Delivery, RefreshRules},
         token::{self, Expectations},
     },
-    store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions},
-    telemetry::record::Record,
+    store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions, sql},
 };
 
-const PASSWORD: &str = "a long enough passphrase";
+const PASSWORD: &str = "kettle orbit walrus";
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
@@ -77,16 +78,22 @@ fn tokens() -> Tokens {
         issuer: "https://gw.test".into(),
         audience: "rag".into(),
         algorithm: Algorithm::Es256,
-        access_ttl: Duration::from_secs(900),
+        access_ttl: Duration::from_mins(15),
         leeway: Duration::from_secs(30),
         refresh: RefreshRules {
-            idle: Duration::from_secs(7 * 86_400),
-            absolute: Duration::from_secs(30 * 86_400),
+            idle: Duration::from_hours(7 * 24),
+            absolute: Duration::from_hours(30 * 24),
             grace: Duration::from_secs(10),
         },
         delivery: Delivery::Body,
         cache_entries: 16,
     }
+}
+
+async fn sqlite(folder: &Path) -> SharedStore {
+    let engine = Engine::Sqlite { path: folder.join("portcullis.db") };
+    let settings = settings::Store { engine, master_key: None, pool: 2, timeout: Duration::from_secs(5) };
+    sql::open(&settings).await.unwrap()
 }
 
 /// Time that moves only when the test says so.
@@ -111,6 +118,7 @@ struct Harness {
     keyring: Arc<Keyring>,
     hash_pool: Arc<HashPool>,
     tokens: Tokens,
+    _folder: TempDir,
 }
 
 impl Harness {
@@ -119,29 +127,32 @@ impl Harness {
     }
 
     async fn with(portal: Portal, tokens: Tokens, passwords: Passwords) -> Self {
+        let hash_pool = HashPool::new(&passwords, Arc::new(SystemEntropy), Arc::new(SystemClock::new())).unwrap();
+        Self::with_pool(portal, tokens, hash_pool).await
+    }
+
+    async fn with_pool(portal: Portal, tokens: Tokens, hash_pool: HashPool) -> Self {
         let clock = Arc::new(ManualClock(AtomicI64::new(START.micros())));
+        let hash_pool = Arc::new(hash_pool);
         let entropy = Arc::new(SystemEntropy);
-        let store = Arc::new(cut::Cuttable::new(fake::store()));
-        let (ended, hash_pool) = (
-            Arc::new(EndedSessions::default()),
-            Arc::new(HashPool::new(&passwords, entropy.clone(), clock.clone()).unwrap()),
-        );
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(cut::Cuttable::new(sqlite(folder.path()).await));
+        let ended = Arc::new(EndedSessions::default());
         let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
         let keyring = Arc::new(Keyring::new(key.clone(), Arc::new(KeySet::new([key.verifying()]))));
         let service = Service::new(PortalState {
             portal,
             tokens: tokens.clone(),
-            passwords,
             store: store.clone(),
             keyring: keyring.clone(),
-            master: Arc::new(MasterKey([9; 32])),
+            master: Arc::new(MasterKey::new(&mut [9; 32])),
             ended: ended.clone(),
             clock: clock.clone(),
             entropy,
             hash_pool: hash_pool.clone(),
         });
-        Self { service, clock, store, ended, keyring, hash_pool, tokens }
+        Self { service, clock, store, ended, keyring, hash_pool, tokens, _folder: folder }
     }
 
     fn advance(&self, by: Duration) {
@@ -154,16 +165,14 @@ impl Harness {
         *request.method_mut() = ask.method.parse().unwrap();
         *request.uri_mut() = ask.path.parse().unwrap();
         *request.headers_mut() = ask.headers;
-        let record = Arc::new(Record::new(HeaderValue::from_static("r-1"), Tick::from_nanos(0)));
-        let mut exchange = Exchange::new(record.clone());
-        exchange.set_client(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
-        exchange.set_principal(ask.claims.map_or(Principal::Anonymous, Principal::Authenticated));
+        let exchange = Exchange::for_test("r-1", CLIENT, ask.claims);
+        let record = exchange.record().clone();
         request.extensions_mut().insert(exchange);
         let response = self.service.clone().oneshot(request).await?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-        let subject = record.subject().map(|subject| subject.to_string());
+        let subject = record.subject().map(ToString::to_string);
         Ok(Reply { status: parts.status, headers: parts.headers, json, subject })
     }
 
@@ -249,7 +258,7 @@ impl Ask {
         self.header("cookie", &pair)
     }
 
-    fn as_caller(mut self, claims: &Arc<Claims>) -> Self {
+    fn by(mut self, claims: &Arc<Claims>) -> Self {
         self.claims = Some(Arc::clone(claims));
         self
     }

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn the_published_keys_verify_what_was_minted_and_may_be_cached() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let reply = harness.ok(Ask::get("/.well-known/jwks.json")).await;
     assert_eq!((reply.status, reply.cache_control()), (StatusCode::OK, "public, max-age=300"));
     assert_eq!(reply.json, harness.keyring.key_set().jwks());
@@ -15,7 +15,7 @@ async fn the_published_keys_verify_what_was_minted_and_may_be_cached() {
 #[tokio::test]
 async fn discovery_names_what_is_served_and_nothing_else() {
     for (algorithm, name) in [(Algorithm::Es256, "ES256"), (Algorithm::EdDsa, "EdDSA")] {
-        let harness = Harness::with(portal(), Tokens { algorithm, ..tokens() }, passwords()).await;
+        let harness = Harness::with(portal(), Tokens { algorithm, ..tokens() }, passwords());
         let reply = harness.ok(Ask::get("/.well-known/openid-configuration")).await;
         assert_eq!(reply.cache_control(), "public, max-age=300");
         assert_eq!(reply.json["issuer"], "https://gw.test");
@@ -29,7 +29,7 @@ async fn discovery_names_what_is_served_and_nothing_else() {
 
 #[tokio::test]
 async fn what_is_published_goes_on_while_the_store_is_lost() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     harness.store.cut();
     for path in ["/.well-known/jwks.json", "/.well-known/openid-configuration"] {
         assert_eq!(harness.ok(Ask::get(path)).await.status, StatusCode::OK);

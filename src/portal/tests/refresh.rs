@@ -14,7 +14,7 @@ fn bare() -> Ask {
 async fn a_refresh_answers_200_with_the_next_pair_of_the_same_session() {
     let harness = Harness::new().await;
     let ann = harness.ann("body").await;
-    harness.advance(Duration::from_secs(60));
+    harness.advance(Duration::from_mins(1));
     let reply = harness.ok(refresh(ann.refresh())).await;
     assert_eq!((reply.status, reply.cache_control()), (StatusCode::OK, "no-store"));
     assert_ne!(reply.refresh(), ann.refresh());
@@ -59,7 +59,7 @@ async fn an_ended_session_is_remembered_until_its_last_access_token_expires() {
     harness.ok(refresh(second.refresh())).await;
     harness.refused(refresh(ann.refresh())).await;
     let sid = harness.verified(second.access()).session.unwrap();
-    harness.advance(harness.tokens.access_ttl + harness.tokens.leeway - Duration::from_secs(1));
+    harness.advance(harness.tokens.access_ttl + harness.tokens.leeway.mul_f32(0.9));
     assert!(harness.is_ended(sid));
 }
 
@@ -97,7 +97,7 @@ async fn an_authorization_header_is_not_looked_at() {
 async fn a_cookie_session_refreshes_by_cookie_and_answers_by_cookie() {
     let harness = Harness::new().await;
     let ann = harness.ann("cookie").await;
-    harness.advance(Duration::from_secs(60));
+    harness.advance(Duration::from_mins(1));
     let reply = harness.ok(bare().cookie_of(&ann)).await;
     assert!(reply.json.get("refresh_token").is_none());
     assert_ne!(reply.set_cookie(), ann.set_cookie());
@@ -182,10 +182,10 @@ async fn cookie_and_body_must_not_be_two_different_tokens() {
 #[tokio::test]
 async fn the_cookie_lives_no_longer_than_its_session() {
     let mut short = tokens();
-    short.refresh.absolute = short.refresh.idle + Duration::from_secs(3_600);
+    short.refresh.absolute = short.refresh.idle + Duration::from_hours(1);
     let harness = Harness::with(portal(), short, passwords()).await;
     let ann = harness.ann("cookie").await;
-    harness.advance(Duration::from_secs(7_200));
+    harness.advance(Duration::from_hours(2));
     let reply = harness.ok(bare().cookie_of(&ann)).await;
     let expected = harness.tokens.refresh.absolute.as_secs() - 7_200;
     assert!(reply.set_cookie().contains(&format!("Max-Age={expected};")), "{}", reply.set_cookie());

@@ -8,7 +8,7 @@ fn register(body: &Value) -> Ask {
 
 #[tokio::test]
 async fn a_registration_answers_201_with_tokens_and_the_user() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "full_name": "Ann Ames", "username": "ann"});
     let reply = harness.ok(register(&body)).await;
     assert_eq!(reply.status, StatusCode::CREATED);
@@ -30,7 +30,7 @@ async fn a_registration_answers_201_with_tokens_and_the_user() {
 
 #[tokio::test]
 async fn the_access_token_says_whose_session_it_is() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let reply = harness.ann("body").await;
     let claims = harness.verified(reply.access());
     assert_eq!(*claims.subject, *reply.user_id());
@@ -43,7 +43,7 @@ async fn the_access_token_says_whose_session_it_is() {
 
 #[tokio::test]
 async fn signup_is_the_same_call() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let body = json!({"email": "ann@example.org", "password": PASSWORD});
     let reply = harness.ok(Ask::post("/auth/signup").json(&body)).await;
     assert_eq!(reply.status, StatusCode::CREATED);
@@ -52,7 +52,7 @@ async fn signup_is_the_same_call() {
 
 #[tokio::test]
 async fn nobody_registers_themselves_a_role_or_anything_unknown() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     for (name, value) in [("role", json!("admin")), ("roles", json!(["admin"])), ("is_active", json!(true))] {
         let body = json!({"email": "ann@example.org", "password": PASSWORD, name: value});
         assert_eq!(fields_of(harness.ask(register(&body)).await.unwrap_err()), [name]);
@@ -62,7 +62,7 @@ async fn nobody_registers_themselves_a_role_or_anything_unknown() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_named() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let good = json!({"email": "ann@example.org", "password": PASSWORD, "username": "ann", "full_name": "Ann"});
     for (name, bad) in [
         ("email", json!("not an address")),
@@ -80,7 +80,7 @@ async fn what_does_not_fit_is_named() {
 
 #[tokio::test]
 async fn a_member_given_twice_is_refused() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let body = format!(r#"{{"email":"ann@example.org","email":"eve@example.org","password":"{PASSWORD}"}}"#);
     let refusal = harness.ask(Ask::post("/auth/register").raw("application/json", &body)).await.unwrap_err();
     assert_eq!(fields_of(refusal), ["email"]);
@@ -88,7 +88,7 @@ async fn a_member_given_twice_is_refused() {
 
 #[tokio::test]
 async fn a_taken_e_mail_or_username_is_a_conflict_after_the_same_work() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     harness.ann("body").await;
     for body in [
         json!({"email": "Ann@Example.org", "password": PASSWORD}),
@@ -103,7 +103,7 @@ async fn a_taken_e_mail_or_username_is_a_conflict_after_the_same_work() {
 #[tokio::test]
 async fn a_closed_registration_is_forbidden() {
     let closed = Portal { registration: Registration::Closed, ..portal() };
-    let harness = Harness::with(closed, tokens(), passwords()).await;
+    let harness = Harness::with(closed, tokens(), passwords());
     let body = json!({"email": "ann@example.org", "password": PASSWORD});
     assert_eq!(harness.refused(register(&body)).await, Reason::RegistrationClosed);
     assert_eq!(harness.hash_pool.stats().done, 0);
@@ -111,7 +111,7 @@ async fn a_closed_registration_is_forbidden() {
 
 #[tokio::test]
 async fn with_cookie_delivery_the_refresh_token_is_in_no_body() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     let reply = harness.ann("cookie").await;
     assert!(reply.json.get("refresh_token").is_none());
     let (token, attributes) = reply.set_cookie().split_once("; ").unwrap();
@@ -122,14 +122,14 @@ async fn with_cookie_delivery_the_refresh_token_is_in_no_body() {
 #[tokio::test]
 async fn the_default_delivery_is_the_settings_own() {
     let cookie = Tokens { delivery: Delivery::Cookie, ..tokens() };
-    let harness = Harness::with(portal(), cookie, passwords()).await;
+    let harness = Harness::with(portal(), cookie, passwords());
     let body = json!({"email": "ann@example.org", "password": PASSWORD});
     assert!(harness.ok(register(&body)).await.json.get("refresh_token").is_none());
 }
 
 #[tokio::test]
 async fn a_lost_store_is_no_conflict_and_no_account() {
-    let harness = Harness::new().await;
+    let harness = Harness::new();
     harness.store.cut();
     let body = json!({"email": "ann@example.org", "password": PASSWORD});
     assert_eq!(harness.refused(register(&body)).await, Reason::StoreUnavailable);

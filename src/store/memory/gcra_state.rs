@@ -70,8 +70,9 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Shard {
-    fn put(&mut self, key: CounterKey, full_at: u64, max: usize) {
-        if let Some(held) = self.full_at.get_mut(&key) {
+    /// `at`: where the key was found, if it was, so that it need not be hashed again.
+    fn put(&mut self, at: Option<usize>, key: CounterKey, full_at: u64, max: usize) {
+        if let Some((_, held)) = at.and_then(|index| self.full_at.get_index_mut(index)) {
             *held = full_at;
             return;
         }
@@ -126,12 +127,14 @@ impl StateStore for Slot<'_> {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut shard = self.buckets.shard(key);
-        let full_in = shard.full_at.get(key).map(|full_at| full_at.saturating_sub(self.now));
+        let found = shard.full_at.get_full(key).map(|(index, _, full_at)| (index, full_at.saturating_sub(self.now)));
+        let full_in = found.map(|(_, full_in)| full_in);
         self.full_in.set(full_in.unwrap_or(0));
         let (admitted, next) = decide(full_in.map(Nanos::new))?;
         if self.charge {
             self.full_in.set(next.as_u64());
-            shard.put(*key, self.now.saturating_add(next.as_u64()), self.buckets.shard_max);
+            let full_at = self.now.saturating_add(next.as_u64());
+            shard.put(found.map(|(index, _)| index), *key, full_at, self.buckets.shard_max);
         }
         Ok(admitted)
     }
@@ -145,12 +148,17 @@ mod tests {
         CounterKey::Subject(number)
     }
 
+    fn put(shard: &mut Shard, number: u128, full_at: u64, max: usize) {
+        let at = shard.full_at.get_index_of(&key(number));
+        shard.put(at, key(number), full_at, max);
+    }
+
     #[test]
     fn the_shards_together_never_hold_more_than_was_allowed() {
         for max in [1, 2, 63, 64, 65, 1_000, 4_096, 10_000] {
             let buckets = Buckets::new(max);
             for number in 0..20_000 {
-                buckets.shard(&key(number)).put(key(number), 1, buckets.shard_max);
+                put(&mut buckets.shard(&key(number)), number, 1, buckets.shard_max);
             }
             assert!(buckets.len() <= max, "{} of {max}", buckets.len());
             assert!(buckets.len() > max / 2, "{} of {max}", buckets.len());
@@ -161,9 +169,9 @@ mod tests {
     fn the_fullest_of_the_sample_makes_room() {
         let mut shard = Shard::default();
         for (number, full_at) in [(0, 50), (1, 10), (2, 90)] {
-            shard.put(key(number), full_at, 3);
+            put(&mut shard, number, full_at, 3);
         }
-        shard.put(key(3), 60, 3);
+        put(&mut shard, 3, 60, 3);
         assert!(!shard.full_at.contains_key(&key(1)));
         assert!(shard.full_at.contains_key(&key(2)) && shard.full_at.contains_key(&key(3)));
     }
@@ -172,11 +180,11 @@ mod tests {
     fn the_hand_moves_on_so_that_every_entry_is_looked_at() {
         let mut shard = Shard::default();
         for number in 0..64 {
-            shard.put(key(number), if number >= 56 { 1 } else { 1_000 }, 64);
+            put(&mut shard, number, if number >= 56 { 1 } else { 1_000 }, 64);
         }
         // Eight looks at eight entries each go once around.
         for number in 100..108 {
-            shard.put(key(number), 2_000, 64);
+            put(&mut shard, number, 2_000, 64);
         }
         let stale = (56..64).filter(|number| shard.full_at.contains_key(&key(*number))).count();
         assert!(stale < 8, "{stale} recovered entries were never looked at");
@@ -185,9 +193,9 @@ mod tests {
     #[test]
     fn a_known_key_is_changed_in_place_even_when_full() {
         let mut shard = Shard::default();
-        shard.put(key(1), 10, 2);
-        shard.put(key(2), 20, 2);
-        shard.put(key(1), 30, 2);
+        put(&mut shard, 1, 10, 2);
+        put(&mut shard, 2, 20, 2);
+        put(&mut shard, 1, 30, 2);
         assert_eq!(shard.full_at.get(&key(1)), Some(&30));
         assert_eq!(shard.full_at.len(), 2);
     }

@@ -52,20 +52,22 @@ fn of_database(error: &dyn DatabaseError) -> StoreFault {
     if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
         return of_sqlite(&code, error.message());
     }
-    of_postgres(&code, error)
+    of_postgres(&code, error.message(), error.constraint())
 }
 
 /// By SQLSTATE class (PostgreSQL, appendix A).
-fn of_postgres(code: &str, error: &dyn DatabaseError) -> StoreFault {
+fn of_postgres(code: &str, message: &str, constraint: Option<&str>) -> StoreFault {
     match code.get(..2).unwrap_or_default() {
         // Connection, resources, operator intervention, the system, authorisation, a missing or read-only database:
         // their texts speak of the server.
         "08" | "53" | "57" | "58" | "28" | "3D" | "25" => {
-            StoreFault::Unavailable(format!("{} (SQLSTATE {code})", error.message()))
+            StoreFault::Unavailable(format!("{message} (SQLSTATE {code})"))
         }
         // Serialisation, deadlock, lock time-out, internal: the next try may go through.
         "40" | "55" | "XX" => StoreFault::Unavailable(format!("SQLSTATE {code}")),
-        _ => StoreFault::Inconsistent(match error.constraint() {
+        // A table or a right is missing: the text speaks of our constant SQL.
+        "42" => StoreFault::Inconsistent(format!("{message} (SQLSTATE {code})")),
+        _ => StoreFault::Inconsistent(match constraint {
             Some(constraint) => format!("SQLSTATE {code} at {constraint}"),
             None => format!("SQLSTATE {code}"),
         }),
@@ -85,5 +87,75 @@ fn of_sqlite(code: &str, message: &str) -> StoreFault {
         ERROR | CORRUPT | SCHEMA | CONSTRAINT | MISMATCH | NOT_A_DATABASE => StoreFault::Inconsistent(told),
         // Busy, full, read-only, I/O, cannot open, no memory, interrupted.
         _ => StoreFault::Unavailable(told),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn lost(fault: &StoreFault) -> bool {
+        matches!(fault, StoreFault::Unavailable(_))
+    }
+
+    #[test]
+    fn what_is_about_reaching_the_server_is_unavailable() {
+        for error in [
+            sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()),
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::PoolClosed,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Protocol("unexpected message".into()),
+            sqlx::Error::Tls("bad certificate".into()),
+        ] {
+            let fault = StoreFault::from(error);
+            assert!(lost(&fault), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_a_row_is_inconsistent_and_does_not_quote_it() {
+        let planted = || "planted-4f1c".into();
+        for error in [
+            sqlx::Error::ColumnDecode { index: "salt".into(), source: planted() },
+            sqlx::Error::Decode(planted()),
+            sqlx::Error::Encode(planted()),
+            sqlx::Error::RowNotFound,
+        ] {
+            let fault = StoreFault::from(error);
+            assert!(!lost(&fault) && !fault.to_string().contains("planted"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_postgres_that_restarts_fails_over_or_is_full_is_unavailable() {
+        // cannot_connect_now, admin_shutdown, too_many_connections, read_only (a demoted primary), deadlock,
+        // statement time-out, a role that was dropped.
+        for code in ["57P03", "57P01", "53300", "25006", "40P01", "57014", "28000"] {
+            assert!(lost(&of_postgres(code, "", None)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_postgres_message_that_may_quote_a_value_is_not_told() {
+        for code in ["22P02", "22021", "23505", "23514", "XX000", "40001", ""] {
+            let fault = of_postgres(code, "invalid input: \"planted-4f1c\"", Some("users_email_unique"));
+            assert!(!fault.to_string().contains("planted"), "{fault}");
+        }
+        assert!(of_postgres("23514", "", Some("sessions_salt_check")).to_string().contains("sessions_salt_check"));
+    }
+
+    #[test]
+    fn a_busy_or_full_sqlite_is_unavailable_and_a_broken_one_is_not() {
+        // busy, busy_snapshot, locked, read-only, I/O error, full, cannot open
+        for code in ["5", "517", "6", "8", "266", "13", "14"] {
+            assert!(lost(&of_sqlite(code, "")), "{code}");
+        }
+        // error, corrupt, constraint (unique), mismatch, not a database
+        for code in ["1", "11", "2067", "20", "26", ""] {
+            assert!(!lost(&of_sqlite(code, "")), "{code}");
+        }
     }
 }

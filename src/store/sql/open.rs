@@ -213,3 +213,57 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(ending);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    async fn sqlite_in(folder: &TempDir) -> Pools {
+        let engine = settings::Engine::Sqlite { path: folder.path().join("portcullis.db") };
+        pools(&settings::Store { engine, master_key: None, pool: 2, timeout: Duration::from_mins(1) }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn sqlite_commits_are_on_the_disk_when_they_return() {
+        let folder = TempDir::new().unwrap();
+        let pools = sqlite_in(&folder).await;
+        let mut link = pools.write().await.unwrap();
+        for (pragma, column, full) in
+            [("PRAGMA synchronous", "synchronous", 2), ("PRAGMA foreign_keys", "foreign_keys", 1)]
+        {
+            let row = Query::new(pragma).row(&mut link).await.unwrap().unwrap();
+            assert_eq!(row.count(column).unwrap(), full, "{pragma}");
+        }
+        let row = Query::new("PRAGMA journal_mode").row(&mut link).await.unwrap().unwrap();
+        assert_eq!(row.text("journal_mode").unwrap(), "wal");
+        link.settle(Ok::<_, sqlx::Error>(())).unwrap();
+    }
+
+    #[tokio::test]
+    async fn sqlite_readers_cannot_write() {
+        let folder = TempDir::new().unwrap();
+        let pools = sqlite_in(&folder).await;
+        let mut link = pools.read().await.unwrap();
+        let refused = Query::new("UPDATE schema_compat SET min_reader = 2").execute(&mut link).await;
+        assert!(matches!(refused.map_err(StoreFault::from), Err(StoreFault::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_dropped_half_way_is_rolled_back() {
+        let folder = TempDir::new().unwrap();
+        let pools = sqlite_in(&folder).await;
+        let mut link = pools.write().await.unwrap();
+        Query::new("UPDATE schema_compat SET min_reader = 3").execute(&mut link).await.unwrap();
+        drop(link);
+        let mut link = pools.write().await.unwrap();
+        let row = Query::new("SELECT min_reader FROM schema_compat").row(&mut link).await.unwrap().unwrap();
+        assert_eq!(row.count("min_reader").unwrap(), 1);
+    }
+
+    #[test]
+    fn the_lock_lies_beside_the_database() {
+        assert_eq!(beside(Path::new("/data/p.db"), ".lock"), Path::new("/data/p.db.lock"));
+    }
+}

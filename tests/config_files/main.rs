@@ -1,0 +1,19 @@
+//! The configuration files we ship, and what a broken one is told.
+//!
+//! `shipped`: `config/gateway.yaml` names every key of the schema and equals the defaults, every example parses, the
+//! schema file is current. `mistakes`: each one is named with line, column, key path and what was probably meant.
+//! `meaning`: what
+//! valid ones become. `secrets`: where they may come from, and that none ever prints. `robust`: no text makes it panic.
+
+#[cfg(test)]
+mod meaning;
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod robust;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod shipped;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,281 @@
+//! What a broken configuration is told: place, key path, what is expected, what was probably meant. All at once.
+
+use std::path::Path;
+
+use portcullis::config::load;
+
+use crate::support::{BASE, Variables, errors, errors_with, parse_text, route_errors};
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    let expected = "f.yaml:1:1: tokens.issuer: missing; it is iss of every token and of the identity sent upstream, \
+                    e.g. https://auth.example.com";
+    for text in ["", "{}", "# nothing\n", "---\n"] {
+        assert_eq!(errors_with(text, &Variables::new()), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_said_so() {
+    let errors = load(Path::new("/nowhere/gateway.yaml"), &Variables::new()).unwrap_err();
+    assert!(errors.to_string().starts_with("/nowhere/gateway.yaml: cannot be read: "), "{errors}");
+}
+
+#[test]
+fn unknown_keys_are_named_with_the_nearest() {
+    assert_eq!(
+        errors("listeners:\n  pubic: {}\nrouts: []\n"),
+        "f.yaml:8:3: listeners.pubic: unknown key; did you mean \"public\"?\n\
+         f.yaml:9:1: routs: unknown key; did you mean \"routes\"?"
+    );
+    assert_eq!(
+        errors("telemetry: {banana: 1}\n"),
+        "f.yaml:7:13: telemetry.banana: unknown key; known here: log, access_log, request_id_header"
+    );
+}
+
+#[test]
+fn a_key_twice_is_refused() {
+    assert_eq!(
+        errors("portal:\n  registration: open\n  registration: closed\n"),
+        "f.yaml:9:3: portal.registration: a second time; the first is on line 8"
+    );
+    assert_eq!(
+        errors("tokens: {issuer: 'https://b.example'}\n"),
+        "f.yaml:7:1: tokens: a second time; the first is on line 1"
+    );
+}
+
+#[test]
+fn wrong_types_and_ranges_say_what_is_expected() {
+    assert_eq!(
+        errors(
+            "listeners:\n  public: {max_connections: many, h2c: yes, timeouts: {idle: 75}}\n  drain: [30s]\nstore: 7\n\
+             portal: {registration: opne}\n"
+        ),
+        "f.yaml:8:12: listeners.public.max_connections: expected a whole number from 1 to 1000000, found \"many\"\n\
+         f.yaml:8:35: listeners.public.h2c: expected true or false, found \"yes\"\n\
+         f.yaml:8:56: listeners.public.timeouts.idle: expected a duration from 1s to 1h (ms, s, m, h, d), found \"75\"\n\
+         f.yaml:9:3: listeners.drain: expected a duration from 0ms to 1h (ms, s, m, h, d), found a list\n\
+         f.yaml:10:1: store: expected a mapping of url, master_key, pool, timeout, found \"7\"\n\
+         f.yaml:11:10: portal.registration: expected open or closed, found \"opne\"; did you mean \"open\"?"
+    );
+}
+
+#[test]
+fn missing_keys_are_named_where_they_belong() {
+    assert_eq!(
+        errors_with(
+            "tokens: {audience: x}\nclusters:\n  rag: {}\nlimits:\n  l: {}\nroutes:\n  - auth: none\n",
+            &Variables::new()
+        ),
+        "f.yaml:1:1: tokens.issuer: missing; it is iss of every token and of the identity sent upstream, \
+         e.g. https://auth.example.com\n\
+         f.yaml:3:3: clusters.rag.endpoints: missing; a cluster needs at least one endpoint, \
+         e.g. http://127.0.0.1:8000\n\
+         f.yaml:5:3: limits.l.by: missing; say what is counted: address or subject\n\
+         f.yaml:5:3: limits.l.rate: missing; e.g. 20/s or 100/1m\n\
+         f.yaml:7:5: routes[0].name: missing; metrics and logs call the route by it\n\
+         f.yaml:7:5: routes[0].match: missing; it needs at least a path\n\
+         f.yaml:7:5: routes[0].cluster: missing; name the cluster it goes to"
+    );
+}
+
+#[test]
+fn dangling_names_are_refused_with_the_nearest() {
+    assert_eq!(
+        route_errors("    cluster: ragg\n    limits: [per-usr, nothing-like-it]\nportal: {limits: [per-adress]}\n"),
+        "f.yaml:10:5: routes[0].cluster: no cluster is named \"ragg\"; did you mean \"rag\"?\n\
+         f.yaml:11:14: routes[0].limits[0]: no limit is named \"per-usr\"; did you mean \"per-user\"?\n\
+         f.yaml:11:23: routes[0].limits[1]: no limit is named \"nothing-like-it\"\n\
+         f.yaml:12:19: portal.limits[0]: no limit is named \"per-adress\"; did you mean \"per-address\"?"
+    );
+}
+
+#[test]
+fn contradictions_in_a_route_are_refused() {
+    let cases = [
+        (
+            "    auth: none\n    roles: [admin]\n    scopes: [a]\n    limits: [per-user]\n",
+            "f.yaml:12:5: routes[0].roles: contradicts auth: none; roles need auth: required\n\
+             f.yaml:13:5: routes[0].scopes: contradicts auth: none; scopes need auth: required\n\
+             f.yaml:14:14: routes[0].limits[0]: contradicts auth: none; \"per-user\" counts by subject",
+        ),
+        (
+            "    auth: optional\n    roles: [admin]\n",
+            "f.yaml:12:5: routes[0].roles: contradicts auth: optional; roles need auth: required",
+        ),
+        (
+            "    auth: none\n    audience: x\n",
+            "f.yaml:12:5: routes[0].audience: contradicts auth: none; no token is looked at",
+        ),
+        (
+            "    rewrite: {prefix: /y, to: /}\n",
+            "f.yaml:11:15: routes[0].rewrite.prefix: not a leading part of match.path, in whole segments without \
+             parameters",
+        ),
+        (
+            "    timeouts: {first_byte: 10s, total: 5s}\n",
+            "f.yaml:11:33: routes[0].timeouts.total: shorter than first_byte, which could never be reached",
+        ),
+    ];
+    for (rest, expected) in cases {
+        assert_eq!(route_errors(&format!("    cluster: rag\n{rest}")), expected);
+    }
+}
+
+#[test]
+fn contradictions_between_keys_are_refused() {
+    let cases = [
+        (
+            "listeners:\n  public: {bind: '127.0.0.1:9090'}\n",
+            "f.yaml:8:12: listeners.public.bind: listeners.public and listeners.admin bind the same address and port",
+        ),
+        (
+            "listeners:\n  public: {h2c: true, tls: {certificate: /none, key: /none}}\n",
+            "f.yaml:8:12: listeners.public.h2c: contradicts tls: h2c is for plaintext; TLS chooses HTTP/2 by ALPN\n\
+             f.yaml:8:29: listeners.public.tls.certificate: cannot read /none: No such file or directory (os error 2)\n\
+             f.yaml:8:49: listeners.public.tls.key: cannot read /none: No such file or directory (os error 2)",
+        ),
+        ("portal: {enabled: false}\n", "f.yaml:1:1: routes: empty, and the portal is off: there is nothing to serve"),
+        (
+            "portal: {default_role: admin, base_path: /}\n",
+            "f.yaml:7:10: portal.default_role: anybody who registers would be an administrator\n\
+             f.yaml:7:31: portal.base_path: the portal would take every path; give it one of its own, e.g. /auth",
+        ),
+        (
+            "shared_state: {backend: redis}\n",
+            "f.yaml:7:16: shared_state.backend: expected process (no other backend is available in this version), \
+             found \"redis\"",
+        ),
+    ];
+    for (rest, expected) in cases {
+        assert_eq!(errors(rest), expected);
+    }
+}
+
+#[test]
+fn a_token_section_cannot_contradict_itself() {
+    assert_eq!(
+        errors_with(
+            "tokens:\n  issuer: http://a.example\n  access_ttl: 1h\n  leeway: 121s\n  algorithm: HS256\n  \
+             refresh: {idle: 40d, absolute: 30d}\n",
+            &Variables::new()
+        ),
+        "f.yaml:2:3: tokens.issuer: expected https (http only on a loopback host), found \"http://a.example\"; did you \
+         mean \"https://a.example\"?\n\
+         f.yaml:4:3: tokens.leeway: expected a duration from 0ms to 2m (ms, s, m, h, d), found \"121s\"\n\
+         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA, found \"HS256\"; did you mean \"ES256\"?\n\
+         f.yaml:6:13: tokens.refresh.idle: longer than absolute: a session would end before it could be idle that long"
+    );
+}
+
+#[test]
+fn clusters_cannot_mix_or_hide_encryption() {
+    let text = "\
+tokens: {issuer: 'https://a.example'}
+clusters:
+  a: {endpoints: ['http://a', 'https://b', 'http://a:80']}
+  b: {endpoints: ['http://b'], tls: {server_name: b}}
+  c: {endpoints: ['http://c/api'], health_check: {path: health, timeout: 9s}}
+  d: {endpoints: []}
+";
+    assert_eq!(
+        errors_with(text, &Variables::new()),
+        "f.yaml:3:31: clusters.a.endpoints[1]: http and https endpoints in one cluster: a request could go out \
+         unencrypted by chance\n\
+         f.yaml:3:44: clusters.a.endpoints[2]: \"http://a:80\" stands in this list twice\n\
+         f.yaml:4:32: clusters.b.tls: contradicts endpoints: they are http\n\
+         f.yaml:5:19: clusters.c.endpoints[0]: expected an endpoint without a path (a route's rewrite changes paths), \
+         found \"http://c/api\"; did you mean \"http://c\"?\n\
+         f.yaml:5:51: clusters.c.health_check.path: expected a path such as /health, found \"health\"\n\
+         f.yaml:5:65: clusters.c.health_check.timeout: the check's timeout is longer than its interval\n\
+         f.yaml:6:7: clusters.d.endpoints: empty; a cluster needs at least one endpoint, e.g. http://127.0.0.1:8000"
+    );
+}
+
+const CLAIMS: &str = "\
+routes:
+  - {name: a, match: {path: '/x/{id}'}, cluster: rag}
+  - {name: b, match: {path: '/x/{id}', methods: [GET]}, cluster: rag}
+  - {name: c, match: {path: '/y/{id}', methods: [POST]}, cluster: rag}
+  - {name: d, match: {path: '/y/{name}', methods: [GET]}, cluster: rag}
+  - {name: e, match: {path: '/auth/login'}, cluster: rag}
+  - {name: f, match: {path: /.well-known/jwks.json}, cluster: rag}
+  - {name: a, match: {path: '/authors'}, cluster: rag}
+";
+
+#[test]
+fn routes_cannot_take_the_same_requests_or_the_portals() {
+    assert_eq!(
+        errors(CLAIMS),
+        "f.yaml:9:23: routes[1].match.path: routes[0] takes GET of this path already\n\
+         f.yaml:11:23: routes[3].match.path: matches the same paths as routes[2]; name the parameters alike\n\
+         f.yaml:12:23: routes[4].match.path: lies under portal.base_path; it is the portal's while portal.enabled\n\
+         f.yaml:13:23: routes[5].match.path: is a path of the portal; it is the portal's while portal.enabled\n\
+         f.yaml:14:6: routes[6].name: routes[0] has the name \"a\" already"
+    );
+}
+
+#[test]
+fn a_portal_on_its_own_host_or_switched_off_takes_no_paths() {
+    let route = |hosts| format!("routes: [{{name: e, match: {{{hosts}path: /auth/login}}, cluster: rag}}]\n");
+    let with = |rest: String| parse_text(&format!("{BASE}{rest}"), &Variables::new());
+    assert!(with(route("hosts: [app.example.com], ") + "portal: {host: auth.example.com}\n").is_ok());
+    assert!(with(route("") + "portal: {enabled: false}\n").is_ok());
+    assert!(with(route("") + "portal: {host: auth.example.com}\n").is_err(), "a route of any host is on the portal's");
+}
+
+#[test]
+fn trusting_everybody_is_refused() {
+    assert_eq!(
+        errors("listeners:\n  trusted_proxies: [0.0.0.0/0, 10.1.2.3/8, nginx]\n"),
+        "f.yaml:8:21: listeners.trusted_proxies[0]: trusts every address, so any client could claim to be any other; \
+         name your proxies\n\
+         f.yaml:8:32: listeners.trusted_proxies[1]: expected a network whose host bits are zero, found \"10.1.2.3/8\"; \
+         did you mean \"10.0.0.0/8\"?\n\
+         f.yaml:8:44: listeners.trusted_proxies[2]: expected an IP address or network such as 10.0.0.0/8, found \
+         \"nginx\""
+    );
+}
+
+#[test]
+fn a_broken_value_never_hides_another_mistake() {
+    // One mistake in every section, of every kind.
+    let text = "\
+listeners: {public: {bind: here}}
+runtime: {workers: some}
+store: {url: 'mysql://x'}
+shared_state: {backend: redis}
+tokens: {issuer: nowhere}
+passwords: {min_length: 7}
+limits: {'a b': {by: adress, rate: fast}}
+clusters: {rag: {endpoints: [rag]}}
+routes: [{name: 'a b', match: {path: x}, cluster: rga}]
+portal: {default_role: ADMIN, cookie_name: c}
+telemetry: {log: {filter: '=='}}
+extra: 1
+";
+    let told = errors_with(text, &Variables::new());
+    let paths: Vec<_> = told.lines().map(|line| line.split(": ").nth(1).unwrap_or_default()).collect();
+    let expected = [
+        "listeners.public.bind",
+        "runtime.workers",
+        "store.url",
+        "shared_state.backend",
+        "tokens.issuer",
+        "passwords.min_length",
+        "limits.a b",
+        "limits.a b.by",
+        "limits.a b.rate",
+        "clusters.rag.endpoints[0]",
+        "routes[0].name",
+        "routes[0].match.path",
+        "routes[0].cluster",
+        "portal.default_role",
+        "portal.cookie_name",
+        "telemetry.log.filter",
+        "extra",
+    ];
+    assert_eq!(paths, expected, "{told}");
+}
