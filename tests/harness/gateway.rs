@@ -1,7 +1,7 @@
 //! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
 //! its own, with the test's clock.
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use portcullis::{
     app::{App, Rim, Running, StartFault},
@@ -52,13 +52,17 @@ pub(crate) struct Setup {
 impl Setup {
     /// The sections of a configuration that matter to the test; see [`PREAMBLE`] for the others.
     pub(crate) fn new(engine: Engine, yaml: &str) -> Self {
-        let mut environment = HashMap::new();
-        if engine == Engine::Postgres {
-            let database = postgres::cluster().create_database();
-            environment.insert("STORE_URL".to_owned(), database.url);
-            environment.insert("MASTER_KEY".to_owned(), MASTER_KEY.to_owned());
+        let setup =
+            Self { engine, yaml: whole(engine, yaml), folder: TempDir::new().unwrap(), environment: HashMap::new() };
+        match engine {
+            Engine::Sqlite => setup,
+            Engine::Postgres => setup.on(&postgres::cluster().create_database().url),
         }
-        Self { engine, yaml: whole(engine, yaml), folder: TempDir::new().unwrap(), environment }
+    }
+
+    /// On this PostgreSQL database.
+    pub(crate) fn on(self, url: &str) -> Self {
+        self.variable("STORE_URL", url).variable("MASTER_KEY", MASTER_KEY)
     }
 
     /// A file beside the configuration.
@@ -189,16 +193,6 @@ impl Gateway {
     pub(crate) async fn restart_with(&mut self, yaml: &str) {
         self.setup.yaml = whole(self.setup.engine, yaml);
         self.restart().await;
-    }
-
-    /// The database's URL; PostgreSQL only.
-    pub(crate) fn store_url(&self) -> &str {
-        &self.setup.environment["STORE_URL"]
-    }
-
-    /// Where its files lie.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.setup.folder.path().to_owned()
     }
 
     /// A connection of the test's own to the gateway's store.

@@ -47,6 +47,10 @@ mod journeys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod lost_store;
+#[cfg(test)]
 mod proxying;
+#[cfg(test)]
+mod start;
 #[cfg(test)]
 mod timeouts;
