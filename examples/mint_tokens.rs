@@ -82,7 +82,8 @@ fn bad(key: &SigningKey, settings: &Settings, rim: &Rim) -> Result<BTreeMap<&'st
 
     let part = |token: &str, nth: usize| token.split('.').nth(nth).unwrap_or_default().to_owned();
     let (head, body, signature) = (part(&good, 0), part(&good, 1), part(&good, 2));
-    let none = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, br#"{"alg":"none","typ":"at+jwt"}"#);
+    let none =
+        base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, br#"{"alg":"none","typ":"at+jwt"}"#);
     Ok(BTreeMap::from([
         ("expired", mint(key, &expired)?),
         ("other-audience", mint(key, &elsewhere)?),

@@ -30,7 +30,11 @@ use crate::{
         token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
-    portal::{PortalState, border::Portal, hash_pool::{HashPool, JobDone}},
+    portal::{
+        PortalState,
+        border::Portal,
+        hash_pool::{HashPool, JobDone},
+    },
     store::{SharedStore, memory::ended_sessions::EndedSessions},
     telemetry::{
         health::{self, Lifecycle},

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
@@ -158,7 +158,8 @@ impl<S: Gate> Conn<S> {
         let tls = matches!(transport, Transport::Tls(_));
         let Some(gate) = self.gate.take() else { return };
         let connection = Connection { peer: self.peer, tls };
-        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, self.shared.max_headers);
+        let max_headers = self.http2.then_some(self.shared.max_headers);
+        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers);
         let io = TokioIo::new(Wire::new(transport, kept, Arc::clone(&self.vitals)));
         self.stage = if self.http2 {
             Stage::Http2(Box::pin(self.shared.http2.serve_connection(io, service)))
@@ -226,7 +227,7 @@ impl<S: Gate> Conn<S> {
     /// Ends after the current answers; at once when there are none.
     fn retire(&mut self) -> Option<Outcome> {
         self.retiring = true;
-        let quiet = self.vitals.stalled_at().is_none() && matches!(self.phase(), Phase::Idle | Phase::Silent);
+        let quiet = self.vitals.stalled().is_none() && matches!(self.phase(), Phase::Idle | Phase::Silent);
         match &mut self.stage {
             Stage::Http1(http) if !quiet => Pin::new(http.as_mut()).graceful_shutdown(),
             Stage::Http2(http) => http.as_mut().graceful_shutdown(),
@@ -243,13 +244,28 @@ impl<S: Gate> Conn<S> {
         match phase {
             Phase::Handshake => Some(Err(ConnectionError::Tls)),
             Phase::Silent | Phase::Head | Phase::Busy => Some(Err(ConnectionError::Timeout)),
-            Phase::Idle if self.vitals.stalled_at().is_some() => Some(Err(ConnectionError::Timeout)),
+            Phase::Idle if self.vitals.stalled().is_some() => Some(Err(ConnectionError::Timeout)),
             Phase::Idle => self.retire(),
             Phase::Lingering => Some(match &self.stage {
                 Stage::Lingering(_, outcome) => *outcome,
                 _ => Ok(ConnectionResult::Retired),
             }),
         }
+    }
+
+    /// Tells a TLS client that an idle connection ends in order (RFC 8446 §6.1). Not for others: an answer that was
+    /// cut must not look whole.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>) {
+        let mut wire = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Parked(transport, kept) => {
+                self.shared.metrics.connections_parked.dec();
+                Wire::new(transport, kept, Arc::clone(&self.vitals))
+            }
+            Stage::Http1(http) => http.into_parts().io.into_inner(),
+            _ => return,
+        };
+        // Tried once: an idle socket has room for an alert, and nobody waits for one that has not.
+        let _ = Pin::new(&mut wire).poll_shutdown(cx);
     }
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -295,6 +311,9 @@ impl<S: Gate> Future for Conn<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.run(cx).map(|outcome| {
+            if outcome == Ok(ConnectionResult::Retired) {
+                self.say_goodbye(cx);
+            }
             let metrics = &self.shared.metrics;
             if let Err(error) = outcome {
                 tracing::debug!(peer = %self.peer, kind = ?error, "a client connection failed");

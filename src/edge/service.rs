@@ -28,11 +28,12 @@ pub(super) struct Adapter<S> {
     gate: RefCell<S>,
     vitals: Arc<Vitals>,
     connection: Connection,
-    max_headers: usize,
+    /// On HTTP/2 only: HPACK knows the size of a head, not the number of its fields. HTTP/1.1's parser counts.
+    max_headers: Option<usize>,
 }
 
 impl<S> Adapter<S> {
-    pub(super) fn new(gate: S, vitals: Arc<Vitals>, connection: Connection, max_headers: usize) -> Self {
+    pub(super) fn new(gate: S, vitals: Arc<Vitals>, connection: Connection, max_headers: Option<usize>) -> Self {
         Self { gate: RefCell::new(gate), vitals, connection, max_headers }
     }
 
@@ -48,9 +49,10 @@ impl<S: Gate> hyper::service::Service<Request<Incoming>> for Adapter<S> {
 
     fn call(&self, request: Request<Incoming>) -> Serving<S> {
         let pending = Some(self.vitals.called());
-        // HTTP/1.1 heads were counted by the parser; HPACK knows only their size.
-        if request.headers().len() > self.max_headers {
-            return Serving { state: State::Refused { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }, pending };
+        let http2 = self.max_headers.is_some();
+        if self.max_headers.is_some_and(|max| request.headers().len() > max) {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Serving { state: State::Refused { status }, pending, http2 };
         }
         let mut request = request.map(|body| {
             if body.is_end_stream() {
@@ -68,7 +70,7 @@ impl<S: Gate> hyper::service::Service<Request<Incoming>> for Adapter<S> {
             Poll::Ready(Err(never)) => match never {},
             Poll::Pending => State::Waiting { future: gate.clone().oneshot(request) },
         };
-        Serving { state, pending }
+        Serving { state, pending, http2 }
     }
 }
 
@@ -81,6 +83,7 @@ pin_project! {
         #[pin]
         state: State<S>,
         pending: Option<Pending>,
+        http2: bool,
     }
 }
 
@@ -110,7 +113,7 @@ impl<S: Gate> Future for Serving<S> {
                 Poll::Ready(Ok(refused))
             }
         };
-        polled.map_ok(|response| response.map(|body| Answer { body, _pending: this.pending.take() }))
+        polled.map_ok(|response| response.map(|body| Answer::new(body, this.pending.take(), *this.http2)))
     }
 }
 
@@ -118,7 +121,36 @@ impl<S: Gate> Future for Serving<S> {
 #[derive(Debug)]
 pub(super) struct Answer {
     body: GateBody,
-    _pending: Option<Pending>,
+    pending: Option<Pending>,
+    http2: bool,
+    /// The client's turn to grant window, not the upstream's to send.
+    held: bool,
+}
+
+impl Answer {
+    fn new(body: GateBody, pending: Option<Pending>, http2: bool) -> Self {
+        let mut answer = Self { body, pending, http2, held: false };
+        // A stream's body is not even polled before there is window.
+        answer.hold(!answer.body.is_end_stream());
+        answer
+    }
+
+    fn hold(&mut self, held: bool) {
+        // HTTP/1.1 has no window but the socket's, which the wire sees.
+        if !self.http2 || self.held == held {
+            return;
+        }
+        self.held = held;
+        if let Some(pending) = &self.pending {
+            if held { pending.vitals().hold() } else { pending.vitals().release() }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.hold(false);
+    }
 }
 
 impl Body for Answer {
@@ -129,7 +161,13 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if self.http2 {
+            // Even when the next frame is here too, this one was let go.
+            self.hold(false);
+            self.hold(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

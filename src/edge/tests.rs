@@ -118,7 +118,7 @@ impl Client {
     async fn closed(&mut self) -> String {
         let mut text = Vec::new();
         // A reset is a close too.
-        let _ = self.0.read_to_end(&mut text).await;
+        let _ = patiently(self.0.read_to_end(&mut text)).await;
         String::from_utf8(text).expect("text")
     }
 }
@@ -137,9 +137,28 @@ fn echo() -> impl Gate {
     })
 }
 
+/// Answers for ever.
+fn endless() -> impl Gate {
+    use http_body::Frame;
+    let chunk = bytes::Bytes::from_static(&[b'x'; 16 * 1024]);
+    service_fn(move |_: Request<GateBody>| {
+        let chunk = chunk.clone();
+        let chunks = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
+        std::future::ready(Ok(Response::new(GateBody::boxed(http_body_util::StreamBody::new(chunks)))))
+    })
+}
+
+/// Lets a test fail rather than hang.
+async fn patiently<F: Future>(event: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), event).await.expect("the event came")
+}
+
 /// Yields to the other tasks until it is so.
 async fn until(mut it_is_so: impl FnMut() -> bool) {
-    while !it_is_so() {
-        tokio::task::yield_now().await;
-    }
+    patiently(async {
+        while !it_is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -31,6 +31,10 @@ pub(super) struct Vitals {
     blocked: AtomicBool,
     /// Writes that went on; wraps.
     progress: AtomicU32,
+    /// Answers on HTTP/2 streams that wait for the client to grant them window, not for their upstream.
+    held: AtomicU32,
+    /// Times such a wait has ended; wraps.
+    released: AtomicU32,
     /// The client closed its side or the socket failed.
     gone: AtomicBool,
     waker: AtomicWaker,
@@ -53,9 +57,25 @@ pub(super) enum Phase {
     Lingering,
 }
 
+/// A client that takes nothing, and how much it had taken before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// The socket takes no bytes; the writes so far.
+    Socket(u32),
+    /// No stream has window (RFC 9113 §5.2); the waits for it that have ended so far. Socket writes do not count:
+    /// a client may send PINGs for ever.
+    Streams(u32),
+}
+
 /// One request's answer, not over until dropped.
 #[derive(Debug)]
 pub(super) struct Pending(Arc<Vitals>);
+
+impl Pending {
+    pub(super) fn vitals(&self) -> &Vitals {
+        &self.0
+    }
+}
 
 impl Drop for Pending {
     fn drop(&mut self) {
@@ -70,7 +90,8 @@ impl BodyWatch for Vitals {
 }
 
 impl Vitals {
-    /// The wire read some bytes.
+    /// The wire read some bytes. The beginning of a pipelined request that comes with an earlier one's bytes is not
+    /// noticed; if nothing follows it, the idle time-out ends it.
     pub(super) fn read(&self) {
         if self.open.load(Relaxed) == 0 {
             self.typing.store(true, Relaxed);
@@ -119,9 +140,26 @@ impl Vitals {
         self.served.load(Relaxed)
     }
 
-    /// Writes that went on, while the last one could not.
-    pub(super) fn stalled_at(&self) -> Option<u32> {
-        self.blocked.load(Relaxed).then(|| self.progress.load(Relaxed))
+    /// An answer on a stream waits for the client.
+    pub(super) fn hold(&self) {
+        self.held.fetch_add(1, Relaxed);
+    }
+
+    /// It waits no longer.
+    pub(super) fn release(&self) {
+        self.released.fetch_add(1, Relaxed);
+        self.held.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether the client leaves us waiting to write.
+    pub(super) fn stalled(&self) -> Option<Stall> {
+        if self.blocked.load(Relaxed) {
+            Some(Stall::Socket(self.progress.load(Relaxed)))
+        } else if self.held.load(Relaxed) > 0 {
+            Some(Stall::Streams(self.released.load(Relaxed)))
+        } else {
+            None
+        }
     }
 
     /// Where an HTTP/1.1 connection stands.
@@ -193,13 +231,26 @@ mod tests {
     }
 
     #[test]
+    fn pings_do_not_count_as_taking_an_answer() {
+        let vitals = Vitals::default();
+        vitals.hold();
+        vitals.wrote();
+        assert_eq!(vitals.stalled(), Some(Stall::Streams(0)));
+        vitals.hold();
+        vitals.release();
+        assert_eq!(vitals.stalled(), Some(Stall::Streams(1)));
+        vitals.release();
+        assert_eq!(vitals.stalled(), None);
+    }
+
+    #[test]
     fn a_write_that_goes_on_ends_the_stall() {
         let vitals = Vitals::default();
         vitals.blocked();
-        assert_eq!(vitals.stalled_at(), Some(0));
+        assert_eq!(vitals.stalled(), Some(Stall::Socket(0)));
         vitals.wrote();
-        assert_eq!(vitals.stalled_at(), None);
+        assert_eq!(vitals.stalled(), None);
         vitals.blocked();
-        assert_eq!(vitals.stalled_at(), Some(1));
+        assert_eq!(vitals.stalled(), Some(Stall::Socket(1)));
     }
 }

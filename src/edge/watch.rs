@@ -8,7 +8,7 @@ use std::{pin::Pin, task::Context, time::Duration};
 
 use tokio::time::Sleep;
 
-use super::vitals::{Phase, Vitals};
+use super::vitals::{Phase, Stall, Vitals};
 use crate::{
     clock::{Clock, SystemClock, Tick},
     config::settings::ConnectionTimeouts,
@@ -64,8 +64,7 @@ impl Limits {
 struct Mark {
     phase: Phase,
     served: u32,
-    /// Writes so far, while the client does not read.
-    stalled_at: Option<u32>,
+    stall: Option<Stall>,
 }
 
 /// The watch over one connection.
@@ -91,8 +90,8 @@ impl Watch {
         limits: &Limits,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        let mark = Mark { phase, served: vitals.served(), stalled_at: vitals.stalled_at() };
-        if phase == Phase::Busy && mark.stalled_at.is_none() {
+        let mark = Mark { phase, served: vitals.served(), stall: vitals.stalled() };
+        if phase == Phase::Busy && mark.stall.is_none() {
             self.mark = Some(mark);
             return Verdict::Wait;
         }
@@ -102,7 +101,7 @@ impl Watch {
         }
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
-        let parks = (may_park && phase == Phase::Idle && mark.stalled_at.is_none()).then(|| limits.park_after());
+        let parks = (may_park && phase == Phase::Idle && mark.stall.is_none()).then(|| limits.park_after());
         self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx)
             .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
     }

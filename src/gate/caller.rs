@@ -14,6 +14,7 @@ use http::HeaderValue;
 use crate::{
     clock::Timestamp,
     policy::{claims::Claims, ids::SessionId, token::Verified},
+    store::memory::limits::CounterKey,
 };
 
 /// The plain identity headers beside the signed one.
@@ -74,6 +75,7 @@ pub struct Caller {
     session: SessionId,
     plain: PlainHeaders,
     identities: Identities,
+    limit_key: CounterKey,
     cached_until: Timestamp,
 }
 
@@ -82,12 +84,14 @@ impl Caller {
     #[must_use]
     pub fn new(verified: Verified, session: SessionId, cached_until: Timestamp) -> Self {
         let plain = plain(&verified.claims);
+        let limit_key = CounterKey::subject(&verified.claims.issuer, &verified.claims.subject);
         Self {
             plain,
             session,
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
+            limit_key,
             cached_until,
         }
     }
@@ -120,6 +124,12 @@ impl Caller {
     #[must_use]
     pub fn identities(&self) -> &Identities {
         &self.identities
+    }
+
+    /// What the subject's limits count under.
+    #[must_use]
+    pub fn limit_key(&self) -> &CounterKey {
+        &self.limit_key
     }
 
     /// Until when the cache may answer with this.

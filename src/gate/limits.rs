@@ -3,7 +3,7 @@
 //! Narrow before wide: a client over its own limit drains nobody else's. A flood is refused by the peek before any
 //! crypto. Failed and anonymous requests are charged to the address.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request};
 
@@ -17,7 +17,6 @@ use crate::{
         stage::Stage,
     },
     policy::{
-        forwarded::limit_prefix,
         limit_headers::{self, LimitState},
         reason::Reason,
     },
@@ -46,7 +45,7 @@ impl Stage for AddressPeek {
         if route.address_limits.is_empty() {
             return Ok(());
         }
-        let key = CounterKey::Address(limit_prefix(exchange.client()?));
+        let key = CounterKey::address(exchange.client()?);
         let now = self.clock.tick();
         for limit in &route.address_limits {
             if let Decision::Refused { retry_after, reset } = limit.counter.peek(&key, now) {
@@ -107,12 +106,11 @@ impl Stage for SubjectLimit {
         let mut states = Vec::with_capacity(route.subject_limits.len() + route.address_limits.len());
         let subject = match exchange.principal()? {
             Principal::Authenticated(caller) => {
-                let key = CounterKey::subject(&caller.claims().issuer, &caller.claims().subject);
-                self.charge(&route.subject_limits, &key, Reason::SubjectLimited, &mut states)
+                self.charge(&route.subject_limits, caller.limit_key(), Reason::SubjectLimited, &mut states)
             }
             Principal::Anonymous => Ok(()),
         };
-        let address = CounterKey::Address(limit_prefix(exchange.client()?));
+        let address = CounterKey::address(exchange.client()?);
         let outcome =
             subject.and_then(|()| self.charge(&route.address_limits, &address, Reason::AddressLimited, &mut states));
         report(exchange, &states);
@@ -125,7 +123,7 @@ pub(crate) fn charge_address(exchange: &Exchange, now: Tick) {
     let (Ok(route), Ok(client)) = (exchange.route(), exchange.client()) else {
         return;
     };
-    let key = CounterKey::Address(limit_prefix(client));
+    let key = CounterKey::address(client);
     for limit in &route.address_limits {
         let _ = limit.counter.charge(&key, now);
     }
@@ -145,10 +143,4 @@ fn report(exchange: &Exchange, states: &[LimitState<'_>]) {
 fn used_up(limit: &RouteLimit, reason: Reason, retry_after: Duration) -> Refusal {
     let limited = Limited { policy: Arc::clone(&limit.name), retry_after, quota: limit.quota, window: limit.window };
     Refusal::with(reason, Detail::Limited(limited))
-}
-
-/// The key an address counts under; for tests and the portal's own limits.
-#[must_use]
-pub fn address_key(client: IpAddr) -> CounterKey {
-    CounterKey::Address(limit_prefix(client))
 }

@@ -7,10 +7,7 @@ use http::{header, request::Parts};
 
 use crate::{
     clock::Timestamp,
-    gate::{
-        exchange::Exchange,
-        refusal::Refusal,
-    },
+    gate::{exchange::Exchange, refusal::Refusal},
     policy::{
         claims::Claims,
         ids::{SessionId, UserId},

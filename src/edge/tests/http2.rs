@@ -7,6 +7,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
 
+/// Long enough for a loaded machine to send its first request.
+const IDLE: Duration = Duration::from_millis(500);
+
 type Sender = SendRequest<Empty<bytes::Bytes>>;
 
 /// A client and the task that drives it; the task ends when the server closes.
@@ -84,7 +87,7 @@ async fn a_silent_connection_is_cut() {
 #[tokio::test]
 async fn a_half_typed_preface_is_cut() {
     let mut listener = h2c();
-    listener.timeouts.idle = SHORT;
+    listener.timeouts.idle = IDLE;
     let server = Server::start(&listener, echo());
     let mut client = server.connect().await;
     client.send("PRI * HTTP/2.0\r\n").await;
@@ -95,12 +98,41 @@ async fn a_half_typed_preface_is_cut() {
 #[tokio::test]
 async fn a_connection_without_streams_is_retired() {
     let mut listener = h2c();
-    listener.timeouts.idle = SHORT;
+    listener.timeouts.idle = IDLE;
     let server = Server::start(&listener, echo());
     let (mut sender, driven) = client(&server).await;
     sender.send_request(get(0)).await.expect("an answer").into_body().collect().await.expect("a body");
-    driven.await.expect("the server says GOAWAY and closes");
+    patiently(driven).await.expect("the server says GOAWAY and closes");
     assert_eq!(server.drained().await.connections.of(ConnectionResult::Retired).get(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_grants_no_window_is_cut() {
+    let mut listener = h2c();
+    listener.timeouts.idle = IDLE;
+    let server = Server::start(&listener, endless());
+    let (mut sender, driven) = client(&server).await;
+    let response = sender.send_request(get(0)).await.expect("an answer");
+    patiently(driven).await.expect("the server closes");
+    drop(response);
+    assert_eq!(server.errors(ConnectionError::Timeout), 1);
+}
+
+#[tokio::test]
+async fn a_silent_stream_whose_client_reads_is_not_cut() {
+    let mut listener = h2c();
+    listener.timeouts.idle = IDLE;
+    let slow = service_fn(|_: Request<GateBody>| async {
+        let late = futures_util::stream::once(async {
+            tokio::time::sleep(IDLE * 2).await;
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"event")))
+        });
+        Ok::<_, Infallible>(Response::new(GateBody::boxed(http_body_util::StreamBody::new(late))))
+    });
+    let server = Server::start(&listener, slow);
+    let (mut sender, _driven) = client(&server).await;
+    let body = sender.send_request(get(0)).await.expect("an answer").into_body().collect().await.expect("a body");
+    assert_eq!(body.to_bytes(), "event");
 }
 
 #[tokio::test]
@@ -109,7 +141,7 @@ async fn a_drain_says_goaway_and_ends() {
     let (mut sender, driven) = client(&server).await;
     sender.send_request(get(0)).await.expect("an answer").into_body().collect().await.expect("a body");
     let metrics = server.drained().await;
-    driven.await.expect("ends");
+    patiently(driven).await.expect("ends");
     assert_eq!(metrics.connections.of(ConnectionResult::Retired).get(), 1);
 }
 

@@ -78,7 +78,7 @@ async fn silence_after_the_handshake_is_cut() {
         listener.timeouts.first_byte = SHORT;
         let server = Server::start(&listener, echo());
         let mut client = connect(&server, &connector).await;
-        let _ = client.read_to_end(&mut Vec::new()).await;
+        let _ = patiently(client.read_to_end(&mut Vec::new())).await;
         assert_eq!(server.errors(ConnectionError::Timeout), 1, "{alpn}");
     }
 }
@@ -110,6 +110,30 @@ async fn a_parked_tls_connection_serves_again() {
         }
         until(|| server.metrics.connections_parked.get() == 1).await;
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_order() {
+    let (mut listener, connector) = tls(&["http/1.1"]);
+    listener.timeouts.idle = SHORT;
+    let server = Server::start(&listener, echo());
+    let mut client = connect(&server, &connector).await;
+    client.write_all(GET.as_bytes()).await.expect("writes");
+    patiently(client.read_to_end(&mut Vec::new())).await.expect("a close_notify");
+    assert_eq!(server.drained().await.connections.of(ConnectionResult::Retired).get(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_does_not_look_whole() {
+    let (mut listener, connector) = tls(&["http/1.1"]);
+    listener.timeouts.idle = LONG;
+    let server = Server::with_drain(&listener, SHORT, endless());
+    let mut client = connect(&server, &connector).await;
+    client.write_all(GET.as_bytes()).await.expect("writes");
+    client.read_u8().await.expect("the answer begins");
+    let metrics = server.drained().await;
+    assert_eq!(metrics.connections.of(ConnectionResult::Cut).get(), 1);
+    patiently(client.read_to_end(&mut Vec::new())).await.expect_err("truncated");
 }
 
 #[tokio::test]

@@ -3,17 +3,13 @@
 //! A limit can be *charged* (the request counts) or *peeked* (it does not): the pipeline peeks the address limit
 //! before any cryptography and charges it only for requests that their own subject's limit did not pay for.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use governor::{Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware};
 
 use super::gcra_state::{Buckets, Slot};
-use crate::{clock::Tick, config::settings};
+use crate::{clock::Tick, config::settings, policy::forwarded::limit_prefix};
 
 /// What a counter belongs to: fixed in size, whatever the client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,10 +24,7 @@ impl CounterKey {
     /// The key of an address: IPv6 is cut to its /64, an IPv4-mapped address is its IPv4 address.
     #[must_use]
     pub fn address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-            v4 @ IpAddr::V4(_) => v4,
-        })
+        Self::Address(limit_prefix(address))
     }
 
     /// The key of a subject. The issuer counts too: two issuers' equal subjects are two people.

@@ -7,6 +7,7 @@
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
 
 use super::query::Query;
+use crate::store::PoolStats;
 
 /// The connections of one store.
 #[derive(Debug)]
@@ -20,6 +21,18 @@ pub(super) enum Pools {
         /// The one that writes.
         writer: SqlitePool,
     },
+}
+
+impl Pools {
+    pub(super) fn stats(&self) -> PoolStats {
+        let (size, idle) = match self {
+            Self::Postgres(pool) => (pool.size(), pool.num_idle()),
+            Self::Sqlite { readers, writer } => {
+                (readers.size() + writer.size(), readers.num_idle() + writer.num_idle())
+            }
+        };
+        PoolStats { idle, busy: usize::try_from(size).unwrap_or(usize::MAX).saturating_sub(idle) }
+    }
 }
 
 /// A connection out of a pool, for one call.

@@ -30,8 +30,8 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, ProfilePatch, RefreshOutcome, Session,
-        SharedStore, Store, StoreFault, StoredKey,
+        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
+        Session, SharedStore, Store, StoreFault, StoredKey,
     },
 };
 
@@ -86,6 +86,10 @@ macro_rules! write {
 
 #[async_trait]
 impl Store for SqlStore {
+    fn pool(&self) -> PoolStats {
+        self.pools.stats()
+    }
+
     async fn ping(&self) -> Result<(), StoreFault> {
         read!(self, link => async {
             let row = Query::new("SELECT min_reader FROM schema_compat").row(&mut link).await?;
