@@ -49,7 +49,11 @@ mod limits;
 #[cfg(test)]
 mod lost_store;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod proxying;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod start;
 #[cfg(test)]

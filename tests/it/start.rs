@@ -269,7 +269,7 @@ async fn a_lost_or_wrong_master_key_never_makes_a_new_one() {
     drop(stranger);
     let (code, _, told) = project.run(&serve);
     assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("master_key") && !told.contains(kept.trim()), "{told}");
+    assert!(told.contains("master key") && !told.contains(kept.trim()), "{told}");
 
     fs::write(&key, &kept).unwrap();
     project.serve().await;
