@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, sync::Arc};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Parser;
 use portcullis::{
-    app::{App, Rim},
+    app::{self, Rim},
     clock::Timestamp,
     config::{self, ProcessEnvironment, settings::Settings},
     policy::{
@@ -23,15 +23,12 @@ use portcullis::{
         refresh_token,
     },
     portal::hash_pool::HashPool,
-    store::{AuditEntry, AuditEvent, KeyState, NewAccount, NewSession, SharedStore, master_key::master_key, sql},
+    store::{AuditEntry, AuditEvent, NewAccount, NewSession, SharedStore, sql},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 type Fault = Box<dyn Error>;
-
-/// What the gateway seals signing keys for.
-const PURPOSE: &str = "signing-key";
 
 /// Makes accounts and tokens for a load test.
 #[derive(Parser)]
@@ -53,15 +50,12 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Fault> {
     let arguments = Arguments::parse();
-    let mut settings = config::load(&arguments.config, &ProcessEnvironment).map_err(|errors| errors.to_string())?;
-    settings.listeners.public.bind.set_port(0);
-    settings.listeners.admin.set_port(0);
+    let settings = config::load(&arguments.config, &ProcessEnvironment).map_err(|errors| errors.to_string())?;
     let rim = Rim::system();
-    // A start makes schema, master key and signing key, if they are not there.
-    App::start(settings.clone(), rim.clone()).await?.stop().await;
+    // Makes schema, master key and signing key, if they are not there.
+    let key = app::keyring(&settings, &rim).await?.current();
 
     let bench = Bench { store: sql::open(&settings.store).await?, settings, rim };
-    let key = bench.signing_key().await?;
     let hash = bench.hash(arguments.password).await?;
     let mut tokens = Vec::with_capacity(arguments.users);
     let mut first = None;
@@ -88,17 +82,10 @@ impl Bench {
         self.rim.clock.now()
     }
 
-    async fn signing_key(&self) -> Result<SigningKey, Fault> {
-        let keys = self.store.signing_keys().await?;
-        let key = keys.iter().find(|key| key.state == KeyState::Current).ok_or("no current signing key")?;
-        let master = master_key(&self.settings.store, true, &*self.rim.entropy)?;
-        let pkcs8 = master.open(PURPOSE, &key.kid, &key.sealed_pkcs8)?;
-        Ok(SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret())?)
-    }
-
     async fn hash(&self, password: String) -> Result<SecretString, Fault> {
         let pool = HashPool::new(&self.settings.passwords, Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock))?;
-        pool.hash(password.into()).await.map_err(|refusal| format!("{refusal:?}").into())
+        let judged = pool.hash(password.into(), Vec::new()).await.map_err(|refusal| format!("{refusal:?}"))?;
+        Ok(judged?)
     }
 
     /// An account with one session, and what its access token says.

@@ -125,9 +125,15 @@ async fn an_idle_connection_is_closed_in_order() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_does_not_look_whole() {
-    let (mut listener, connector) = tls(&["http/1.1"]);
-    listener.timeouts.idle = LONG;
-    let server = Server::with_drain(&listener, SHORT, endless());
+    use futures_util::{StreamExt, stream};
+    let (listener, connector) = tls(&["http/1.1"]);
+    // The upstream falls silent, so the socket is free to take an alert.
+    let silent = service_fn(|_: Request<GateBody>| async {
+        let first = stream::once(async { Ok(http_body::Frame::data(bytes::Bytes::from_static(b"first"))) });
+        let body = http_body_util::StreamBody::new(first.chain(stream::pending()));
+        Ok::<_, Infallible>(Response::new(GateBody::boxed(body)))
+    });
+    let server = Server::with_drain(&listener, SHORT, silent);
     let mut client = connect(&server, &connector).await;
     client.write_all(GET.as_bytes()).await.expect("writes");
     client.read_u8().await.expect("the answer begins");
