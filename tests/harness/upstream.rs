@@ -346,8 +346,8 @@ impl Held {
         self.conn.write(&bytes).await.unwrap();
     }
 
-    /// Waits until the gateway gives this call up.
-    pub(crate) async fn given_up(mut self) {
-        soon("the gateway to close the upstream connection", self.conn.closed()).await;
+    /// Waits until the gateway gives this call up; gives how many bytes still came.
+    pub(crate) async fn given_up(mut self) -> usize {
+        soon("the gateway to close the upstream connection", self.conn.closed()).await.len()
     }
 }

@@ -7,13 +7,14 @@ use crate::harness::{
     gateway::{Engine, Gateway, Setup},
     raw::Raw,
     tls::Authority,
-    upstream::{Held, Upstream},
+    upstream::{Held, Reply, Upstream},
+    wire::Piece,
 };
 
 const ROUTES: &str = r#"
 routes:
   - {name: plain, match: {path: "/plain/{*rest}"}, auth: none, cluster: rag}
-  - {name: thinks, match: {path: "/thinks/{*rest}"}, auth: none, cluster: rag, timeouts: {first_byte: 150ms}}
+  - {name: thinks, match: {path: "/thinks/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {first_byte: 150ms}}
   - {name: idles, match: {path: "/idles/{*rest}"}, auth: none, cluster: rag, timeouts: {idle: 150ms}}
   - {name: whole, match: {path: "/whole/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {total: 400ms}}
 "#;
@@ -123,21 +124,36 @@ async fn a_client_that_does_not_read_is_cut_and_holds_little() {
     held.given_up().await;
 }
 
-#[tokio::test]
-async fn an_upload_that_nobody_reads_stops_flowing() {
+/// A service that reads no more, whatever it is sent, is out of time, and nothing of the exchange stays behind: not
+/// the connection to it, not the client's.
+async fn assert_an_unread_upload_ends(path: &str, code: &str) {
     let (gateway, upstream) = gateway("").await;
-    upstream.hold("/whole/a");
+    upstream.hold(path);
     let mut raw = gateway.raw().await;
-    raw.send(&post("/whole/a", "Content-Length: 268435456\r\n")).await;
+    raw.send(&post(path, "Content-Length: 268435456\r\n")).await;
     let held = upstream.held().await;
     let piece = vec![b'x'; 64 << 10];
     let mut sent = 0;
+    // When the gateway has given up it discards what still comes, for a while, and then closes.
     while sent < 256 << 20 && raw.try_send(&piece).await.is_ok() {
         sent += piece.len();
     }
-    // The sockets' buffers at both hops, and no heap of ours: the total time-out ended it long before the end.
-    assert!(sent < 64 << 20, "{sent} bytes went somewhere");
-    held.given_up().await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (504, code));
+    raw.closed().await;
+    let taken = held.given_up().await;
+    // The sockets' buffers and hyper's; the rest never left the client or was discarded.
+    assert!(taken < 64 << 20, "{taken} bytes went to a service that does not read");
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_ends_with_the_services_time() {
+    assert_an_unread_upload_ends("/thinks/a", "upstream_timeout").await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_ends_with_the_total_time() {
+    assert_an_unread_upload_ends("/whole/a", "total_timeout").await;
 }
 
 #[tokio::test]
@@ -156,6 +172,17 @@ async fn a_service_that_thinks_too_long_is_504_and_given_up() {
     held.write("HTTP/1.1 200 OK\r\nContent-").await;
     assert_eq!(raw.answer().await.unwrap().code(), "upstream_timeout");
     held.given_up().await;
+
+    // Its time begins when it has the whole request, however that was framed.
+    upstream.hold("/thinks/b");
+    for body in ["Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"] {
+        let mut raw = gateway.raw().await;
+        raw.send(&format!("POST /thinks/b HTTP/1.1\r\nHost: a.test\r\n{body}")).await;
+        let mut held = upstream.held().await;
+        assert!(held.read_body().await);
+        assert_eq!(raw.answer().await.unwrap().code(), "upstream_timeout");
+        held.given_up().await;
+    }
 }
 
 #[tokio::test]
@@ -165,15 +192,17 @@ async fn a_slow_upload_does_not_count_as_the_services_thinking() {
     let mut raw = gateway.raw().await;
     raw.send(&post("/thinks/a", "Transfer-Encoding: chunked\r\n")).await;
     let mut held = upstream.held().await;
-    // Each piece comes a while after the one before, all of them far later than the service's time.
-    for _ in 0..6 {
-        tokio::time::timeout(std::time::Duration::from_millis(60), raw.closed()).await.expect_err("it goes on");
+    // Before each piece another request runs out of that very time, from its beginning to its end.
+    upstream.hold("/thinks/meanwhile");
+    for _ in 0..3 {
+        gateway.client().get("/thinks/meanwhile").send().await.refused(504, "upstream_timeout");
+        drop(upstream.held().await);
         raw.send("1\r\nx\r\n").await;
-        assert_eq!(held.piece().await, crate::harness::wire::Piece::Data(b"x".to_vec()));
+        assert_eq!(held.piece().await, Piece::Data(b"x".to_vec()));
     }
     raw.send("0\r\n\r\n").await;
     assert!(held.read_body().await);
-    held.answer(&crate::harness::upstream::Reply::new(200, "ok")).await;
+    held.answer(&Reply::new(200, "ok")).await;
     assert_eq!(raw.answer().await.unwrap().status, 200);
 }
 
