@@ -25,7 +25,7 @@ use crate::{
     },
     policy::{headers, reason::Reason},
     telemetry::record::Record,
-    upstream::endpoint::EndpointUse,
+    upstream::{endpoint::EndpointUse, sever::Uploading},
 };
 
 /// A time-out between two frames.
@@ -66,6 +66,7 @@ impl Silence {
 #[derive(Debug, Default)]
 pub struct Upload {
     done: AtomicBool,
+    waits: AtomicBool,
     frames: AtomicU64,
 }
 
@@ -74,6 +75,12 @@ impl Upload {
     #[must_use]
     pub fn done(&self) -> bool {
         self.done.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the client's turn: more was asked for and has not come.
+    #[must_use]
+    pub fn waits_for_client(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
     }
 
     /// Frames read so far; grows while the client sends.
@@ -103,6 +110,7 @@ impl RequestGuard {
     fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         // What is left is not read; the connection is closed after the answer.
         self.inner = GateBody::Empty;
+        self.upload.waits.store(false, Ordering::Release);
         self.upload.done.store(true, Ordering::Release);
         Poll::Ready(Some(Err(BodyFault::Cut(reason))))
     }
@@ -119,16 +127,25 @@ impl Body for RequestGuard {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => return this.cut(Reason::BodyBroken),
                 Poll::Ready(None) => {
+                    this.upload.waits.store(false, Ordering::Release);
                     this.upload.done.store(true, Ordering::Release);
                     return Poll::Ready(None);
                 }
                 Poll::Pending if this.silence.too_long(cx) => return this.cut(Reason::BodyTimeout),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    this.upload.waits.store(true, Ordering::Release);
+                    return Poll::Pending;
+                }
             };
+            this.upload.waits.store(false, Ordering::Release);
             this.silence.broken();
             let Some(data) = frame.data_ref() else {
                 continue;
             };
+            // Of a body whose length is known hyper asks for no more than that.
+            if this.inner.is_end_stream() {
+                this.upload.done.store(true, Ordering::Release);
+            }
             let bytes = data.len() as u64;
             this.record.add_received(bytes);
             this.upload.frames.fetch_add(1, Ordering::Release);
@@ -159,6 +176,7 @@ pub struct ResponseGuard {
     total: Option<Pin<Box<Sleep>>>,
     finish: Option<Finish>,
     in_use: Option<EndpointUse>,
+    uploading: Option<Uploading>,
     ended: bool,
 }
 
@@ -166,18 +184,20 @@ impl ResponseGuard {
     /// Watches an upstream's body.
     #[must_use]
     pub fn of_upstream(inner: GateBody, idle: Duration, total: Option<Pin<Box<Sleep>>>) -> Self {
-        Self { inner, silence: Some(Silence::new(idle)), total, finish: None, in_use: None, ended: false }
+        Self { inner, silence: Some(Silence::new(idle)), total, finish: None, in_use: None, uploading: None, ended: false }
     }
 
     /// Watches a body made here: it cannot fall silent.
     #[must_use]
     pub fn of_ours(inner: GateBody) -> Self {
-        Self { inner, silence: None, total: None, finish: None, in_use: None, ended: false }
+        Self { inner, silence: None, total: None, finish: None, in_use: None, uploading: None, ended: false }
     }
 
-    /// Counts the endpoint as in use until the body has been sent or dropped.
-    pub fn hold(&mut self, in_use: EndpointUse) {
+    /// Counts the endpoint as in use until the body has been sent or dropped, and gives up an upload that is still
+    /// flowing then.
+    pub fn hold(&mut self, in_use: EndpointUse, uploading: Option<Uploading>) {
         self.in_use = Some(in_use);
+        self.uploading = uploading;
     }
 
     /// Tells `finish` when the body has been sent or dropped. An answer to `HEAD` is whole with its head.
@@ -193,6 +213,7 @@ impl ResponseGuard {
         self.ended = true;
         // Dropping the upstream's body closes its connection: nobody will read the rest.
         self.inner = GateBody::Empty;
+        self.uploading = None;
         Poll::Ready(Some(Err(BodyFault::Cut(reason))))
     }
 
@@ -249,6 +270,11 @@ impl Body for ResponseGuard {
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
         let whole = self.ended || self.inner.is_end_stream();
+        if let Some(uploading) = &mut self.uploading
+            && whole
+        {
+            uploading.answered();
+        }
         if let Some(finish) = &mut self.finish
             && !whole
         {

@@ -21,7 +21,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     telemetry::metrics::{ClusterMetrics, ConnectResult},
-    upstream::{discovery::Endpoints, endpoint::Endpoint},
+    upstream::{discovery::Endpoints, endpoint::Endpoint, sever::Switch},
 };
 
 /// Connects to the endpoints of one cluster.
@@ -84,10 +84,10 @@ impl Connector {
         let tcp = TcpStream::connect(endpoint.address).await?;
         tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
-            return Ok(Stream::Plain(TokioIo::new(tcp)));
+            return Ok(Stream::new(Transport::Plain(TokioIo::new(tcp))));
         };
         let name = endpoint.server_name.clone().ok_or(ConnectFault::Nameless)?;
-        Ok(Stream::Tls(Box::new(TokioIo::new(tls.connect(name, tcp).await?))))
+        Ok(Stream::new(Transport::Tls(Box::new(TokioIo::new(tls.connect(name, tcp).await?)))))
     }
 }
 
@@ -107,55 +107,69 @@ impl tower::Service<Uri> for Connector {
 }
 
 /// A connection to an endpoint.
-pub enum Stream {
+pub struct Stream {
+    transport: Transport,
+    switch: Switch,
+}
+
+enum Transport {
     /// TCP.
     Plain(TokioIo<TcpStream>),
     /// TLS over TCP.
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
+impl Stream {
+    fn new(transport: Transport) -> Self {
+        Self { transport, switch: Switch::default() }
+    }
+}
+
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.switch.clone())
     }
 }
 
 impl Read for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Self::Tls(io) => Pin::new(&mut **io).poll_read(cx, buf),
+        match &mut self.get_mut().transport {
+            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Transport::Tls(io) => Pin::new(&mut **io).poll_read(cx, buf),
         }
     }
 }
 
 impl Write for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Self::Tls(io) => Pin::new(&mut **io).poll_write(cx, buf),
-        }
+        let this = self.get_mut();
+        let polled = match &mut this.transport {
+            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Transport::Tls(io) => Pin::new(&mut **io).poll_write(cx, buf),
+        };
+        this.switch.check(polled, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_flush(cx),
-            Self::Tls(io) => Pin::new(&mut **io).poll_flush(cx),
-        }
+        let this = self.get_mut();
+        let polled = match &mut this.transport {
+            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
+            Transport::Tls(io) => Pin::new(&mut **io).poll_flush(cx),
+        };
+        this.switch.check(polled, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Self::Tls(io) => Pin::new(&mut **io).poll_shutdown(cx),
-        }
+        let this = self.get_mut();
+        let polled = match &mut this.transport {
+            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Tls(io) => Pin::new(&mut **io).poll_shutdown(cx),
+        };
+        this.switch.check(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(io) => io.is_write_vectored(),
-            Self::Tls(io) => io.is_write_vectored(),
-        }
+        true
     }
 
     fn poll_write_vectored(
@@ -163,9 +177,11 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Self::Tls(io) => Pin::new(&mut **io).poll_write_vectored(cx, bufs),
-        }
+        let this = self.get_mut();
+        let polled = match &mut this.transport {
+            Transport::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Transport::Tls(io) => Pin::new(&mut **io).poll_write_vectored(cx, bufs),
+        };
+        this.switch.check(polled, cx)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header::HOST, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header::{HOST, TRAILER}, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use tokio::time::{Sleep, sleep};
@@ -27,7 +27,7 @@ use crate::{
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
-        endpoint::{Endpoint, EndpointUse},
+        endpoint::{Endpoint, EndpointUse}, sever::Uploading,
     },
 };
 
@@ -93,6 +93,7 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let endpoint = cluster.pick(exchange.client()?).ok_or(Reason::UpstreamUnhealthy)?;
     prepare(&mut request, &exchange, cluster, &endpoint)?;
     let in_use = EndpointUse::begin(endpoint);
+    let uploading = exchange.upload().map(|upload| Uploading::begin(&mut request, upload));
 
     let mut total = route.timeouts.total.map(|total| Box::pin(sleep(total)));
     let sent = clock.tick();
@@ -101,7 +102,13 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
-    Ok(deliver(response, &route, exchange.snapshot(), total, in_use))
+    Ok(deliver(response, &route, exchange.snapshot(), total, Held { in_use, uploading }))
+}
+
+/// What an exchange holds until its answer's last byte.
+struct Held {
+    in_use: EndpointUse,
+    uploading: Option<Uploading>,
 }
 
 /// Makes the request the upstream's: its URI, its `Host`, our `X-Forwarded-*` and trace, nothing hop-by-hop.
@@ -166,8 +173,9 @@ fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderV
     Ok(())
 }
 
-/// Waits for the answer's head. The upstream's time starts when the request's body has been sent; while an upload
-/// still flows, its own idle time-out watches it.
+/// Waits for the answer's head. The upstream's time starts when the request's body has been sent. While an upload
+/// still flows, its own idle time-out watches the client; a service that takes none of what the client has sent is
+/// out of time as well.
 async fn head(
     answer: ResponseFuture,
     first_byte: Duration,
@@ -179,7 +187,7 @@ async fn head(
         loop {
             sleep(first_byte).await;
             match upload {
-                Some(upload) if !upload.done() || upload.frames() != seen => seen = upload.frames(),
+                Some(upload) if upload.waits_for_client() || upload.frames() != seen => seen = upload.frames(),
                 _ => return,
             }
         }
@@ -220,15 +228,20 @@ fn deliver(
     route: &RouteEntry,
     snapshot: &Snapshot,
     total: Option<Pin<Box<Sleep>>>,
-    in_use: EndpointUse,
+    held: Held,
 ) -> Response<GateBody> {
     let mut response = response.map(|body| {
         let mut guard = ResponseGuard::of_upstream(GateBody::Incoming(body), route.timeouts.idle, total);
-        guard.hold(in_use);
+        guard.hold(held.in_use, held.uploading);
         GateBody::Guarded(Box::new(guard))
     });
     let headers = response.headers_mut();
+    // An HTTP/1.1 client gets only those trailers that the head announces (RFC 9110 §6.6.2).
+    let announced = headers.remove(TRAILER);
     headers::strip_hop_by_hop(headers);
+    if let Some(announced) = announced {
+        headers.insert(TRAILER, announced);
+    }
     headers::strip_reserved_response(headers, &snapshot.own_cookies);
     // An HTTP/1.0 upstream's version must not become ours.
     *response.version_mut() = Version::HTTP_11;

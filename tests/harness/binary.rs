@@ -1,0 +1,139 @@
+//! The built program as an operator meets it: arguments, exit code, signals, log lines, memory.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::harness::{client::Client, invariants::Invariants, soon};
+
+/// Runs it to its end.
+pub(crate) fn run(arguments: &[&str], environment: &HashMap<String, String>) -> Output {
+    command(environment).args(arguments).output().unwrap()
+}
+
+fn command(environment: &HashMap<String, String>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    // Nothing of the machine's own environment: what the configuration may use is what the test says.
+    command.env_clear().envs(environment).stdin(Stdio::null());
+    command
+}
+
+/// A gateway in a process of its own.
+pub(crate) struct Binary {
+    pid: Pid,
+    log: watch::Receiver<Vec<String>>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) invariants: Arc<Invariants>,
+}
+
+impl Binary {
+    /// Serves this file; gives up the test when it does not.
+    pub(crate) async fn serve(config: &Path, environment: &HashMap<String, String>) -> Self {
+        let mut child = command(environment)
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let log = watch::Sender::new(Vec::new());
+        let mut lines = log.subscribe();
+        follow(child.stdout.take().unwrap(), log.clone());
+        follow(child.stderr.take().unwrap(), log);
+        let exit = exit_of(child);
+        let serving = |lines: &Vec<String>| lines.iter().any(|line| line.contains("\"serving\""));
+        let told = soon("the program to serve", lines.wait_for(serving)).await.map(|lines| lines.clone());
+        let Ok(told) = told else { panic!("it ended: {:#?}", *lines.borrow()) };
+        let line = told.iter().find(|line| line.contains("\"serving\"")).unwrap();
+        let (public, admin) = (address(line, "public"), address(line, "admin"));
+        Self { pid, log: lines, exit, public, admin, invariants: Arc::default() }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.public), &self.invariants)
+    }
+
+    /// Every line it has written so far, to standard output and error alike.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.borrow().clone()
+    }
+
+    /// Waits for a line.
+    pub(crate) async fn logged(&mut self, part: &str) {
+        let seen = |lines: &Vec<String>| lines.iter().any(|line| line.contains(part));
+        let waited = soon(part, self.log.wait_for(seen)).await.is_ok();
+        assert!(waited, "it ended without saying {part:?}");
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        kill_process(self.pid, Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end; gives exit code and everything it wrote.
+    pub(crate) async fn ended(mut self) -> (Option<i32>, Vec<String>) {
+        let status = soon("the program to end", self.exit.wait_for(Option::is_some)).await.unwrap().unwrap();
+        // The pipes close with the process; what is in them still has to be read.
+        while soon("the end of its log", self.log.changed()).await.is_ok() {}
+        (status.code(), self.log())
+    }
+
+    /// Resident memory, KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
+        let path = PathBuf::from(format!("/proc/{}/status", self.pid.as_raw_nonzero()));
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Binary {
+    fn drop(&mut self) {
+        if self.exit.borrow().is_none() {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+}
+
+fn follow(stream: impl Read + Send + 'static, log: watch::Sender<Vec<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            log.send_modify(|lines| lines.push(line));
+        }
+    });
+}
+
+fn exit_of(mut child: Child) -> watch::Receiver<Option<ExitStatus>> {
+    let (sender, receiver) = watch::channel(None);
+    std::thread::spawn(move || sender.send_replace(child.wait().ok()));
+    receiver
+}
+
+/// An address in a JSON log line.
+fn address(line: &str, name: &str) -> SocketAddr {
+    let value: Value = serde_json::from_str(line).unwrap();
+    let found = value.get(name).or_else(|| value["fields"].get(name));
+    found.and_then(Value::as_str).unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
+}

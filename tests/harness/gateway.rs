@@ -1,0 +1,227 @@
+//! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
+//! its own, with the test's clock.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use portcullis::{
+    app::{App, Rim, Running, StartFault},
+    clock::SystemEntropy,
+    config::{self, ConfigErrors, Source, settings::Settings},
+    policy::keys::SigningKey,
+    store::{KeyState, SharedStore, master_key::master_key, sql},
+};
+use tempfile::TempDir;
+
+use crate::{
+    harness::{client::Client, clock::ManualClock, invariants::Invariants, raw::Raw, soon, upstream::Upstream},
+    support::postgres,
+};
+
+/// `iss` of the gateway under test, unless its YAML says otherwise.
+pub(crate) const ISSUER: &str = "https://gw.test";
+
+/// `aud` of its access tokens.
+pub(crate) const AUDIENCE: &str = "gw-test";
+
+/// A master key as good as any.
+pub(crate) const MASTER_KEY: &str = "q83vASNFZ4mrze/+3LqYdlQyEBEiM0RVZneImaq7zN0=";
+
+/// What a test's YAML need not say. A section that the YAML does have is left out here.
+const PREAMBLE: [(&str, &str); 4] = [
+    ("listeners", r#"{public: {bind: "127.0.0.1:0"}, admin: {bind: "127.0.0.1:0"}}"#),
+    ("tokens", r#"{issuer: "https://gw.test", audience: gw-test}"#),
+    ("passwords", "{hash_threads: 1}"),
+    ("telemetry", "{access_log: false}"),
+];
+
+/// Which store a gateway stands on. Every journey runs on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// A gateway about to be started.
+pub(crate) struct Setup {
+    engine: Engine,
+    yaml: String,
+    folder: TempDir,
+    environment: HashMap<String, String>,
+}
+
+impl Setup {
+    /// The sections of a configuration that matter to the test; see [`PREAMBLE`] for the others.
+    pub(crate) fn new(engine: Engine, yaml: &str) -> Self {
+        let setup =
+            Self { engine, yaml: whole(engine, yaml), folder: TempDir::new().unwrap(), environment: HashMap::new() };
+        match engine {
+            Engine::Sqlite => setup,
+            Engine::Postgres => setup.on(&postgres::cluster().create_database().url),
+        }
+    }
+
+    /// On this PostgreSQL database.
+    pub(crate) fn on(self, url: &str) -> Self {
+        self.variable("STORE_URL", url).variable("MASTER_KEY", MASTER_KEY)
+    }
+
+    /// A file beside the configuration.
+    pub(crate) fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+        self
+    }
+
+    /// A variable of its environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// What the checks make of the configuration.
+    pub(crate) fn settings(&self) -> Result<Settings, ConfigErrors> {
+        let source = Source { name: "test.yaml", text: &self.yaml, base_dir: self.folder.path() };
+        config::parse(&source, &self.environment)
+    }
+
+    pub(crate) async fn start(self) -> Gateway {
+        let clock = Arc::new(ManualClock::default());
+        let running = run(&self, &clock).await.expect("the gateway starts");
+        Gateway { setup: self, clock, invariants: Arc::default(), running: Some(running) }
+    }
+}
+
+fn whole(engine: Engine, yaml: &str) -> String {
+    let has = |section: &str| yaml.lines().any(|line| line.starts_with(&format!("{section}:")));
+    let mut text = String::new();
+    for (section, value) in PREAMBLE {
+        if !has(section) {
+            text.push_str(&format!("{section}: {value}\n"));
+        }
+    }
+    if !has("store") {
+        text.push_str(match engine {
+            Engine::Sqlite => "store: {url: \"sqlite://data/test.db\", pool: 4}\n",
+            Engine::Postgres => "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 4}\n",
+        });
+    }
+    text.push_str(yaml);
+    text
+}
+
+async fn run(setup: &Setup, clock: &Arc<ManualClock>) -> Result<Running, StartFault> {
+    let settings = setup.settings().unwrap_or_else(|errors| panic!("{errors}\n{}", setup.yaml));
+    let rim = Rim { clock: Arc::<ManualClock>::clone(clock), entropy: Arc::new(SystemEntropy) };
+    soon("the gateway to start", App::start(settings, Arc::default(), rim)).await
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    setup: Setup,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) invariants: Arc<Invariants>,
+    running: Option<Running>,
+}
+
+impl Gateway {
+    /// From YAML; see [`Setup::new`].
+    pub(crate) async fn start(engine: Engine, yaml: &str) -> Self {
+        Setup::new(engine, yaml).start().await
+    }
+
+    /// With the routes most tests are content with, all to one upstream:
+    /// `/ask/…` for the authenticated, `/maybe/…` for those who like to say who they are, `/open/…` for everybody.
+    pub(crate) async fn standard(engine: Engine, upstream: &Upstream) -> Self {
+        Self::start(engine, &standard(upstream)).await
+    }
+
+    /// The running app.
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("the gateway was stopped")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running().public_addr()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.address()), &self.invariants)
+    }
+
+    /// A client on another loopback address, such as 127.0.0.2.
+    pub(crate) fn client_at(&self, address: &str) -> Client {
+        Client::from(&format!("http://{}", self.address()), &self.invariants, address.parse().unwrap())
+    }
+
+    /// A client that speaks TLS and trusts `ca` alone.
+    pub(crate) fn tls_client(&self, ca: &str) -> Client {
+        Client::tls(&format!("https://localhost:{}", self.address().port()), &self.invariants, ca)
+    }
+
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::connect(self.address(), &self.invariants).await
+    }
+
+    /// Status and body of a page for operators.
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.running().admin_addr());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response = soon("the admin listener", client.get(url).send()).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// The value of one line of `/metrics`, e.g. `portcullis_requests_in_flight`; 0 when it is not there.
+    pub(crate) async fn metric(&self, line: &str) -> f64 {
+        let (_, text) = self.admin("/metrics").await;
+        let value = text.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Ends the process, as far as one can within a test: listeners, requests, tasks.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            soon("the gateway to stop", running.stop()).await;
+        }
+    }
+
+    /// Stops and starts again: same configuration, same store, same clock, another port.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.running = Some(run(&self.setup, &self.clock).await.expect("the gateway starts again"));
+    }
+
+    /// The same with another configuration on the same store.
+    pub(crate) async fn restart_with(&mut self, yaml: &str) {
+        self.setup.yaml = whole(self.setup.engine, yaml);
+        self.restart().await;
+    }
+
+    /// A connection of the test's own to the gateway's store.
+    pub(crate) async fn store(&self) -> SharedStore {
+        sql::open(&self.setup.settings().unwrap().store).await.unwrap()
+    }
+
+    /// The private key the gateway signs with, for tokens that only a broken gateway would make.
+    pub(crate) async fn signing_key(&self) -> SigningKey {
+        let settings = self.setup.settings().unwrap().store;
+        let master = master_key(&settings, true, &SystemEntropy).unwrap();
+        let keys = self.store().await.signing_keys().await.unwrap();
+        let key = keys.into_iter().find(|key| key.state == KeyState::Current).unwrap();
+        let pkcs8 = master.open("signing-key", &key.kid, &key.sealed_pkcs8).unwrap();
+        SigningKey::from_pkcs8(key.algorithm, secrecy::ExposeSecret::expose_secret(&pkcs8)).unwrap()
+    }
+}
+
+/// See [`Gateway::standard`].
+pub(crate) fn standard(upstream: &Upstream) -> String {
+    format!(
+        r#"
+clusters:
+  rag: {{endpoints: ["{}"]}}
+routes:
+  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, cluster: rag}}
+  - {{name: maybe, match: {{path: "/maybe/{{*rest}}"}}, auth: optional, cluster: rag}}
+  - {{name: open, match: {{path: "/open/{{*rest}}"}}, auth: none, cluster: rag}}
+"#,
+        upstream.url()
+    )
+}

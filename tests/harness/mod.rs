@@ -1,0 +1,30 @@
+//! What every test on the running gateway stands on: the gateway itself, a scripted upstream, a client that checks
+//! each answer, and a clock that only the test moves.
+//!
+//! Nothing here sleeps, retries or knows a port beforehand: a test waits for something to happen, and [`soon`] turns a
+//! wait that never ends into a failure with a name.
+
+pub(crate) mod binary;
+pub(crate) mod client;
+pub(crate) mod clock;
+pub(crate) mod gateway;
+pub(crate) mod identity;
+pub(crate) mod invariants;
+pub(crate) mod raw;
+pub(crate) mod tls;
+pub(crate) mod tokens;
+pub(crate) mod upstream;
+pub(crate) mod wire;
+
+use std::{future::Future, time::Duration};
+
+/// How long anything that must happen may take before the test fails. No test waits this long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for `future`; fails the test by name when it never comes.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}

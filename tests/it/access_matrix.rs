@@ -1,0 +1,182 @@
+//! Who may call what: every route there is, the portal's and the file's, with every kind of credentials, against the
+//! table below. A route that the table does not name fails the test, and so does a line no route answers to.
+
+use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, time::Duration};
+
+use portcullis::gate::snapshot::RouteEntry;
+use serde_json::json;
+
+use crate::harness::{
+    client::{Answer, Client, Tokens},
+    clock::BEGIN,
+    gateway::{Engine, Gateway},
+    tokens::{claims_of, good_header, signed, with},
+    upstream::Upstream,
+};
+
+/// What a caller brings, in the order of the columns.
+const CREDENTIALS: [&str; 8] =
+    ["nothing", "garbage", "expired", "other aud", "user", "user+scope", "curator", "ended"];
+
+/// What may come of a call, as one word.
+const IN: &str = "in"; // Let through: to the handler or the service, whatever they then say.
+const WHO: &str = "who?"; // 401: credentials are needed.
+const BAD: &str = "bad"; // 401: these are no good.
+const ROLE: &str = "role"; // 403: a role is missing.
+const SCOPE: &str = "scope"; // 403: a scope is missing.
+
+/// The promise. A column for each of [`CREDENTIALS`].
+const EXPECTED: [(&str, &str, [&str; 8]); 18] = [
+    ("portal_register", "POST /auth/register", [IN; 8]),
+    ("portal_signup", "POST /auth/signup", [IN; 8]),
+    ("portal_login", "POST /auth/login", [IN; 8]),
+    ("portal_refresh", "POST /auth/refresh", [IN; 8]),
+    // Leaving takes an expired token for none, and then asks for the refresh token, which no column brings.
+    ("portal_logout", "POST /auth/logout", [WHO, WHO, WHO, WHO, IN, IN, IN, WHO]),
+    ("portal_me", "GET /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
+    ("portal_me_change", "PATCH /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
+    ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
+    ("portal_jwks", "GET /.well-known/jwks.json", [IN; 8]),
+    ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 8]),
+    ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
+    ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD]),
+    ("public", "GET /public/a", [IN; 8]),
+    ("by_role", "GET /by-role/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, IN, BAD]),
+    ("by_scope", "GET /by-scope/a", [WHO, BAD, BAD, BAD, SCOPE, IN, SCOPE, BAD]),
+    ("by_both", "GET /by-both/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, SCOPE, BAD]),
+    ("other_audience", "GET /other-audience/a", [WHO, BAD, BAD, IN, BAD, BAD, BAD, BAD]),
+    ("writes_only", "DELETE /writes-only", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
+];
+
+fn yaml(upstream: &Upstream, default_role: &str) -> String {
+    format!(
+        r#"
+clusters:
+  rag: {{endpoints: ["{}"]}}
+portal: {{default_role: {default_role}}}
+routes:
+  - {{name: required, match: {{path: "/required/{{*rest}}"}}, cluster: rag}}
+  - {{name: optional, match: {{path: "/optional/{{*rest}}"}}, auth: optional, cluster: rag}}
+  - {{name: public, match: {{path: "/public/{{*rest}}"}}, auth: none, cluster: rag}}
+  - {{name: by_role, match: {{path: "/by-role/{{*rest}}"}}, roles: [curator, admin], cluster: rag}}
+  - {{name: by_scope, match: {{path: "/by-scope/{{*rest}}"}}, scopes: ["docs:read"], cluster: rag}}
+  - {{name: by_both, match: {{path: "/by-both/{{*rest}}"}}, roles: [curator], scopes: ["docs:read"], cluster: rag}}
+  - {{name: other_audience, match: {{path: "/other-audience/{{*rest}}"}}, audience: other, cluster: rag}}
+  - {{name: writes_only, match: {{path: /writes-only, methods: [DELETE]}}, cluster: rag}}
+"#,
+        upstream.url()
+    )
+}
+
+/// One token for each column; logging out spends its session, so each route gets fresh ones.
+struct Columns {
+    user: Tokens,
+    scoped: Tokens,
+    curator: Tokens,
+    ended: Tokens,
+}
+
+impl Columns {
+    async fn fresh(client: &Client) -> Self {
+        let (user, scoped) = (client.login("user@example.org").await, client.login("user@example.org").await);
+        let curator = client.login("curator@example.org").await;
+        let ended = client.login("user@example.org").await;
+        client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
+        Self { user, scoped, curator, ended }
+    }
+
+    /// The bearer token of a column; tokens the portal would not make are signed here with its key.
+    async fn token(&self, gateway: &Gateway, column: &str) -> Option<String> {
+        let made = async |changes| {
+            let key = gateway.signing_key().await;
+            signed(&key, &good_header(&key), &with(claims_of(&self.scoped.access), &changes))
+        };
+        Some(match column {
+            "nothing" => return None,
+            "garbage" => "garbage".to_owned(),
+            "expired" => made(json!({"exp": BEGIN.seconds() - 60})).await,
+            "other aud" => made(json!({"aud": "other"})).await,
+            "user" => self.user.access.clone(),
+            "user+scope" => made(json!({"scope": "docs:read docs:write"})).await,
+            "curator" => self.curator.access.clone(),
+            "ended" => self.ended.access.clone(),
+            other => panic!("no such column: {other}"),
+        })
+    }
+}
+
+fn outcome(answer: &Answer) -> String {
+    let code = if answer.status >= 400 { answer.code() } else { String::new() };
+    match (answer.status, code.as_str()) {
+        (401, "credentials_missing") => WHO.to_owned(),
+        (401, "invalid_token") => BAD.to_owned(),
+        (403, "role_missing") => ROLE.to_owned(),
+        (403, "scope_missing") => SCOPE.to_owned(),
+        // The handler's own answers to a call without a body.
+        (200..300, _) | (422, "validation") | (400, "invalid_grant") => IN.to_owned(),
+        (status, code) => format!("{status} {code}"),
+    }
+}
+
+#[tokio::test]
+async fn every_route_admits_exactly_whom_the_table_says() {
+    let upstream = Upstream::start().await;
+    // The only role anyone can register with is the default one, so the curator registers first.
+    let mut gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, "curator")).await;
+    gateway.client().register("curator@example.org").await;
+    gateway.restart_with(&yaml(&upstream, "user")).await;
+    let client = gateway.client();
+    client.register("user@example.org").await;
+    gateway.clock.advance(Duration::from_secs(1));
+
+    let snapshot = gateway.running().snapshot();
+    let mut routes: BTreeMap<&str, &RouteEntry> =
+        snapshot.routes.all().iter().map(|route| (&*route.name, &**route)).collect();
+    let mut table = format!("{:<17}", "route");
+    CREDENTIALS.iter().for_each(|column| write!(table, "{column:<11}").unwrap());
+    let mut wrong = Vec::new();
+    for (name, request, expected) in EXPECTED {
+        let route = routes.remove(name).unwrap_or_else(|| panic!("no route is called {name}"));
+        let (method, path) = request.split_once(' ').unwrap();
+        let takes = route.methods.is_empty() || route.methods.iter().any(|one| one.as_str() == method);
+        assert!(takes, "{name} does not take {method}: {:?}", route.methods);
+        write!(table, "\n{name:<17}").unwrap();
+        let columns = Columns::fresh(&client).await;
+        for (column, expected) in CREDENTIALS.into_iter().zip(expected) {
+            let before = upstream.received().len();
+            let call = client.call(method, path);
+            let call = match columns.token(&gateway, column).await {
+                Some(token) => call.bearer(&token),
+                None => call,
+            };
+            let got = outcome(&call.send().await);
+            write!(table, "{got:<11}").unwrap();
+            let reached = upstream.received().len() - before;
+            let leads_upstream = !name.starts_with("portal_");
+            if got != expected || reached != usize::from(got == IN && leads_upstream) {
+                wrong.push(format!("{name} with {column}: {got}, not {expected}; {reached} reached the service"));
+            }
+        }
+    }
+    writeln!(std::io::stdout(), "{table}").unwrap();
+    assert!(wrong.is_empty(), "{}\n{table}", wrong.join("\n"));
+    assert!(routes.is_empty(), "routes the table does not name: {:?}", routes.keys());
+}
+
+#[tokio::test]
+async fn what_no_route_names_is_refused_for_everybody() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, "user")).await;
+    let client = gateway.client();
+    let session = client.register("ann@example.org").await;
+    for path in ["/", "/required", "/requiredx/a", "/auth", "/auth/", "/auth/admin", "/admin/v1/users", "/metrics"] {
+        client.get(path).send().await.refused(404, "no_route");
+        client.get(path).bearer(&session.access).send().await.refused(404, "no_route");
+    }
+    for (method, path, allow) in [("GET", "/writes-only", "DELETE"), ("PUT", "/auth/me", "GET, PATCH")] {
+        let answer = client.call(method, path).bearer(&session.access).send().await;
+        answer.refused(405, "method_not_allowed");
+        assert_eq!(answer.header("allow"), Some(allow));
+    }
+    upstream.assert_untouched();
+}

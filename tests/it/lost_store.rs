@@ -1,0 +1,105 @@
+//! What a dead or frozen database costs (design §3): logins, never a request in hand. 503 and never 401, so that no
+//! client throws its tokens away; and it comes back by itself.
+
+use serde_json::json;
+
+use crate::{
+    harness::{
+        client::{Client, PASSWORD, Tokens},
+        gateway::{Engine, Gateway, Setup},
+        tokens::claims_of,
+        upstream::Upstream,
+    },
+    support::postgres::Cluster,
+};
+
+async fn gateway(cluster: &Cluster, upstream: &Upstream) -> Gateway {
+    let yaml = format!(
+        "store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 3, timeout: 500ms}}\n{}",
+        crate::harness::gateway::standard(upstream)
+    );
+    Setup::new(Engine::Sqlite, &yaml).on(&cluster.create_database().url).start().await
+}
+
+/// What needs the store is 503 with a time to come back; what does not goes on.
+async fn assert_only_accounts_are_lost(gateway: &Gateway, client: &Client, ann: &Tokens, bob: &Tokens) {
+    assert_eq!(client.status("/ask/a", &ann.access).await, 200);
+    assert_eq!(client.status("/ask/a", &bob.access).await, 200, "a token that was never seen before");
+    assert_eq!(client.status("/maybe/a", &ann.access).await, 200);
+    client.get("/open/a").send().await.expect(200);
+    client.get("/ask/a").bearer("wrong").send().await.refused(401, "invalid_token");
+    client.get("/.well-known/jwks.json").send().await.expect(200);
+
+    let lost = "store_unavailable";
+    let credentials = json!({"email": "ann@example.org", "password": PASSWORD});
+    client.post("/auth/login").json(&credentials).send().await.refused(503, lost);
+    client.post("/auth/login").json(&json!({"email": "x@example.org", "password": "y"})).send().await.refused(503, lost);
+    client.post("/auth/register").json(&json!({"email": "new@example.org", "password": PASSWORD})).send().await.refused(503, lost);
+    client.refresh(&ann.refresh).await.refused(503, lost);
+    client.get("/auth/me").bearer(&ann.access).send().await.refused(503, lost);
+    client.post("/auth/logout").bearer(&ann.access).send().await.refused(503, lost);
+    assert_eq!(client.status("/ask/a", &ann.access).await, 200, "a logout that failed has ended nothing");
+
+    assert_eq!(gateway.admin("/livez").await.0, 200);
+    let (status, report) = gateway.admin("/readyz").await;
+    assert_eq!(status, 200, "degraded is still ready: {report}");
+    assert!(report.contains("degraded"), "{report}");
+}
+
+/// Everything works again, and nothing was forgotten.
+async fn assert_nothing_is_lost(gateway: &Gateway, client: &Client, ann: &Tokens) {
+    let next = client.tokens(&client.refresh(&ann.refresh).await.expect(200));
+    assert_eq!(claims_of(&next.access)["sid"], claims_of(&ann.access)["sid"]);
+    assert_eq!(client.login("ann@example.org").await.user["id"], ann.user["id"]);
+    client.get("/auth/me").bearer(&ann.access).send().await.expect(200);
+    client.register("new@example.org").await;
+    client.post("/auth/logout").bearer(&ann.access).send().await.expect(204);
+    assert_eq!(client.status("/ask/a", &ann.access).await, 401);
+    let (status, report) = gateway.admin("/readyz").await;
+    assert!(status == 200 && !report.contains("degraded"), "{status} {report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_database_costs_logins_and_nothing_else() {
+    let mut cluster = Cluster::private();
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&cluster, &upstream).await;
+    let client = gateway.client();
+    let (ann, bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
+    client.get("/ask/a").bearer(&ann.access).send().await.expect(200);
+
+    cluster.stop();
+    assert_only_accounts_are_lost(&gateway, &client, &ann, &bob).await;
+    cluster.start();
+    assert_nothing_is_lost(&gateway, &client, &ann).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_database_is_waited_for_no_longer_than_the_store_time_out() {
+    let cluster = Cluster::private();
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&cluster, &upstream).await;
+    let client = gateway.client();
+    let (ann, bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
+
+    cluster.pause();
+    assert_only_accounts_are_lost(&gateway, &client, &ann, &bob).await;
+    cluster.resume();
+    assert_nothing_is_lost(&gateway, &client, &ann).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_at_once_to_a_lost_database_all_get_their_answer() {
+    let mut cluster = Cluster::private();
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&cluster, &upstream).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    cluster.stop();
+    let calls = (0..30).map(|_| client.refresh(&ann.refresh));
+    for answer in futures_util::future::join_all(calls).await {
+        answer.refused(503, "store_unavailable");
+    }
+    cluster.start();
+    client.refresh(&ann.refresh).await.expect(200);
+}

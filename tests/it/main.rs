@@ -1,0 +1,60 @@
+//! The gateway from outside: real sockets, real stores, a scripted service behind it. One binary, so that everything
+//! is linked once and shares one PostgreSQL cluster.
+//!
+//! Each file is one promise: [`journeys`] the main job, [`access_matrix`] who may call what, [`bad_input`] what is
+//! refused, [`limits`] who pays for whom, [`proxying`] how bodies and time-outs behave, [`lost_store`] what a dead
+//! database costs, [`secrets`] what is never printed, [`start`] what an operator sees.
+
+#[cfg(test)]
+#[path = "../harness/mod.rs"]
+mod harness;
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "shared with the store's contract suite, which uses the rest")]
+mod support;
+
+/// Each named test once on SQLite and once on PostgreSQL, each time on a store of its own.
+#[cfg(test)]
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::harness::gateway::Engine::Sqlite).await;
+                }
+            )*
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::harness::gateway::Engine::Postgres).await;
+                }
+            )*
+        }
+    };
+}
+
+#[cfg(test)]
+mod access_matrix;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod clusters;
+#[cfg(test)]
+mod journeys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod lost_store;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod proxying;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+mod timeouts;

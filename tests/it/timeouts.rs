@@ -1,0 +1,237 @@
+//! Who is cut when: silent, half-typed and stalled clients, services that think too long, bodies that stop.
+//!
+//! The time-outs here are the shortest the configuration takes; a test waits for what they cause (an answer, a closed
+//! connection), never for time itself. Nothing asserts how *fast* anything is.
+
+use crate::harness::{
+    gateway::{Engine, Gateway, Setup},
+    raw::Raw,
+    tls::Authority,
+    upstream::{Held, Reply, Upstream},
+    wire::Piece,
+};
+
+const ROUTES: &str = r#"
+routes:
+  - {name: plain, match: {path: "/plain/{*rest}"}, auth: none, cluster: rag}
+  - {name: thinks, match: {path: "/thinks/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {first_byte: 150ms}}
+  - {name: idles, match: {path: "/idles/{*rest}"}, auth: none, cluster: rag, timeouts: {idle: 150ms}}
+  - {name: whole, match: {path: "/whole/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {total: 400ms}}
+"#;
+
+fn yaml(upstream: &Upstream, timeouts: &str, tls: &str) -> String {
+    format!(
+        "listeners: {{public: {{bind: \"127.0.0.1:0\", timeouts: {{{timeouts}}}{tls}}}, \
+         admin: {{bind: \"127.0.0.1:0\"}}}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\n{ROUTES}",
+        upstream.url()
+    )
+}
+
+async fn gateway(timeouts: &str) -> (Gateway, Upstream) {
+    let upstream = Upstream::start().await;
+    (Gateway::start(Engine::Sqlite, &yaml(&upstream, timeouts, "")).await, upstream)
+}
+
+fn post(path: &str, lines: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: a.test\r\n{lines}\r\n")
+}
+
+/// A request at `path` has been sent and is in the test's hands.
+async fn in_hands(gateway: &Gateway, upstream: &Upstream, path: &str) -> (Raw, Held) {
+    upstream.hold(path);
+    let mut raw = gateway.raw().await;
+    raw.send(&format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+    (raw, upstream.held().await)
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    let (gateway, upstream) = gateway("first_byte: 100ms").await;
+    let mut raw = gateway.raw().await;
+    assert_eq!(raw.closed().await, b"");
+    assert!(gateway.metric("portcullis_connection_errors_total{kind=\"timeout\"}").await >= 1.0);
+    upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_half_typed_head_is_closed() {
+    let (gateway, upstream) = gateway("header: 100ms").await;
+    for part in ["G", "GET /plain/a HTTP/1.1", "GET /plain/a HTTP/1.1\r\nHost: a.test\r\nX-Slow:"] {
+        let mut raw = gateway.raw().await;
+        raw.send(part).await;
+        raw.closed().await;
+    }
+    // After a good request the next one is watched as well.
+    let mut raw = gateway.raw().await;
+    raw.send("GET /plain/a HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert_eq!(raw.answer().await.unwrap().status, 200);
+    raw.send("GET /plain/a HT").await;
+    raw.closed().await;
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let (gateway, _upstream) = gateway("idle: 1s").await;
+    let mut raw = gateway.raw().await;
+    raw.send("GET /plain/a HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert_eq!(raw.answer().await.unwrap().status, 200);
+    assert_eq!(raw.closed().await, b"");
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_stops_is_closed() {
+    let upstream = Upstream::start().await;
+    let authority = Authority::new();
+    let ours = authority.certify("localhost");
+    let yaml = yaml(&upstream, "tls_handshake: 100ms", ", tls: {certificate: cert.pem, key: key.pem}");
+    let setup = Setup::new(Engine::Sqlite, &yaml).file("cert.pem", &ours.certificate).file("key.pem", &ours.key);
+    let gateway = setup.start().await;
+    gateway.raw().await.closed().await;
+    let mut raw = gateway.raw().await;
+    raw.send_bytes(&[0x16, 0x03, 0x01, 0x02]).await;
+    raw.closed().await;
+    assert!(gateway.metric("portcullis_connection_errors_total{kind=\"tls\"}").await >= 2.0);
+    gateway.tls_client(authority.pem()).get("/plain/a").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_its_body_gets_408_and_is_closed() {
+    let (gateway, upstream) = gateway("").await;
+    upstream.hold("/idles/a");
+    for (lines, part) in [("Content-Length: 10\r\n", "half"), ("Transfer-Encoding: chunked\r\n", "4\r\nhalf\r\n")] {
+        let mut raw = gateway.raw().await;
+        raw.send(&post("/idles/a", lines)).await;
+        raw.send(part).await;
+        let mut held = upstream.held().await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
+        raw.closed().await;
+        assert!(!held.read_body().await, "the service must not take half a body for a whole one");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_and_holds_little() {
+    let (gateway, upstream) = gateway("idle: 1s").await;
+    let (_raw, mut held) = in_hands(&gateway, &upstream, "/plain/a").await;
+    held.begin(200, &[]).await;
+    const ENOUGH: usize = 256 << 20;
+    held.write(&format!("{ENOUGH:x}\r\n")).await;
+    // Nobody reads, so the service cannot get rid of it: the pressure reaches back to it, until the client is cut.
+    let poured = held.pour(ENOUGH).await;
+    assert!(poured.is_err(), "256 MiB went somewhere: {poured:?}");
+    held.given_up().await;
+}
+
+/// A service that reads no more, whatever it is sent, is out of time, and nothing of the exchange stays behind: not
+/// the connection to it, not the client's.
+async fn assert_an_unread_upload_ends(path: &str, code: &str) {
+    let (gateway, upstream) = gateway("").await;
+    upstream.hold(path);
+    let mut raw = gateway.raw().await;
+    raw.send(&post(path, "Content-Length: 268435456\r\n")).await;
+    let held = upstream.held().await;
+    let piece = vec![b'x'; 64 << 10];
+    let mut sent = 0;
+    // When the gateway has given up it discards what still comes, for a while, and then closes.
+    while sent < 256 << 20 && raw.try_send(&piece).await.is_ok() {
+        sent += piece.len();
+    }
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (504, code));
+    raw.closed().await;
+    let taken = held.given_up().await;
+    // The sockets' buffers and hyper's; the rest never left the client or was discarded.
+    assert!(taken < 64 << 20, "{taken} bytes went to a service that does not read");
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_ends_with_the_services_time() {
+    assert_an_unread_upload_ends("/thinks/a", "upstream_timeout").await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_ends_with_the_total_time() {
+    assert_an_unread_upload_ends("/whole/a", "total_timeout").await;
+}
+
+#[tokio::test]
+async fn a_service_that_thinks_too_long_is_504_and_given_up() {
+    let (gateway, upstream) = gateway("").await;
+    let (mut raw, held) = in_hands(&gateway, &upstream, "/thinks/a").await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (504, "upstream_timeout"));
+    held.given_up().await;
+    // The client's connection goes on.
+    raw.send("GET /plain/a HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert_eq!(raw.answer().await.unwrap().status, 200);
+
+    // Half a head is no head.
+    let (mut raw, mut held) = in_hands(&gateway, &upstream, "/thinks/a").await;
+    held.write("HTTP/1.1 200 OK\r\nContent-").await;
+    assert_eq!(raw.answer().await.unwrap().code(), "upstream_timeout");
+    held.given_up().await;
+
+    // Its time begins when it has the whole request, however that was framed.
+    upstream.hold("/thinks/b");
+    for body in ["Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"] {
+        let mut raw = gateway.raw().await;
+        raw.send(&format!("POST /thinks/b HTTP/1.1\r\nHost: a.test\r\n{body}")).await;
+        let mut held = upstream.held().await;
+        assert!(held.read_body().await);
+        assert_eq!(raw.answer().await.unwrap().code(), "upstream_timeout");
+        held.given_up().await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_upload_does_not_count_as_the_services_thinking() {
+    let (gateway, upstream) = gateway("").await;
+    upstream.hold("/thinks/a");
+    let mut raw = gateway.raw().await;
+    raw.send(&post("/thinks/a", "Transfer-Encoding: chunked\r\n")).await;
+    let mut held = upstream.held().await;
+    // Before each piece another request runs out of that very time, from its beginning to its end.
+    upstream.hold("/thinks/meanwhile");
+    for _ in 0..3 {
+        gateway.client().get("/thinks/meanwhile").send().await.refused(504, "upstream_timeout");
+        drop(upstream.held().await);
+        raw.send("1\r\nx\r\n").await;
+        assert_eq!(held.piece().await, Piece::Data(b"x".to_vec()));
+    }
+    raw.send("0\r\n\r\n").await;
+    assert!(held.read_body().await);
+    held.answer(&Reply::new(200, "ok")).await;
+    assert_eq!(raw.answer().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_is_cut_and_not_ended() {
+    let (gateway, upstream) = gateway("").await;
+    let (mut raw, mut held) = in_hands(&gateway, &upstream, "/idles/a").await;
+    held.begin(200, &[]).await;
+    held.chunk("some").await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!(answer.text(), "some");
+    assert!(!answer.body.whole, "a client must not take half an answer for a whole one");
+    held.given_up().await;
+}
+
+#[tokio::test]
+async fn an_exchange_that_takes_too_long_is_cut_wherever_it_stands() {
+    let (gateway, upstream) = gateway("").await;
+    let (mut raw, held) = in_hands(&gateway, &upstream, "/whole/a").await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (504, "total_timeout"));
+    held.given_up().await;
+
+    // A stream that never falls silent is held to it too.
+    let (mut raw, mut held) = in_hands(&gateway, &upstream, "/whole/b").await;
+    held.begin(200, &[]).await;
+    held.write(&format!("{:x}\r\n", 1_u64 << 40)).await;
+    let pouring = tokio::spawn(async move { held.pour(1 << 40).await });
+    let answer = raw.answer().await.unwrap();
+    assert!(!answer.body.whole && answer.body.len > 0);
+    assert!(pouring.await.unwrap().is_err());
+}
