@@ -1,7 +1,5 @@
 //! `make demo` as a person runs it: the script's own commands against both real programs, twice over one store.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
-
 use std::{path::Path, process::Command};
 
 #[test]
