@@ -15,8 +15,7 @@ use crate::harness::{
 };
 
 /// What a caller brings, in the order of the columns.
-const CREDENTIALS: [&str; 8] =
-    ["nothing", "garbage", "expired", "other aud", "user", "user+scope", "curator", "ended"];
+const CREDENTIALS: [&str; 8] = ["nothing", "garbage", "expired", "other aud", "user", "user+scope", "curator", "ended"];
 
 /// What may come of a call, as one word.
 const IN: &str = "in"; // Let through: to the handler or the service, whatever they then say.

@@ -48,9 +48,27 @@ async fn an_ordinary_raw_request_is_served() {
 async fn an_ambiguous_path_is_400_and_reaches_nobody() {
     let (gateway, upstream) = gateway().await;
     for path in [
-        "/open/../ask/a", "/open/./a", "/open/%2e%2e/ask", "/open/%2E%2e/ask", "/open/a%2fb", "/open/a%2Fb",
-        "/open/a\\b", "/open/a%5cb", "/open//a", "//open/a", "/open/a;b", "/open/a%3bb", "/open/%00", "/open/a%0d%0a",
-        "/open/%", "/open/%4", "/open/%zz", "/open/%c0%af", "/open/%252e%252e/a", "/open/%252f", "/open/..",
+        "/open/../ask/a",
+        "/open/./a",
+        "/open/%2e%2e/ask",
+        "/open/%2E%2e/ask",
+        "/open/a%2fb",
+        "/open/a%2Fb",
+        "/open/a\\b",
+        "/open/a%5cb",
+        "/open//a",
+        "//open/a",
+        "/open/a;b",
+        "/open/a%3bb",
+        "/open/%00",
+        "/open/a%0d%0a",
+        "/open/%",
+        "/open/%4",
+        "/open/%zz",
+        "/open/%c0%af",
+        "/open/%252e%252e/a",
+        "/open/%252f",
+        "/open/..",
     ] {
         let answer = ask(&gateway, get(path, "").as_bytes()).await.unwrap();
         assert_eq!((answer.status, answer.code().as_str()), (400, "path_invalid"), "{path}: {}", answer.text());
@@ -62,8 +80,12 @@ async fn an_ambiguous_path_is_400_and_reaches_nobody() {
 async fn one_resource_has_one_spelling_when_matched_and_forwarded() {
     let (gateway, upstream) = gateway().await;
     for (sent, forwarded) in [
-        ("/open/%61b", "/open/ab"), ("/%6fpen/a", "/open/a"), ("/open/%e4%bd%a0", "/open/%E4%BD%A0"),
-        ("/open/a%20b?x=%2f..", "/open/a%20b?x=%2f.."), ("/open/", "/open/"), ("/open/%7Eme", "/open/~me"),
+        ("/open/%61b", "/open/ab"),
+        ("/%6fpen/a", "/open/a"),
+        ("/open/%e4%bd%a0", "/open/%E4%BD%A0"),
+        ("/open/a%20b?x=%2f..", "/open/a%20b?x=%2f.."),
+        ("/open/", "/open/"),
+        ("/open/%7Eme", "/open/~me"),
     ] {
         let answer = ask(&gateway, get(sent, "").as_bytes()).await.unwrap();
         assert_eq!(answer.status, 200, "{sent}: {}", answer.text());
@@ -180,10 +202,9 @@ async fn equal_lengths_are_one_length_upstream() {
 #[tokio::test]
 async fn tunnels_and_echoes_are_refused() {
     let (gateway, upstream) = gateway().await;
-    for head in [
-        "TRACE /open/a HTTP/1.1\r\nHost: a.test\r\n\r\n",
-        "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n",
-    ] {
+    for head in
+        ["TRACE /open/a HTTP/1.1\r\nHost: a.test\r\n\r\n", "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"]
+    {
         let answer = ask(&gateway, head.as_bytes()).await.unwrap();
         assert_eq!((answer.status, answer.code().as_str()), (405, "method_refused"), "{head:?}: {}", answer.text());
     }
@@ -196,7 +217,8 @@ async fn an_oversized_head_is_431() {
     let large = get("/open/a", &format!("X-Large: {}\r\n", "x".repeat(40 << 10)));
     let many = get("/open/a", &(0..120).map(|n| format!("X-{n}: y\r\n")).collect::<String>());
     let long = get(&format!("/open/{}", "x".repeat(70 << 10)), "");
-    for (what, bytes, allowed) in [("large", large, [431, 431]), ("many", many, [431, 431]), ("long", long, [414, 431])] {
+    for (what, bytes, allowed) in [("large", large, [431, 431]), ("many", many, [431, 431]), ("long", long, [414, 431])]
+    {
         let status = ask(&gateway, bytes.as_bytes()).await.unwrap().status;
         assert!(allowed.contains(&status), "{what}: {status}");
     }
@@ -260,7 +282,10 @@ async fn wrong_tokens(gateway: &Gateway) -> Vec<(&'static str, String)> {
         ("no alg", by_header(json!({"alg": null}))),
         ("another key's", signed(&stranger, &header, &claims)),
         ("another key's, with its own kid", signed(&stranger, &good_header(&stranger), &claims)),
-        ("an embedded jwk", signed(&stranger, &with(header.clone(), &json!({"jwk": stranger.verifying().jwk()})), &claims)),
+        (
+            "an embedded jwk",
+            signed(&stranger, &with(header.clone(), &json!({"jwk": stranger.verifying().jwk()})), &claims),
+        ),
         ("jku", by_header(json!({"jku": "https://evil.example/jwks.json"}))),
         ("x5u", by_header(json!({"x5u": "https://evil.example/cert.pem"}))),
         ("crit", by_header(json!({"crit": ["exp"]}))),
@@ -273,7 +298,10 @@ async fn wrong_tokens(gateway: &Gateway) -> Vec<(&'static str, String)> {
         ("exp a string", by_claims(json!({"exp": "9999999999"}))),
         ("no exp", by_claims(json!({"exp": null}))),
         ("exp negative", by_claims(json!({"exp": -1}))),
-        ("exp beyond numbers", signed_text(&key, &header, &claims.to_string().replace(&(now + 900).to_string(), "1e999"))),
+        (
+            "exp beyond numbers",
+            signed_text(&key, &header, &claims.to_string().replace(&(now + 900).to_string(), "1e999")),
+        ),
         ("expired", by_claims(json!({"exp": now - 31}))),
         ("nbf in the future", by_claims(json!({"nbf": now + 31}))),
         ("another issuer", by_claims(json!({"iss": "https://evil.example"}))),
@@ -344,8 +372,14 @@ async fn a_registration_says_nothing_it_is_not_asked() {
     let client = gateway.client();
     let good = json!({"email": "ann@example.org", "password": PASSWORD});
     for (field, value) in [
-        ("role", json!("admin")), ("roles", json!(["admin"])), ("is_active", json!(true)), ("org", json!("acme")),
-        ("id", json!("1")), ("Email", json!("x")), ("email_verified", json!(true)), ("", json!("")),
+        ("role", json!("admin")),
+        ("roles", json!(["admin"])),
+        ("is_active", json!(true)),
+        ("org", json!("acme")),
+        ("id", json!("1")),
+        ("Email", json!("x")),
+        ("email_verified", json!(true)),
+        ("", json!("")),
     ] {
         let body = with(good.clone(), &json!({field: value}));
         let answer = client.post("/auth/register").json(&body).send().await;
@@ -353,10 +387,18 @@ async fn a_registration_says_nothing_it_is_not_asked() {
         assert_eq!(answer.json()["errors"][0]["field"], field, "{}", answer.text());
     }
     for (field, value) in [
-        ("email", json!("not an address")), ("email", json!("a@b@c")), ("email", json!(7)), ("email", json!(null)),
-        ("email", json!("a\u{0}@example.org")), ("email", json!(format!("{}@example.org", "a".repeat(400)))),
-        ("password", json!("short")), ("password", json!("x".repeat(129))), ("password", json!("aaaaaaaaaaaaaaaaaaaa")),
-        ("password", json!("ann@example.org-1")), ("password", json!(["a"])), ("username", json!("a b")),
+        ("email", json!("not an address")),
+        ("email", json!("a@b@c")),
+        ("email", json!(7)),
+        ("email", json!(null)),
+        ("email", json!("a\u{0}@example.org")),
+        ("email", json!(format!("{}@example.org", "a".repeat(400)))),
+        ("password", json!("short")),
+        ("password", json!("x".repeat(129))),
+        ("password", json!("aaaaaaaaaaaaaaaaaaaa")),
+        ("password", json!("ann@example.org-1")),
+        ("password", json!(["a"])),
+        ("username", json!("a b")),
         ("delivery", json!("carrier pigeon")),
     ] {
         let body = with(good.clone(), &json!({field: value}));
@@ -379,7 +421,8 @@ async fn a_body_of_the_wrong_kind_is_told_so() {
         post(path).body("{").send().await.refused(400, "body_broken");
         post(path).body("[]").send().await.refused(422, "validation");
         client.post(path).header("content-type", "text/plain").body("{}").send().await.refused(415, "media_type");
-        let form = client.post(path).header("content-type", "application/x-www-form-urlencoded").body("email=a&password=b");
+        let form =
+            client.post(path).header("content-type", "application/x-www-form-urlencoded").body("email=a&password=b");
         form.send().await.refused(415, "media_type");
         let large = json!({"password": "x".repeat(20 << 10)});
         client.post(path).json(&large).send().await.refused(413, "body_too_large");
