@@ -13,17 +13,16 @@ pub(crate) async fn verify(client: &Client, token: &str, issuer: &str, audience:
     }
     let answer = client.get("/.well-known/jwks.json").send().await.expect(200);
     let keys: JwkSet = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
-    let kid = header.kid.ok_or("no kid")?;
-    let key = keys.find(&kid).ok_or("its key is not published")?;
-    let key = DecodingKey::from_jwk(key).map_err(|error| error.to_string())?;
+    let published = keys.find(&header.kid.ok_or("no kid")?).ok_or("its key is not published")?;
+    let key = DecodingKey::from_jwk(published).map_err(|error| error.to_string())?;
     let mut rules = Validation::new(Algorithm::ES256);
     rules.set_audience(&[audience]);
     rules.set_issuer(&[issuer]);
     // The library reads the system's clock; ours stands still.
     rules.validate_exp = false;
     let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| error.to_string())?.claims;
-    let (issued, expires) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
-    assert_eq!(expires - issued, 60, "an identity lives for a minute");
-    assert!(issued >= BEGIN.seconds(), "issued before the test began");
+    let time = |name: &str| claims[name].as_i64().unwrap();
+    assert_eq!(time("exp") - time("iat"), 60, "an identity lives for a minute");
+    assert!(time("iat") >= BEGIN.seconds(), "issued before the test began");
     Ok(claims)
 }

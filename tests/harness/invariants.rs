@@ -34,8 +34,18 @@ const RESERVED: [&str; 5] = ["x-gateway-identity", "x-user-id", "x-user-email", 
 
 /// What betrays the inside of a program.
 const INSIDES: [&str; 12] = [
-    "SELECT ", "INSERT ", "UPDATE ", "sqlx", "sqlite", "postgres", "/src/", ".rs:", "panicked", "RUST_BACKTRACE",
-    "stack backtrace", "signing key",
+    "SELECT ",
+    "INSERT ",
+    "UPDATE ",
+    "sqlx",
+    "sqlite",
+    "postgres",
+    "/src/",
+    ".rs:",
+    "panicked",
+    "RUST_BACKTRACE",
+    "stack backtrace",
+    "signing key",
 ];
 
 /// An answer, as either client read it.

@@ -15,8 +15,7 @@ use crate::harness::{
 };
 
 /// What a caller brings, in the order of the columns.
-const CREDENTIALS: [&str; 8] =
-    ["nothing", "garbage", "expired", "other aud", "user", "user+scope", "curator", "ended"];
+const CREDENTIALS: [&str; 8] = ["nothing", "garbage", "expired", "other aud", "user", "user+scope", "curator", "ended"];
 
 /// What may come of a call, as one word.
 const IN: &str = "in"; // Let through: to the handler or the service, whatever they then say.
@@ -133,7 +132,9 @@ async fn every_route_admits_exactly_whom_the_table_says() {
     let mut routes: BTreeMap<&str, &RouteEntry> =
         snapshot.routes.all().iter().map(|route| (&*route.name, &**route)).collect();
     let mut table = format!("{:<17}", "route");
-    CREDENTIALS.iter().for_each(|column| write!(table, "{column:<11}").unwrap());
+    for column in CREDENTIALS {
+        write!(table, "{column:<11}").unwrap();
+    }
     let mut wrong = Vec::new();
     for (name, request, expected) in EXPECTED {
         let route = routes.remove(name).unwrap_or_else(|| panic!("no route is called {name}"));

@@ -84,7 +84,8 @@ async fn checked(upstream: &Upstream) {
     upstream.wait_for("health checks", so_far + 3, is_check).await;
 }
 
-const CHECK: &str = "health_check: {path: /health, interval: 100ms, timeout: 100ms, healthy_after: 1, unhealthy_after: 1}";
+const CHECK: &str =
+    "health_check: {path: /health, interval: 100ms, timeout: 100ms, healthy_after: 1, unhealthy_after: 1}";
 
 #[tokio::test]
 async fn an_endpoint_that_falls_ill_is_taken_out_and_comes_back() {

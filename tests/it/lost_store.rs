@@ -33,8 +33,18 @@ async fn assert_only_accounts_are_lost(gateway: &Gateway, client: &Client, ann: 
     let lost = "store_unavailable";
     let credentials = json!({"email": "ann@example.org", "password": PASSWORD});
     client.post("/auth/login").json(&credentials).send().await.refused(503, lost);
-    client.post("/auth/login").json(&json!({"email": "x@example.org", "password": "y"})).send().await.refused(503, lost);
-    client.post("/auth/register").json(&json!({"email": "new@example.org", "password": PASSWORD})).send().await.refused(503, lost);
+    client
+        .post("/auth/login")
+        .json(&json!({"email": "x@example.org", "password": "y"}))
+        .send()
+        .await
+        .refused(503, lost);
+    client
+        .post("/auth/register")
+        .json(&json!({"email": "new@example.org", "password": PASSWORD}))
+        .send()
+        .await
+        .refused(503, lost);
     client.refresh(&ann.refresh).await.refused(503, lost);
     client.get("/auth/me").bearer(&ann.access).send().await.refused(503, lost);
     client.post("/auth/logout").bearer(&ann.access).send().await.refused(503, lost);

@@ -1,11 +1,6 @@
 //! Bodies of any size pass through in a bounded amount of memory: the built program, its resident set before and after.
 
-use crate::harness::{
-    binary::Binary,
-    raw::Raw,
-    soon,
-    upstream::Upstream,
-};
+use crate::harness::{binary::Binary, raw::Raw, soon, upstream::Upstream};
 use std::collections::HashMap;
 use tempfile::TempDir;
 

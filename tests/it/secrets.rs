@@ -77,14 +77,13 @@ async fn no_secret_is_ever_printed() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("gateway.yaml"), yaml(&upstream)).unwrap();
     let url = cluster.create_database().url.replacen("portcullis@", &format!("portcullis:{DATABASE_PASSWORD}@"), 1);
-    let environment = HashMap::from([
-        ("STORE_URL".to_owned(), url),
-        ("MASTER_KEY".to_owned(), MASTER_KEY.to_owned()),
-    ]);
+    let environment = HashMap::from([("STORE_URL".to_owned(), url), ("MASTER_KEY".to_owned(), MASTER_KEY.to_owned())]);
     let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &environment).await;
     let client = gateway.client();
     let planted = [WRONG_PASSWORD, WRONG_TOKEN, DATABASE_PASSWORD, MASTER_KEY, QUERY_SECRET, COOKIE];
-    planted.iter().for_each(|secret| client.plant(secret));
+    for secret in planted {
+        client.plant(secret);
+    }
 
     let mut secrets = use_everything(&client, &upstream).await;
     cluster.stop();
@@ -125,7 +124,11 @@ async fn settings_and_their_errors_do_not_show_what_they_hold() {
     assert!(!shown.contains(DATABASE_PASSWORD) && !shown.contains(MASTER_KEY), "{shown}");
 
     // Mistakes around secrets, and in the secrets themselves.
-    for broken in ["url: {env: STORE_URL}, pool: x", "url: {env: STORE_URL}", "url: {env: MASTER_KEY}, master_key: {env: STORE_URL}"] {
+    for broken in [
+        "url: {env: STORE_URL}, pool: x",
+        "url: {env: STORE_URL}",
+        "url: {env: MASTER_KEY}, master_key: {env: STORE_URL}",
+    ] {
         let yaml = format!("store: {{{broken}}}\n{}", standard(&upstream));
         let errors = setup(&yaml).settings().unwrap_err();
         let shown = format!("{errors} {errors:?}");

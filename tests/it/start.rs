@@ -42,9 +42,7 @@ fn beside() -> (TempDir, Authority) {
     let (folder, authority) = (TempDir::new().unwrap(), Authority::new());
     let certified = authority.certify("localhost");
     fs::create_dir(folder.path().join("tls")).unwrap();
-    for (name, text) in
-        [("chain", certified.certificate.as_str()), ("key", &certified.key), ("ca", authority.pem())]
-    {
+    for (name, text) in [("chain", certified.certificate.as_str()), ("key", &certified.key), ("ca", authority.pem())] {
         fs::write(folder.path().join(format!("tls/{name}.pem")), text).unwrap();
     }
     (folder, authority)
