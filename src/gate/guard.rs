@@ -184,7 +184,15 @@ impl ResponseGuard {
     /// Watches an upstream's body.
     #[must_use]
     pub fn of_upstream(inner: GateBody, idle: Duration, total: Option<Pin<Box<Sleep>>>) -> Self {
-        Self { inner, silence: Some(Silence::new(idle)), total, finish: None, in_use: None, uploading: None, ended: false }
+        Self {
+            inner,
+            silence: Some(Silence::new(idle)),
+            total,
+            finish: None,
+            in_use: None,
+            uploading: None,
+            ended: false,
+        }
     }
 
     /// Watches a body made here: it cannot fall silent.

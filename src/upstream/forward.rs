@@ -5,7 +5,11 @@
 
 use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header::{HOST, TRAILER}, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, Uri, Version,
+    header::{HOST, TRAILER},
+    uri::PathAndQuery,
+};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use tokio::time::{Sleep, sleep};
@@ -27,7 +31,8 @@ use crate::{
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
-        endpoint::{Endpoint, EndpointUse}, sever::Uploading,
+        endpoint::{Endpoint, EndpointUse},
+        sever::Uploading,
     },
 };
 

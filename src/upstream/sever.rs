@@ -101,7 +101,9 @@ mod tests {
         let switch = Switch::default();
         assert!(pending(&switch).is_pending());
         switch.throw();
-        assert!(matches!(pending(&switch), Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted));
+        assert!(
+            matches!(pending(&switch), Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted)
+        );
     }
 
     #[test]
