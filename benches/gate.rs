@@ -5,7 +5,6 @@
 //! Run with `cargo bench --bench gate`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to report")]
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use std::{
     collections::HashMap,
@@ -88,9 +87,9 @@ async fn bench() -> Bench {
     let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
     let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
     let keyring = Arc::new(Keyring::new(Arc::clone(&key), Arc::new(KeySet::new([key.verifying()]))));
-    let mut clusters = HashMap::new();
+    let mut clusters = Vec::new();
     for cluster in &settings.clusters {
-        clusters.insert(Arc::clone(&cluster.name), Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
+        clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
     }
     let snapshot = portcullis::app::snapshot(&settings, &clusters, &metrics).unwrap();
     let snapshot: Arc<ArcSwap<Snapshot>> = Arc::new(ArcSwap::from_pointee(snapshot));

@@ -9,7 +9,7 @@ mod readiness;
 mod routes;
 mod tasks;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinHandle};
@@ -123,9 +123,9 @@ impl App {
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = Arc::new(shared.hash_pool(&settings)?);
 
-        let mut clusters = HashMap::new();
+        let mut clusters = Vec::new();
         for cluster in &settings.clusters {
-            clusters.insert(Arc::clone(&cluster.name), Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
+            clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
         }
         let counters = routes::counters(&settings, &metrics);
         let snapshot = Arc::new(ArcSwap::from_pointee(routes::snapshot(&settings, &clusters, &counters, &metrics)?));
@@ -136,7 +136,7 @@ impl App {
         let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
-        let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.values().cloned().collect());
+        let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
@@ -145,7 +145,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, clusters.into_values(), counters, hash_pool, seen_queue);
+        let tasks = tasks::Tasks::start(&shared, clusters, counters, hash_pool, seen_queue);
         lifecycle.started();
         Ok(Running {
             public: edge.local_addr()?,
@@ -179,11 +179,7 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
 }
 
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
-pub fn snapshot(
-    settings: &Settings,
-    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
-    metrics: &Metrics,
-) -> Result<Snapshot, PatternFault> {
+pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
     routes::snapshot(settings, clusters, &routes::counters(settings, metrics), metrics)
 }
 

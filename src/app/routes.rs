@@ -40,7 +40,7 @@ pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
 /// What requests will see of these settings.
 pub(super) fn snapshot(
     settings: &Settings,
-    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
+    clusters: &[Arc<Cluster>],
     counters: &Counters,
     metrics: &Metrics,
 ) -> Result<Snapshot, PatternFault> {
@@ -56,7 +56,7 @@ pub(super) fn snapshot(
 
 fn table(
     settings: &Settings,
-    clusters: &HashMap<Arc<str>, Arc<Cluster>>,
+    clusters: &[Arc<Cluster>],
     counters: &Counters,
     metrics: &Metrics,
 ) -> Result<RouteTable, PatternFault> {
@@ -69,7 +69,8 @@ fn table(
         }
     }
     for route in &settings.routes {
-        if let Some(cluster) = clusters.get(&route.cluster) {
+        // The configuration's checks have seen to it that there is one; were there none, the route would stay closed.
+        if let Some(cluster) = clusters.iter().find(|cluster| *cluster.name() == route.cluster) {
             table.insert(&route.hosts, &route.path, entry(route, cluster, settings, counters, metrics))?;
         }
     }

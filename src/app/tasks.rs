@@ -33,7 +33,7 @@ pub(super) struct Tasks(JoinSet<()>);
 impl Tasks {
     pub(super) fn start(
         shared: &Shared,
-        clusters: impl Iterator<Item = Arc<Cluster>>,
+        clusters: Vec<Arc<Cluster>>,
         counters: Counters,
         hash_pool: Arc<HashPool>,
         seen: mpsc::Receiver<Seen>,

@@ -122,9 +122,9 @@ impl Gate {
         let source = Source { name: "gate.yaml", text: CONFIG, base_dir: std::path::Path::new("/nonexistent") };
         let settings = config::parse(&source, &HashMap::new()).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let mut clusters = HashMap::new();
+        let mut clusters = Vec::new();
         for cluster in &settings.clusters {
-            clusters.insert(Arc::clone(&cluster.name), Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
+            clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
         }
         let snapshot = app::snapshot(&settings, &clusters, &metrics).unwrap();
         let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
@@ -285,7 +285,7 @@ async fn an_ended_session_is_refused_at_once_although_its_token_is_cached() {
     let claims = gate.claims("ada");
     let bearer = gate.bearer(&claims);
     assert_eq!(gate.send(get("/ask/x").header("authorization", &bearer)).await.status, 200);
-    gate.ended.insert(claims.session.unwrap(), gate.clock.now().plus(std::time::Duration::from_secs(900)));
+    gate.ended.insert(claims.session.unwrap(), gate.clock.now().plus(std::time::Duration::from_mins(15)));
     assert_eq!(gate.send(get("/ask/x").header("authorization", &bearer)).await.code(), "invalid_token");
 }
 
