@@ -1,12 +1,16 @@
-//! What the documents name exists: tests in `docs/threats.md`, files behind relative links.
+//! What the documents name exists: tests in `docs/threats.md`, files behind relative links, commands and
+//! configurations shown, and the metrics page (`BLESS=1` writes it).
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
+
+use portcullis::config;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -74,6 +78,61 @@ fn every_test_that_the_threats_name_exists() {
     }
     assert!(named > 40, "{named}");
     assert!(missing.is_empty(), "named but not there:\n{}", missing.join("\n"));
+}
+
+/// The lines of every block in this language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readmes_tour_is_word_for_word_what_the_demo_prints_and_checks() {
+    let printed = Command::new(root().join("scripts/demo")).arg("--print").output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut compared = 0;
+    for line in blocks(&readme, "sh").iter().flat_map(|block| block.lines()) {
+        // The other words are `make demo`, `make test` and `portcullis …`, which have tests of their own.
+        if line.starts_with("make ") || line.starts_with("portcullis ") {
+            continue;
+        }
+        assert!(printed.lines().any(|known| known == line), "the demo does not print: {line}");
+        compared += 1;
+    }
+    assert_eq!(compared, 6);
+}
+
+#[test]
+fn every_configuration_shown_is_one_that_starts() {
+    let mut shown = 0;
+    for document in files("docs", "md").into_iter().chain([root().join("README.md")]) {
+        let text = fs::read_to_string(&document).unwrap();
+        for block in blocks(&text, "yaml") {
+            // A fragment shows some keys; what else it needs is the least there is.
+            let mut whole = block.clone();
+            if !block.contains("issuer:") {
+                whole.push_str("\ntokens: {issuer: \"http://127.0.0.1:8080\"}\n");
+            }
+            let source = config::Source { name: "shown.yaml", text: &whole, base_dir: root() };
+            let parsed = config::parse(&source, &HashMap::new());
+            assert!(parsed.is_ok(), "{}:\n{block}\n{}", document.display(), parsed.unwrap_err());
+            shown += 1;
+        }
+    }
+    assert!(shown > 0);
+}
+
+#[test]
+fn the_metrics_page_is_what_the_table_says() {
+    let page = root().join("docs/reference/metrics.md");
+    let current = portcullis::telemetry::metrics::reference();
+    if std::env::vars().any(|(name, _)| name == "BLESS") {
+        fs::create_dir_all(page.parent().unwrap()).unwrap();
+        fs::write(&page, &current).unwrap();
+    }
+    let committed = fs::read_to_string(&page).unwrap_or_default();
+    assert!(committed == current, "docs/reference/metrics.md is not what the code says; run make docs");
 }
 
 #[test]
