@@ -71,13 +71,6 @@ impl Binary {
         self.log.borrow().clone()
     }
 
-    /// Waits for a line.
-    pub(crate) async fn logged(&mut self, part: &str) {
-        let seen = |lines: &Vec<String>| lines.iter().any(|line| line.contains(part));
-        let waited = soon(part, self.log.wait_for(seen)).await.is_ok();
-        assert!(waited, "it ended without saying {part:?}");
-    }
-
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid, Signal::TERM).unwrap();

@@ -96,6 +96,12 @@ impl Client {
         self.post("/auth/refresh").json(&json!({"refresh_token": token})).send().await
     }
 
+    /// The same, expecting the next pair.
+    pub(crate) async fn refreshed(&self, token: &str) -> Tokens {
+        let answer = self.refresh(token).await;
+        self.tokens(&answer.expect(200))
+    }
+
     /// The tokens of an answer; planted, so that no later refusal may repeat them.
     pub(crate) fn tokens(&self, answer: &Answer) -> Tokens {
         let body = answer.json();

@@ -1,7 +1,7 @@
 //! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
 //! its own, with the test's clock.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use portcullis::{
     app::{App, Rim, Running, StartFault},
@@ -95,7 +95,7 @@ fn whole(engine: Engine, yaml: &str) -> String {
     let mut text = String::new();
     for (section, value) in PREAMBLE {
         if !has(section) {
-            text.push_str(&format!("{section}: {value}\n"));
+            writeln!(text, "{section}: {value}").unwrap();
         }
     }
     if !has("store") {

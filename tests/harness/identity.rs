@@ -1,6 +1,9 @@
 //! The identity token as an upstream checks it: against the published JWKS, with a library that is not ours.
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation,
+    jwk::{JwkSet, KeyAlgorithm},
+};
 use serde_json::Value;
 
 use crate::harness::{client::Client, clock::BEGIN};
@@ -13,17 +16,22 @@ pub(crate) async fn verify(client: &Client, token: &str, issuer: &str, audience:
     }
     let answer = client.get("/.well-known/jwks.json").send().await.expect(200);
     let keys: JwkSet = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
-    let kid = header.kid.ok_or("no kid")?;
-    let key = keys.find(&kid).ok_or("its key is not published")?;
-    let key = DecodingKey::from_jwk(key).map_err(|error| error.to_string())?;
-    let mut rules = Validation::new(Algorithm::ES256);
+    let published = keys.find(&header.kid.ok_or("no kid")?).ok_or("its key is not published")?;
+    let key = DecodingKey::from_jwk(published).map_err(|error| error.to_string())?;
+    // Chosen by the key, as it must be: what a token says of itself chooses nothing (RFC 8725 §3.1).
+    let algorithm = match published.common.key_algorithm {
+        Some(KeyAlgorithm::ES256) => Algorithm::ES256,
+        Some(KeyAlgorithm::EdDSA) => Algorithm::EdDSA,
+        other => return Err(format!("the key is for {other:?}")),
+    };
+    let mut rules = Validation::new(algorithm);
     rules.set_audience(&[audience]);
     rules.set_issuer(&[issuer]);
     // The library reads the system's clock; ours stands still.
     rules.validate_exp = false;
     let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| error.to_string())?.claims;
-    let (issued, expires) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
-    assert_eq!(expires - issued, 60, "an identity lives for a minute");
-    assert!(issued >= BEGIN.seconds(), "issued before the test began");
+    let time = |name: &str| claims[name].as_i64().unwrap();
+    assert_eq!(time("exp") - time("iat"), 60, "an identity lives for a minute");
+    assert!(time("iat") >= BEGIN.seconds(), "issued before the test began");
     Ok(claims)
 }

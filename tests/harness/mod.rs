@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for `future`; fails the test by name when it never comes.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
-    }
+    let Ok(output) = tokio::time::timeout(PATIENCE, future).await else {
+        panic!("waited {PATIENCE:?} in vain for {what}");
+    };
+    output
 }

@@ -56,11 +56,6 @@ impl Raw {
         soon("the gateway to take the request", self.conn.write(bytes)).await
     }
 
-    /// Ends our direction.
-    pub(crate) async fn finish(&mut self) {
-        self.conn.finish().await;
-    }
-
     /// The next answer, or `None` when the connection closed without one.
     pub(crate) async fn answer(&mut self) -> Option<RawAnswer> {
         self.answer_to("GET").await
@@ -91,7 +86,7 @@ impl Raw {
         Some(answer)
     }
 
-    /// Reads on until `part` has come.
+    /// The next answer's head alone.
     pub(crate) async fn head_only(&mut self) -> Head {
         soon("an answer's head", self.conn.head()).await.expect("the connection closed without an answer")
     }

@@ -100,11 +100,6 @@ impl Conn {
         self.io.flush().await
     }
 
-    /// Ends our direction.
-    pub(crate) async fn finish(&mut self) {
-        let _ = self.io.shutdown().await;
-    }
-
     /// More bytes; false at the other side's end.
     async fn fill(&mut self) -> bool {
         let mut more = vec![0; 64 * 1024];
@@ -152,17 +147,16 @@ impl Conn {
     }
 
     async fn chunk(&mut self, trailers: &mut Vec<(String, String)>) -> Piece {
-        let left = match self.left_of_chunk {
-            Some(left) => left,
-            None => {
-                let Some(line) = self.until(b"\r\n").await else { return Piece::BrokenOff };
-                let size = line.split(';').next().unwrap_or_default();
-                let Ok(size) = u64::from_str_radix(size, 16) else { panic!("not a chunk size: {line:?}") };
-                if size == 0 {
-                    return self.end_of_chunks(trailers).await;
-                }
-                size
+        let left = if let Some(left) = self.left_of_chunk {
+            left
+        } else {
+            let Some(line) = self.until(b"\r\n").await else { return Piece::BrokenOff };
+            let size = line.split(';').next().unwrap_or_default();
+            let Ok(size) = u64::from_str_radix(size, 16) else { panic!("not a chunk size: {line:?}") };
+            if size == 0 {
+                return self.end_of_chunks(trailers).await;
             }
+            size
         };
         let Some(bytes) = self.take(left).await else { return Piece::BrokenOff };
         let left = left - bytes.len() as u64;

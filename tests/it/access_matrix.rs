@@ -132,7 +132,9 @@ async fn every_route_admits_exactly_whom_the_table_says() {
     let mut routes: BTreeMap<&str, &RouteEntry> =
         snapshot.routes.all().iter().map(|route| (&*route.name, &**route)).collect();
     let mut table = format!("{:<17}", "route");
-    CREDENTIALS.iter().for_each(|column| write!(table, "{column:<11}").unwrap());
+    for column in CREDENTIALS {
+        write!(table, "{column:<11}").unwrap();
+    }
     let mut wrong = Vec::new();
     for (name, request, expected) in EXPECTED {
         let route = routes.remove(name).unwrap_or_else(|| panic!("no route is called {name}"));

@@ -145,6 +145,15 @@ async fn a_service_behind_a_private_authority_is_reached_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_service_that_never_finishes_its_handshake_is_502() {
+    // It takes the connection and says nothing.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", mute.local_addr().unwrap());
+    let cluster = format!("endpoints: [\"{url}\"], connect_timeout: 100ms, tls: {{server_name: rag.internal}}");
+    gateway(&cluster).await.client().get("/a").send().await.refused(502, "upstream_connect");
+}
+
+#[tokio::test]
 async fn a_service_that_cannot_prove_its_name_is_sent_nothing() {
     for (certified, trusted) in [("rag.internal", false), ("other.internal", true)] {
         let (gateway, upstream) = over_tls(certified, trusted).await;

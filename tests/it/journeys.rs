@@ -1,13 +1,11 @@
 //! The main job, end to end, on both stores: a person registers, logs in and asks a service; the service knows who
 //! asked because it verified a signature; a wrong token gets nowhere.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::harness::{
-    client::{Answer, Client, PASSWORD, Tokens},
-    gateway::{Engine, Gateway, ISSUER},
+    client::PASSWORD,
+    gateway::{Engine, Gateway, ISSUER, Setup},
     identity,
     tokens::claims_of,
     upstream::Upstream,
@@ -18,16 +16,8 @@ on_both_stores!(
     the_service_verifies_who_asked,
     an_anonymous_caller_is_told_apart_by_signature_too,
     a_wrong_token_gets_nowhere,
-    a_repeat_within_the_grace_gets_the_same_successor,
-    reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once,
-    twenty_refreshes_at_once_yield_one_successor,
-    an_idle_session_cannot_be_refreshed,
-    an_access_token_ends_with_its_time,
-    leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses,
-    leaving_works_with_an_expired_token_by_the_refresh_token,
+    keys_of_the_other_algorithm_do_the_same,
     a_restart_keeps_users_keys_and_ended_sessions,
-    a_cookie_session_never_shows_its_refresh_token,
-    a_cookie_from_another_site_is_refused,
     every_failed_login_looks_the_same,
     an_address_registers_once_whatever_its_case,
     a_profile_is_changed_by_its_owner,
@@ -126,136 +116,20 @@ async fn a_wrong_token_gets_nowhere(engine: Engine) {
     upstream.assert_untouched();
 }
 
-/// The pair of an answer to a refresh, which must have succeeded.
-fn pair(client: &Client, answer: Answer) -> Tokens {
-    client.tokens(&answer.expect(200))
-}
-
-async fn a_repeat_within_the_grace_gets_the_same_successor(engine: Engine) {
+async fn keys_of_the_other_algorithm_do_the_same(engine: Engine) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let first = client.register("ann@example.org").await;
-    let second = pair(&client, client.refresh(&first.refresh).await);
-    assert_ne!(second.refresh, first.refresh);
-    assert_eq!(claims_of(&second.access)["gen"], 2);
-
-    gateway.clock.advance(Duration::from_secs(9));
-    let repeated = pair(&client, client.refresh(&first.refresh).await);
-    assert_eq!(repeated.refresh, second.refresh);
-    assert_eq!(claims_of(&repeated.access)["gen"], 2);
-
-    let third = pair(&client, client.refresh(&second.refresh).await);
-    assert_eq!(claims_of(&third.access)["gen"], 3);
-    for session in [first, second, third] {
-        assert_eq!(client.status("/ask/a", &session.access).await, 200);
-    }
-}
-
-async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let first = client.register("ann@example.org").await;
-    let second = pair(&client, client.refresh(&first.refresh).await);
-    let third = pair(&client, client.refresh(&second.refresh).await);
-    gateway.clock.advance(Duration::from_secs(11));
-    // Used, so that it lies in the cache of verified tokens when its session is killed.
-    assert_eq!(client.status("/ask/a", &third.access).await, 200);
-
-    let before = upstream.received().len();
-    client.refresh(&first.refresh).await.refused(400, "invalid_grant");
-    for session in [&first, &second, &third] {
-        client.get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
-        client.refresh(&session.refresh).await.refused(400, "invalid_grant");
-    }
-    assert_eq!(upstream.received().len(), before);
-    client.login("ann@example.org").await;
-
-    let user = first.user["id"].as_str().unwrap().parse().unwrap();
-    let events = gateway.store().await.audit_of(user, 100).await.unwrap();
-    let events: Vec<_> = events.iter().map(|row| row.event.as_str()).collect();
-    assert_eq!(events.iter().filter(|event| **event == "refresh_reuse_detected").count(), 1, "{events:?}");
-}
-
-async fn twenty_refreshes_at_once_yield_one_successor(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let first = client.register("ann@example.org").await;
-    let calls = (0..20).map(|_| client.refresh(&first.refresh));
-    let answers = futures_util::future::join_all(calls).await;
-    let successors: Vec<_> = answers.into_iter().map(|answer| pair(&client, answer)).collect();
-    for successor in &successors {
-        assert_eq!(successor.refresh, successors[0].refresh);
-        assert_eq!(claims_of(&successor.access)["gen"], 2);
-    }
-    let next = pair(&client, client.refresh(&successors[0].refresh).await);
-    assert_eq!(claims_of(&next.access)["gen"], 3);
-}
-
-async fn an_idle_session_cannot_be_refreshed(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let week = Duration::from_hours(7 * 24);
-    let first = client.register("ann@example.org").await;
-    gateway.clock.advance(week - Duration::from_secs(1));
-    let second = pair(&client, client.refresh(&first.refresh).await);
-    gateway.clock.advance(week + Duration::from_secs(1));
-    client.refresh(&second.refresh).await.refused(400, "invalid_grant");
-
-    // Used every day, a session still ends thirty days after its login.
-    let mut session = client.login("ann@example.org").await;
-    for _ in 0..29 {
-        gateway.clock.advance(Duration::from_hours(24));
-        session = pair(&client, client.refresh(&session.refresh).await);
-    }
-    gateway.clock.advance(Duration::from_hours(24) + Duration::from_secs(1));
-    client.refresh(&session.refresh).await.refused(400, "invalid_grant");
-}
-
-async fn an_access_token_ends_with_its_time(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let yaml = format!(
+        "tokens: {{issuer: \"{ISSUER}\", audience: gw-test, algorithm: EdDSA}}\n{}",
+        crate::harness::gateway::standard(&upstream)
+    );
+    let gateway = Gateway::start(engine, &yaml).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
-    // A quarter of an hour, and half a minute forgiven.
-    gateway.clock.advance(Duration::from_secs(900 + 29));
-    assert_eq!(client.status("/ask/a", &session.access).await, 200);
-    gateway.clock.advance(Duration::from_secs(1));
-    client.get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
-    let next = pair(&client, client.refresh(&session.refresh).await);
-    assert_eq!(client.status("/ask/a", &next.access).await, 200);
-}
-
-async fn leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let (laptop, bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
-    let phone = client.login("ann@example.org").await;
-    for session in [&laptop, &phone, &bob] {
-        assert_eq!(client.status("/ask/a", &session.access).await, 200);
-    }
-    client.post("/auth/logout").bearer(&phone.access).json(&json!({"all": true})).send().await.expect(204);
-    for session in [&laptop, &phone] {
-        assert_eq!(client.status("/ask/a", &session.access).await, 401);
-        client.refresh(&session.refresh).await.refused(400, "invalid_grant");
-    }
-    assert_eq!(client.status("/ask/a", &bob.access).await, 200);
-}
-
-async fn leaving_works_with_an_expired_token_by_the_refresh_token(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let session = client.register("ann@example.org").await;
-    gateway.clock.advance(Duration::from_hours(1));
-    let leave = client.post("/auth/logout").bearer(&session.access);
-    leave.json(&json!({"refresh_token": session.refresh})).send().await.expect(204);
-    client.refresh(&session.refresh).await.refused(400, "invalid_grant");
-    client.post("/auth/logout").send().await.refused(401, "credentials_missing");
+    client.get("/ask/question").bearer(&session.access).send().await.expect(200);
+    let received = upstream.last().head;
+    let claims =
+        identity::verify(&client, received.header("x-gateway-identity").unwrap(), ISSUER, "rag").await.unwrap();
+    assert_eq!(claims["sub"], session.user["id"]);
 }
 
 async fn a_restart_keeps_users_keys_and_ended_sessions(engine: Engine) {
@@ -272,69 +146,9 @@ async fn a_restart_keeps_users_keys_and_ended_sessions(engine: Engine) {
     assert_eq!(client.status("/ask/a", &kept.access).await, 200);
     client.get("/ask/a").bearer(&ended.access).send().await.refused(401, "invalid_token");
     client.refresh(&ended.refresh).await.refused(400, "invalid_grant");
-    let next = pair(&client, client.refresh(&kept.refresh).await);
+    let next = client.refreshed(&kept.refresh).await;
     assert_eq!(client.status("/ask/a", &next.access).await, 200);
     assert_eq!(client.login("ann@example.org").await.user["id"], kept.user["id"]);
-}
-
-const COOKIE: &str = "__Secure-portcullis-refresh";
-
-/// The refresh cookie's value, and that it is set with every guard.
-fn cookie(answer: &Answer) -> String {
-    let line = answer.header("set-cookie").expect("a cookie");
-    for guard in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/auth"] {
-        assert!(line.split("; ").any(|part| part == guard), "{guard} in {line}");
-    }
-    let value = line.split(';').next().unwrap().strip_prefix(&format!("{COOKIE}=")).unwrap();
-    value.to_owned()
-}
-
-async fn a_cookie_session_never_shows_its_refresh_token(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
-    let registered = client.post("/auth/register").json(&body).send().await.expect(201);
-    let token = cookie(&registered);
-    assert!(!registered.text().contains(&token) && registered.json().get("refresh_token").is_none());
-
-    let call = client.post("/auth/refresh").header("cookie", &format!("a=b; {COOKIE}={token}; c=d"));
-    let refreshed = call.header("sec-fetch-site", "same-origin").send().await.expect(200);
-    let next = cookie(&refreshed);
-    assert_ne!(next, token);
-    assert!(refreshed.json().get("refresh_token").is_none());
-
-    // Whoever took the token out of the cookie and sends it in a body still gets none in a body.
-    let in_body = client.refresh(&next).await.expect(200);
-    let last = cookie(&in_body);
-    assert!(!in_body.text().contains(&last) && in_body.json().get("refresh_token").is_none());
-
-    // The cookie is ours: no upstream sees it.
-    let access = client.tokens(&in_body).access;
-    let asked = client.get("/ask/a").bearer(&access).header("cookie", &format!("theme=dark; {COOKIE}={last}"));
-    asked.send().await.expect(200);
-    assert_eq!(upstream.last().head.header("cookie"), Some("theme=dark"));
-
-    let leave = client.post("/auth/logout").header("cookie", &format!("{COOKIE}={last}"));
-    let left = leave.header("origin", ISSUER).send().await.expect(204);
-    assert!(left.header("set-cookie").unwrap().starts_with(&format!("{COOKIE}=; Max-Age=0")));
-    client.get("/ask/a").bearer(&access).send().await.refused(401, "invalid_token");
-}
-
-async fn a_cookie_from_another_site_is_refused(engine: Engine) {
-    let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
-    let client = gateway.client();
-    let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
-    let token = cookie(&client.post("/auth/register").json(&body).send().await.expect(201));
-    client.plant(&token);
-    let refresh = || client.post("/auth/refresh").header("cookie", &format!("{COOKIE}={token}"));
-    refresh().header("sec-fetch-site", "cross-site").send().await.refused(403, "cross_site");
-    refresh().header("sec-fetch-site", "same-site").send().await.refused(403, "cross_site");
-    refresh().header("origin", "https://evil.example").send().await.refused(403, "cross_site");
-    refresh().header("origin", "null").send().await.refused(403, "cross_site");
-    refresh().send().await.refused(403, "cross_site");
-    refresh().header("origin", ISSUER).send().await.expect(200);
 }
 
 async fn every_failed_login_looks_the_same(engine: Engine) {
@@ -387,4 +201,26 @@ async fn a_profile_is_changed_by_its_owner(engine: Engine) {
 
     let by_name = client.post("/auth/login").json(&json!({"username": "ANN", "password": PASSWORD})).send().await;
     assert_eq!(by_name.expect(200).json()["user"]["id"], session.user["id"]);
+}
+
+fn on_postgres_yaml(upstream: &Upstream) -> String {
+    format!(
+        "store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 3}}\n{}",
+        crate::harness::gateway::standard(upstream)
+    )
+}
+
+// One file, one gateway: the store of two is PostgreSQL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_that_start_at_once_share_one_key() {
+    let upstream = Upstream::start().await;
+    let url = crate::support::postgres::cluster().create_database().url;
+    let start = || Setup::new(Engine::Sqlite, &on_postgres_yaml(&upstream)).on(&url).start();
+    let (one, two) = tokio::join!(start(), start());
+    let keys = async |gateway: &Gateway| gateway.client().get("/.well-known/jwks.json").send().await.expect(200).json();
+    assert_eq!(keys(&one).await, keys(&two).await);
+    let ann = one.client().register("ann@example.org").await;
+    assert_eq!(two.client().status("/ask/a", &ann.access).await, 200);
+    let next = two.client().refreshed(&ann.refresh).await;
+    assert_eq!(one.client().status("/ask/a", &next.access).await, 200);
 }

@@ -127,6 +127,31 @@ async fn an_admitted_request_is_told_what_is_left() {
 }
 
 #[tokio::test]
+async fn a_login_storm_costs_logins_and_no_request_in_hand() {
+    let upstream = Upstream::start().await;
+    let yaml =
+        format!("passwords: {{hash_threads: 1, hash_queue: 1}}\n{}", crate::harness::gateway::standard(&upstream));
+    let gateway = Gateway::start(Engine::Sqlite, &yaml).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let guess = || client.post("/auth/login").json(&serde_json::json!({"email": "a@b.example", "password": "x"}));
+    let (storm, asked) = tokio::join!(
+        futures_util::future::join_all((0..50).map(|_| guess().send())),
+        futures_util::future::join_all((0..50).map(|_| client.status("/ask/a", &ann.access)))
+    );
+    let full = storm.iter().filter(|answer| answer.status == 503).count();
+    assert!(full > 0, "fifty logins fit into one thread and a queue of one");
+    for answer in storm {
+        if answer.status == 503 {
+            answer.refused(503, "hash_queue_full");
+        } else {
+            answer.refused(401, "login_failed");
+        }
+    }
+    assert_eq!(asked, [200; 50]);
+}
+
+#[tokio::test]
 async fn guessing_passwords_is_limited_by_address() {
     let (gateway, _upstream) = gateway().await;
     let client = gateway.client();

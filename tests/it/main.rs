@@ -1,9 +1,10 @@
 //! The gateway from outside: real sockets, real stores, a scripted service behind it. One binary, so that everything
 //! is linked once and shares one PostgreSQL cluster.
 //!
-//! Each file is one promise: [`journeys`] the main job, [`access_matrix`] who may call what, [`bad_input`] what is
-//! refused, [`limits`] who pays for whom, [`proxying`] how bodies and time-outs behave, [`lost_store`] what a dead
-//! database costs, [`secrets`] what is never printed, [`start`] what an operator sees.
+//! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`] and
+//! [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
+//! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
+//! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`start`] what an operator sees.
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
@@ -55,6 +56,12 @@ mod proxying;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod seeing;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod timeouts;
+#[cfg(test)]
+mod wrong_tokens;

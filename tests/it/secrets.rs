@@ -81,7 +81,9 @@ async fn no_secret_is_ever_printed() {
     let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &environment).await;
     let client = gateway.client();
     let planted = [WRONG_PASSWORD, WRONG_TOKEN, DATABASE_PASSWORD, MASTER_KEY, QUERY_SECRET, COOKIE];
-    planted.iter().for_each(|secret| client.plant(secret));
+    for secret in planted {
+        client.plant(secret);
+    }
 
     let mut secrets = use_everything(&client, &upstream).await;
     cluster.stop();

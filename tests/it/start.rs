@@ -21,9 +21,10 @@ use crate::{
         client::Client,
         gateway::MASTER_KEY,
         invariants::Invariants,
+        raw::Raw,
         soon,
         tls::Authority,
-        upstream::{Refusing, Reply, Upstream},
+        upstream::{Refusing, Upstream},
     },
     support::postgres,
 };
@@ -195,21 +196,27 @@ async fn sigterm_lets_the_request_in_flight_finish_and_takes_no_new_one() {
     let upstream = Upstream::start().await;
     upstream.hold("/open/a");
     let project = Project::new(&good(&upstream.url(), ", drain: 20s"));
-    let mut gateway = project.serve().await;
+    let gateway = project.serve().await;
+    let mut idle = Raw::connect(gateway.public, &gateway.invariants).await;
+    idle.send("GET /open/idle HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert_eq!(idle.answer().await.unwrap().status, 200);
     let client = gateway.client();
-    client.get("/open/idle").send().await.expect(200);
-    let calling = client.clone();
-    let asking = tokio::spawn(async move { calling.get("/open/a").send().await });
+    let asking = tokio::spawn(async move { client.get("/open/a").open().await });
     let mut held = upstream.held().await;
+    held.begin(200, &[]).await;
+    let mut answer = asking.await.unwrap();
 
     gateway.terminate();
-    gateway.logged("draining").await;
-    held.answer(&Reply::new(200, "finished")).await;
-    assert_eq!(asking.await.unwrap().expect(200).text(), "finished");
-    let address = gateway.public;
-    let (code, _) = gateway.ended().await;
-    assert_eq!(code, Some(0));
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    // The drain has begun: who has nothing to wait for is closed, and nobody listens any more.
+    assert_eq!(idle.closed().await, b"");
+    assert!(tokio::net::TcpStream::connect(gateway.public).await.is_err(), "somebody still listens");
+    for n in 0..100 {
+        held.chunk(&format!("{n}")).await;
+        assert_eq!(answer.chunk().await, Ok(Some(n.to_string())));
+    }
+    held.end(&[]).await;
+    assert_eq!(answer.chunk().await, Ok(None));
+    assert_eq!(gateway.ended().await.0, Some(0));
 }
 
 #[tokio::test]
@@ -218,7 +225,7 @@ async fn a_drain_that_takes_too_long_cuts_and_still_ends() {
     upstream.hold("/open/a");
     let project = Project::new(&good(&upstream.url(), ", drain: 100ms"));
     let gateway = project.serve().await;
-    let mut raw = crate::harness::raw::Raw::connect(gateway.public, &gateway.invariants).await;
+    let mut raw = Raw::connect(gateway.public, &gateway.invariants).await;
     raw.send("GET /open/a HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let held = upstream.held().await;
     gateway.terminate();

@@ -11,6 +11,9 @@ use crate::harness::{
     wire::Piece,
 };
 
+/// More than all buffers on the way hold together.
+const ENOUGH: usize = 256 << 20;
+
 const ROUTES: &str = r#"
 routes:
   - {name: plain, match: {path: "/plain/{*rest}"}, auth: none, cluster: rag}
@@ -116,7 +119,6 @@ async fn a_client_that_does_not_read_is_cut_and_holds_little() {
     let (gateway, upstream) = gateway("idle: 1s").await;
     let (_raw, mut held) = in_hands(&gateway, &upstream, "/plain/a").await;
     held.begin(200, &[]).await;
-    const ENOUGH: usize = 256 << 20;
     held.write(&format!("{ENOUGH:x}\r\n")).await;
     // Nobody reads, so the service cannot get rid of it: the pressure reaches back to it, until the client is cut.
     let poured = held.pour(ENOUGH).await;

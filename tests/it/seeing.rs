@@ -1,0 +1,123 @@
+//! What operators see of what happened: one access-log line a request, metrics by route and reason, and pages that say
+//! whether the gateway lives and is ready.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    binary::Binary,
+    gateway::{Engine, Gateway, standard},
+    upstream::{Held, Reply, Upstream},
+};
+
+#[tokio::test]
+async fn requests_are_counted_by_route_reason_method_and_class() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    for _ in 0..3 {
+        client.get("/ask/a").bearer(&ann.access).send().await.expect(200);
+    }
+    client.get("/ask/a").bearer("wrong").send().await.refused(401, "invalid_token");
+    client.get("/nowhere").send().await.refused(404, "no_route");
+    upstream.reply("/open/a", Reply::new(500, "broken"));
+    client.post("/open/a").send().await.expect(500);
+
+    let requests = async |labels: &str| gateway.metric(&format!("portcullis_requests_total{{{labels}}}")).await;
+    let near = |value: f64, expected: f64| (value - expected).abs() < 0.1;
+    assert!(near(requests(r#"route="ask",reason="ok",method="GET",status="2xx""#).await, 3.0));
+    assert!(near(requests(r#"route="ask",reason="token_malformed",method="GET",status="4xx""#).await, 1.0));
+    assert!(near(requests(r#"route="-",reason="no_route",method="GET",status="4xx""#).await, 1.0));
+    assert!(near(requests(r#"route="open",reason="ok",method="POST",status="5xx""#).await, 1.0));
+    assert!(near(gateway.metric("portcullis_requests_in_flight").await, 0.0));
+    assert!(near(gateway.metric("portcullis_token_cache_total{result=\"hit\"}").await, 2.0));
+    let decided = r#"portcullis_auth_decisions_total{decision="failed",reason="token_malformed"}"#;
+    assert!(near(gateway.metric(decided).await, 1.0));
+    let (_, text) = gateway.admin("/metrics").await;
+    for label in ["ann@example.org", "127.0.0.1", "/ask/"] {
+        let told = text.lines().find(|line| line.contains(label) && !line.contains("endpoint="));
+        assert_eq!(told, None, "a metric may name no user, address or path");
+    }
+    for name in
+        ["build_info", "hash_seconds_count", "upstream_first_byte_seconds_count", "request_duration_seconds_count"]
+    {
+        assert!(text.contains(&format!("portcullis_{name}")), "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_counted_until_its_last_byte() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    upstream.hold("/open/a");
+    let client = gateway.client();
+    let asking = tokio::spawn(async move { client.get("/open/a").open().await });
+    let mut held: Held = upstream.held().await;
+    held.begin(200, &[]).await;
+    let mut answer = asking.await.unwrap();
+    assert!(gateway.metric("portcullis_requests_in_flight").await > 0.5);
+    held.end(&[]).await;
+    assert_eq!(answer.chunk().await, Ok(None));
+    assert!(gateway.metric("portcullis_requests_in_flight").await < 0.5);
+}
+
+#[tokio::test]
+async fn the_admin_pages_say_what_they_are_for() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    for page in ["/livez", "/readyz", "/startupz", "/metrics"] {
+        let (status, text) = gateway.admin(page).await;
+        assert_eq!(status, 200, "{page}: {text}");
+    }
+    assert_eq!(gateway.admin("/anything").await.0, 404);
+    // Nothing of it on the clients' side.
+    for page in ["/livez", "/readyz", "/startupz", "/metrics"] {
+        gateway.client().get(page).send().await.refused(404, "no_route");
+    }
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_with_the_id_its_answer_carried() {
+    let upstream = Upstream::start().await;
+    let folder = TempDir::new().unwrap();
+    let yaml = format!(
+        "listeners: {{public: {{bind: \"127.0.0.1:0\"}}, admin: {{bind: \"127.0.0.1:0\"}}}}\n\
+         tokens: {{issuer: \"https://gw.test\"}}\npasswords: {{hash_threads: 1}}\n{}",
+        standard(&upstream)
+    );
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &HashMap::new()).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let mut told = Vec::new();
+    for (path, token, status, reason) in [
+        ("/ask/a?q=1", ann.access.as_str(), 200, "ok"),
+        ("/ask/a", "wrong", 401, "token_malformed"),
+        ("/nowhere", "wrong", 404, "no_route"),
+    ] {
+        let answer = client.get(path).bearer(token).send().await.expect(status);
+        told.push((answer.header("x-request-id").unwrap().to_owned(), path, status, reason));
+    }
+    gateway.terminate();
+    let (code, log) = gateway.ended().await;
+    assert_eq!(code, Some(0));
+    for (id, path, status, reason) in told {
+        let lines: Vec<_> =
+            log.iter().filter(|line| line.contains(&id) && line.contains("portcullis::access")).collect();
+        assert_eq!(lines.len(), 1, "{id}: {log:#?}");
+        let line: Value = serde_json::from_str(lines[0]).unwrap();
+        let field = |name: &str| line.get(name).or_else(|| line["fields"].get(name)).cloned().unwrap_or_default();
+        assert_eq!(field("status"), status, "{line}");
+        assert_eq!(field("reason"), reason, "{line}");
+        assert_eq!(field("method"), "GET", "{line}");
+        assert_eq!(field("path"), path.split('?').next().unwrap(), "{line}");
+        assert_eq!(field("client"), "127.0.0.1", "{line}");
+        if reason == "ok" {
+            assert_eq!(field("subject"), ann.user["id"], "{line}");
+            assert_eq!(field("route"), "ask", "{line}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Sessions, on both stores: rotation, grace and reuse of refresh tokens (design §5, RFC 9700 §4.14), cookies, the ways a
+//! session ends. The tests are named after the threat or the mishap.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{
+    client::{Answer, PASSWORD},
+    gateway::{Engine, Gateway, ISSUER},
+    soon,
+    tokens::claims_of,
+    upstream::Upstream,
+};
+
+on_both_stores!(
+    a_repeat_within_the_grace_gets_the_same_successor,
+    reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once,
+    twenty_refreshes_at_once_yield_one_successor,
+    a_lost_answer_is_repeated_after_the_grace_until_its_token_was_used,
+    an_idle_session_cannot_be_refreshed,
+    an_access_token_ends_with_its_time,
+    leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses,
+    leaving_works_with_an_expired_token_by_the_refresh_token,
+    a_cookie_session_never_shows_its_refresh_token,
+    a_cookie_from_another_site_is_refused,
+);
+
+async fn a_repeat_within_the_grace_gets_the_same_successor(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let first = client.register("ann@example.org").await;
+    let second = client.refreshed(&first.refresh).await;
+    assert_ne!(second.refresh, first.refresh);
+    assert_eq!(claims_of(&second.access)["gen"], 2);
+
+    gateway.clock.advance(Duration::from_secs(9));
+    let repeated = client.refreshed(&first.refresh).await;
+    assert_eq!(repeated.refresh, second.refresh);
+    assert_eq!(claims_of(&repeated.access)["gen"], 2);
+
+    let third = client.refreshed(&second.refresh).await;
+    assert_eq!(claims_of(&third.access)["gen"], 3);
+    for session in [first, second, third] {
+        assert_eq!(client.status("/ask/a", &session.access).await, 200);
+    }
+}
+
+async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let first = client.register("ann@example.org").await;
+    let second = client.refreshed(&first.refresh).await;
+    let third = client.refreshed(&second.refresh).await;
+    gateway.clock.advance(Duration::from_secs(11));
+    // Used, so that it lies in the cache of verified tokens when its session is killed.
+    assert_eq!(client.status("/ask/a", &third.access).await, 200);
+
+    let before = upstream.received().len();
+    client.refresh(&first.refresh).await.refused(400, "invalid_grant");
+    for session in [&first, &second, &third] {
+        client.get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
+        client.refresh(&session.refresh).await.refused(400, "invalid_grant");
+    }
+    assert_eq!(upstream.received().len(), before);
+    client.login("ann@example.org").await;
+
+    let user = first.user["id"].as_str().unwrap().parse().unwrap();
+    let events = gateway.store().await.audit_of(user, 100).await.unwrap();
+    let events: Vec<_> = events.iter().map(|row| row.event.as_str()).collect();
+    assert_eq!(events.iter().filter(|event| **event == "refresh_reuse_detected").count(), 1, "{events:?}");
+}
+
+async fn twenty_refreshes_at_once_yield_one_successor(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let first = client.register("ann@example.org").await;
+    let calls = (0..20).map(|_| client.refresh(&first.refresh));
+    let answers = futures_util::future::join_all(calls).await;
+    let successors: Vec<_> = answers.into_iter().map(|answer| client.tokens(&answer.expect(200))).collect();
+    for successor in &successors {
+        assert_eq!(successor.refresh, successors[0].refresh);
+        assert_eq!(claims_of(&successor.access)["gen"], 2);
+    }
+    let next = client.refreshed(&successors[0].refresh).await;
+    assert_eq!(claims_of(&next.access)["gen"], 3);
+}
+
+async fn a_lost_answer_is_repeated_after_the_grace_until_its_token_was_used(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let first = client.register("ann@example.org").await;
+    let second = client.refreshed(&first.refresh).await;
+    gateway.clock.advance(Duration::from_hours(1));
+    let repeated = client.refreshed(&first.refresh).await;
+    assert_eq!(repeated.refresh, second.refresh, "a client that lost the answer for an hour is not locked out");
+
+    // The first use of the new token is noted behind the request; then whoever shows the old one is a thief, or was
+    // robbed.
+    client.get("/ask/a").bearer(&repeated.access).send().await.expect(200);
+    let store = gateway.store().await;
+    let session = claims_of(&repeated.access)["sid"].as_str().unwrap().parse().unwrap();
+    soon("the first use to be noted", async {
+        while store.session(session).await.unwrap().unwrap().seen_generation < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    client.refresh(&first.refresh).await.refused(400, "invalid_grant");
+    client.get("/ask/a").bearer(&repeated.access).send().await.refused(401, "invalid_token");
+}
+
+async fn an_idle_session_cannot_be_refreshed(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let second_less = Duration::from_secs(7 * 86_400 - 1);
+    let first = client.register("ann@example.org").await;
+    gateway.clock.advance(second_less);
+    let second = client.refreshed(&first.refresh).await;
+    gateway.clock.advance(second_less + Duration::from_secs(2));
+    client.refresh(&second.refresh).await.refused(400, "invalid_grant");
+
+    // Used every day, a session still ends thirty days after its login.
+    let mut session = client.login("ann@example.org").await;
+    for _ in 0..29 {
+        gateway.clock.advance(Duration::from_hours(24));
+        session = client.refreshed(&session.refresh).await;
+    }
+    gateway.clock.advance(Duration::from_hours(24) + Duration::from_secs(1));
+    client.refresh(&session.refresh).await.refused(400, "invalid_grant");
+}
+
+async fn an_access_token_ends_with_its_time(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let session = client.register("ann@example.org").await;
+    // A quarter of an hour, and half a minute forgiven.
+    gateway.clock.advance(Duration::from_secs(900 + 29));
+    assert_eq!(client.status("/ask/a", &session.access).await, 200);
+    gateway.clock.advance(Duration::from_secs(1));
+    client.get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
+    let next = client.refreshed(&session.refresh).await;
+    assert_eq!(client.status("/ask/a", &next.access).await, 200);
+}
+
+async fn leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let (laptop, bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
+    let phone = client.login("ann@example.org").await;
+    for session in [&laptop, &phone, &bob] {
+        assert_eq!(client.status("/ask/a", &session.access).await, 200);
+    }
+    client.post("/auth/logout").bearer(&phone.access).json(&json!({"all": true})).send().await.expect(204);
+    for session in [&laptop, &phone] {
+        assert_eq!(client.status("/ask/a", &session.access).await, 401);
+        client.refresh(&session.refresh).await.refused(400, "invalid_grant");
+    }
+    assert_eq!(client.status("/ask/a", &bob.access).await, 200);
+}
+
+async fn leaving_works_with_an_expired_token_by_the_refresh_token(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let session = client.register("ann@example.org").await;
+    gateway.clock.advance(Duration::from_hours(1));
+    let leave = client.post("/auth/logout").bearer(&session.access);
+    leave.json(&json!({"refresh_token": session.refresh})).send().await.expect(204);
+    client.refresh(&session.refresh).await.refused(400, "invalid_grant");
+    client.post("/auth/logout").send().await.refused(401, "credentials_missing");
+}
+
+const COOKIE: &str = "__Secure-portcullis-refresh";
+
+/// The refresh cookie's value, and that it is set with every guard.
+fn cookie(answer: &Answer) -> String {
+    let line = answer.header("set-cookie").expect("a cookie");
+    for guard in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/auth"] {
+        assert!(line.split("; ").any(|part| part == guard), "{guard} in {line}");
+    }
+    let value = line.split(';').next().unwrap().strip_prefix(&format!("{COOKIE}=")).unwrap();
+    value.to_owned()
+}
+
+async fn a_cookie_session_never_shows_its_refresh_token(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
+    let registered = client.post("/auth/register").json(&body).send().await.expect(201);
+    let token = cookie(&registered);
+    assert!(!registered.text().contains(&token) && registered.json().get("refresh_token").is_none());
+
+    let call = client.post("/auth/refresh").header("cookie", &format!("a=b; {COOKIE}={token}; c=d"));
+    let refreshed = call.header("sec-fetch-site", "same-origin").send().await.expect(200);
+    let next = cookie(&refreshed);
+    assert_ne!(next, token);
+    assert!(refreshed.json().get("refresh_token").is_none());
+
+    // Whoever took the token out of the cookie and sends it in a body still gets none in a body.
+    let in_body = client.refresh(&next).await.expect(200);
+    let last = cookie(&in_body);
+    assert!(!in_body.text().contains(&last) && in_body.json().get("refresh_token").is_none());
+
+    // The cookie is ours: no upstream sees it.
+    let access = client.tokens(&in_body).access;
+    let asked = client.get("/ask/a").bearer(&access).header("cookie", &format!("theme=dark; {COOKIE}={last}"));
+    asked.send().await.expect(200);
+    assert_eq!(upstream.last().head.header("cookie"), Some("theme=dark"));
+
+    let leave = client.post("/auth/logout").header("cookie", &format!("{COOKIE}={last}"));
+    let left = leave.header("origin", ISSUER).send().await.expect(204);
+    assert!(left.header("set-cookie").unwrap().starts_with(&format!("{COOKIE}=; Max-Age=0")));
+    client.get("/ask/a").bearer(&access).send().await.refused(401, "invalid_token");
+}
+
+async fn a_cookie_from_another_site_is_refused(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
+    let token = cookie(&client.post("/auth/register").json(&body).send().await.expect(201));
+    client.plant(&token);
+    let refresh = || client.post("/auth/refresh").header("cookie", &format!("{COOKIE}={token}"));
+    refresh().header("sec-fetch-site", "cross-site").send().await.refused(403, "cross_site");
+    refresh().header("sec-fetch-site", "same-site").send().await.refused(403, "cross_site");
+    refresh().header("origin", "https://evil.example").send().await.refused(403, "cross_site");
+    refresh().header("origin", "null").send().await.refused(403, "cross_site");
+    refresh().send().await.refused(403, "cross_site");
+    refresh().header("origin", ISSUER).send().await.expect(200);
+}
