@@ -22,9 +22,11 @@ impl Stage for Hygiene {
             .map_err(|fault| Refusal::because(fault.reason(), fault.to_string()))?;
         canonicalise(request)?;
         headers::strip_reserved(request.headers_mut());
-        let path = request.uri().path().to_owned();
+        let target = request.uri().path_and_query().cloned();
         let exchange = Exchange::of_mut(request)?;
-        exchange.record().set_path(&path);
+        if let Some(target) = target {
+            exchange.record().set_target(target);
+        }
         exchange.set_hygienic();
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::{
         guard::ResponseGuard,
         snapshot::Snapshot,
     },
-    policy::trace::TraceContext,
+    policy::trace::{TRACESTATE, TraceContext},
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
@@ -92,7 +92,7 @@ where
         let observer = &*self.observer;
         let snapshot = observer.snapshot.load_full();
         let arrival = arrival(&mut request);
-        let trace = observer.trace(request.headers());
+        let trace = observer.trace(request.headers_mut());
         let request_id = observer.request_id(request.headers(), &snapshot, arrival);
         let record = Arc::new(Record::new(
             request_id,
@@ -123,14 +123,18 @@ where
 
 impl Observer {
     /// The caller's trace with a span of ours, or a new trace.
-    fn trace(&self, headers: &HeaderMap) -> TraceContext {
+    fn trace(&self, headers: &mut HeaderMap) -> TraceContext {
         let mut random = [0; 24];
         self.entropy.fill(&mut random);
         let (trace_id, span_id) = random.split_at(16);
         let (trace_id, span_id) = (trace_id.try_into().unwrap_or([1; 16]), span_id.try_into().unwrap_or([1; 8]));
         match TraceContext::of(headers) {
             Some(parent) => parent.child(span_id),
-            None => TraceContext::start(trace_id, span_id, false),
+            None => {
+                // Without a valid parent its vendors' state means nothing (W3C Trace Context §3.3).
+                headers.remove(TRACESTATE);
+                TraceContext::start(trace_id, span_id, false)
+            }
         }
     }
 

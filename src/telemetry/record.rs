@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, Version, uri::PathAndQuery};
 
 use crate::{clock::Tick, policy::reason::Reason, telemetry::metrics::RouteMetrics};
 
@@ -26,7 +26,7 @@ pub struct Record {
     pub method: Method,
     /// Its protocol version.
     pub version: Version,
-    path: OnceLock<Box<str>>,
+    target: OnceLock<PathAndQuery>,
     client: OnceLock<IpAddr>,
     route: OnceLock<(Arc<str>, Arc<RouteMetrics>)>,
     reason: OnceLock<Reason>,
@@ -46,7 +46,7 @@ impl Record {
             began,
             method,
             version,
-            path: OnceLock::new(),
+            target: OnceLock::new(),
             client: OnceLock::new(),
             route: OnceLock::new(),
             reason: OnceLock::new(),
@@ -63,15 +63,15 @@ impl Record {
         self.request_id.to_str().unwrap_or_default()
     }
 
-    /// Notes the canonical path, without the query (which may hold secrets).
-    pub fn set_path(&self, path: &str) {
-        let _ = self.path.set(path.into());
+    /// Notes the canonical path; costs no copy.
+    pub fn set_target(&self, target: PathAndQuery) {
+        let _ = self.target.set(target);
     }
 
-    /// The canonical path; `None` for a request refused before it had one.
+    /// The canonical path, without the query (which may hold secrets); `None` for a request refused before it had one.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
-        self.path.get().map(AsRef::as_ref)
+        self.target.get().map(PathAndQuery::path)
     }
 
     /// Notes the client's address.

@@ -116,6 +116,9 @@ struct Held {
     uploading: Option<Uploading>,
 }
 
+/// How many headers we set on the way to an upstream.
+const OURS: usize = 8;
+
 /// Makes the request the upstream's: its URI, its `Host`, our `X-Forwarded-*` and trace, nothing hop-by-hop.
 fn prepare(
     request: &mut Request<GateBody>,
@@ -128,6 +131,8 @@ fn prepare(
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     headers::strip_hop_by_hop(headers);
+    // Room for all we set, so that the map grows once at most.
+    headers.reserve(OURS);
     forwarded(headers, exchange, asked_host.as_ref())?;
     let host = match cluster.settings().host {
         HostHeader::Preserve => asked_host.unwrap_or_else(|| endpoint.host.clone()),
