@@ -62,10 +62,12 @@ fn table(
 ) -> Result<RouteTable, PatternFault> {
     let mut table = RouteTable::default();
     if settings.portal.enabled {
-        let hosts: Vec<Arc<str>> = settings.portal.host.iter().cloned().collect();
+        if let Some(host) = &settings.portal.host {
+            table.set_portal_host(Arc::clone(host));
+        }
         for endpoint in ENDPOINTS {
             let path = endpoint.full_path(&settings.portal.base_path);
-            table.insert(&hosts, &path, portal_entry(endpoint, settings, counters, metrics))?;
+            table.insert_portal(&path, portal_entry(endpoint, settings, counters, metrics))?;
         }
     }
     for route in &settings.routes {

@@ -1,6 +1,6 @@
 //! What a request sees of the configuration: one immutable snapshot, loaded once per request and held until its end.
 //!
-//! Pools, limit counters, caches and sessions live outside, so that a reload exchanges rules and costs no state.
+//! Pools, limit counters, caches and sessions live outside, so that exchanging the rules will cost no state.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -150,14 +150,33 @@ impl Paths {
 }
 
 /// Routes by host, path and method. Closed by default: what no route names is refused.
+///
+/// The portal comes first, whatever host a configured route names: no catch-all may swallow a login and send its
+/// password to a service.
 #[derive(Debug, Default)]
 pub struct RouteTable {
+    portal: Paths,
+    portal_host: Option<Arc<str>>,
     by_host: HashMap<Arc<str>, Paths>,
     any_host: Paths,
     all: Vec<Arc<RouteEntry>>,
 }
 
 impl RouteTable {
+    /// Serves the portal on this host only.
+    pub fn set_portal_host(&mut self, host: Arc<str>) {
+        self.portal_host = Some(host);
+    }
+
+    /// Adds one of the portal's endpoints, at a literal path.
+    pub fn insert_portal(&mut self, path: &str, route: RouteEntry) -> Result<(), PatternFault> {
+        let route = Arc::new(route);
+        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
+        self.portal.insert(path, &route, false).map_err(fault)?;
+        self.all.push(route);
+        Ok(())
+    }
+
     /// Adds a route for `hosts` (none: any) at `path`. A `/{*rest}` at the end also takes the bare prefix with its
     /// slash, which the router alone would not.
     pub fn insert(&mut self, hosts: &[Arc<str>], path: &str, route: RouteEntry) -> Result<(), PatternFault> {
@@ -176,10 +195,14 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The route for a request. A route of the very host wins over one for any host.
+    /// The route for a request: the portal's, else one of the very host, else one for any host.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<RouteEntry>, Unrouted> {
-        let of_host = self.of_host(host).and_then(|paths| paths.find(path));
-        let of_any = self.any_host.find(path);
+        let portal_here = self.portal_host.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(host));
+        let of_portal = if portal_here { self.portal.find(path) } else { None };
+        let (of_host, of_any) = match of_portal {
+            Some(_) => (of_portal, None),
+            None => (self.of_host(host).and_then(|paths| paths.find(path)), self.any_host.find(path)),
+        };
         let candidates = || of_host.into_iter().chain(of_any).flatten();
         if let Some(route) = candidates().find(|route| route.takes(method)) {
             return Ok(route);
@@ -226,4 +249,86 @@ pub struct Snapshot {
     pub own_cookies: Vec<Arc<str>>,
     /// Request-id header: accepted from trusted proxies, set on every answer.
     pub request_id_header: HeaderName,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    fn route(name: &str, methods: &[Method]) -> RouteEntry {
+        RouteEntry {
+            name: name.into(),
+            methods: methods.to_vec(),
+            auth: AuthMode::Required,
+            roles: Vec::new(),
+            scopes: Vec::new(),
+            audience: "a".into(),
+            subject_limits: Vec::new(),
+            address_limits: Vec::new(),
+            target: Target::Portal,
+            rewrite: None,
+            timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None },
+            body_limit: None,
+            forward_authorization: false,
+            metrics: Metrics::new().route(name),
+        }
+    }
+
+    fn found(table: &RouteTable, host: &str, path: &str, method: &Method) -> String {
+        match table.find(host, path, method) {
+            Ok(route) => route.name.to_string(),
+            Err(Unrouted::NoRoute) => "nothing".to_owned(),
+            Err(Unrouted::Method(allow)) => format!("allow {}", allow.to_str().unwrap()),
+        }
+    }
+
+    #[test]
+    fn no_catch_all_of_any_host_swallows_the_portal() {
+        let mut table = RouteTable::default();
+        table.insert(&["rag.example".into()], "/{*rest}", route("of_host", &[])).unwrap();
+        table.insert(&[], "/{*rest}", route("of_any", &[])).unwrap();
+        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "login");
+        assert_eq!(found(&table, "other", "/auth/login", &Method::POST), "login");
+        // Nor with a method the portal does not take: the path is its own.
+        assert_eq!(found(&table, "rag.example", "/auth/login", &Method::GET), "allow POST");
+        assert_eq!(found(&table, "rag.example", "/auth/other", &Method::POST), "of_host");
+    }
+
+    #[test]
+    fn a_portal_on_a_host_of_its_own_is_on_no_other() {
+        let mut table = RouteTable::default();
+        table.set_portal_host("login.example".into());
+        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        assert_eq!(found(&table, "LOGIN.example", "/auth/login", &Method::POST), "login");
+        assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "nothing");
+    }
+
+    #[test]
+    fn the_very_host_wins_and_its_case_does_not_matter() {
+        let mut table = RouteTable::default();
+        table.insert(&["rag.example".into()], "/docs", route("of_host", &[Method::GET])).unwrap();
+        table.insert(&[], "/docs", route("of_any", &[])).unwrap();
+        assert_eq!(found(&table, "Rag.Example", "/docs", &Method::GET), "of_host");
+        assert_eq!(found(&table, "rag.example", "/docs", &Method::HEAD), "of_host");
+        assert_eq!(found(&table, "rag.example", "/docs", &Method::POST), "of_any");
+        assert_eq!(found(&table, "else.example", "/docs", &Method::GET), "of_any");
+    }
+
+    #[test]
+    fn a_catch_all_takes_its_bare_prefix_unless_a_route_is_written_for_it() {
+        let mut table = RouteTable::default();
+        table.insert(&[], "/files/{*rest}", route("all", &[])).unwrap();
+        assert_eq!(found(&table, "h", "/files/", &Method::GET), "all");
+        assert_eq!(found(&table, "h", "/files", &Method::GET), "nothing");
+        table.insert(&[], "/files/", route("list", &[Method::GET])).unwrap();
+        assert_eq!(found(&table, "h", "/files/", &Method::GET), "list");
+        assert_eq!(found(&table, "h", "/files/", &Method::PUT), "all");
+    }
+
+    #[test]
+    fn what_no_route_names_is_closed() {
+        assert_eq!(found(&RouteTable::default(), "h", "/", &Method::GET), "nothing");
+    }
 }

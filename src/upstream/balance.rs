@@ -1,6 +1,6 @@
 //! Which endpoint takes a request: Pingora's selections, and least-requests by our own counters on top.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use pingora_load_balancing::{
     Backend, Backends, LoadBalancer,
@@ -69,12 +69,19 @@ impl Balancer {
         self.backends().run_health_check(true).await;
     }
 
+    /// Every endpoint and whether it counts as healthy.
+    #[must_use]
+    pub fn health(&self) -> Vec<(SocketAddr, bool)> {
+        let backends = self.backends();
+        let all = backends.get_backend();
+        all.iter().filter_map(|one| Some((address(one)?, backends.ready(one)))).collect()
+    }
+
     /// How many endpoints there are and how many of them count as healthy.
     #[must_use]
     pub fn healthy(&self) -> (usize, usize) {
-        let backends = self.backends();
-        let all: Arc<_> = backends.get_backend();
-        (all.len(), all.iter().filter(|one| backends.ready(one)).count())
+        let all = self.health();
+        (all.len(), all.iter().filter(|(_, healthy)| *healthy).count())
     }
 
     fn backends(&self) -> &Backends {

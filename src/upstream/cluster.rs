@@ -1,6 +1,13 @@
 //! One cluster: its endpoints, how one is picked, and the one pooled client that reaches them.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use http::uri::Scheme;
@@ -36,6 +43,7 @@ pub struct Cluster {
     balancer: Balancer,
     client: Client,
     metrics: Arc<ClusterMetrics>,
+    all_metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -58,22 +66,24 @@ impl Cluster {
             .pool_timer(TokioTimer::new())
             .set_host(false)
             .build(connector);
+        let settled = Arc::new(AtomicBool::new(false));
         let check = settings.health.clone().map(|check| -> Box<dyn HealthCheck + Send + Sync> {
             Box::new(HttpCheck::new(
                 Arc::clone(&settings),
                 check,
                 client.clone(),
                 Arc::clone(&endpoints),
-                Arc::clone(all_metrics),
+                Arc::clone(&settled),
             ))
         });
         let discovery = Discovery::new(Arc::clone(&settings), Arc::clone(&endpoints));
         let balancer = Balancer::new(settings.balance, Backends::new(Box::new(discovery)), check);
-        balancer.update().await;
-        for address in endpoints.load().keys() {
-            all_metrics.endpoint(&settings.name, &address.to_string()).set(1);
-        }
-        Self { settings, endpoints, balancer, client, metrics }
+        let cluster = Self { settings, endpoints, balancer, client, metrics, all_metrics: Arc::clone(all_metrics) };
+        cluster.balancer.update().await;
+        cluster.balancer.check().await;
+        settled.store(true, Ordering::Relaxed);
+        cluster.publish_health();
+        cluster
     }
 
     /// Looks names up and checks endpoints until the future is dropped. Run it as a task of its own.
@@ -87,6 +97,13 @@ impl Cluster {
                 _ = discover.tick() => self.balancer.update().await,
                 _ = check.tick(), if check_every.is_some() => self.balancer.check().await,
             }
+            self.publish_health();
+        }
+    }
+
+    fn publish_health(&self) {
+        for (address, healthy) in self.balancer.health() {
+            self.all_metrics.endpoint(&self.settings.name, &address.to_string()).set(i64::from(healthy));
         }
     }
 

@@ -1,6 +1,9 @@
 //! Active health checks: a GET over the cluster's own client, so that checks see what traffic would see.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use http::{Request, header::HOST};
@@ -11,7 +14,6 @@ use tokio::time::timeout;
 use crate::{
     config::settings,
     gate::body::GateBody,
-    telemetry::metrics::Metrics,
     upstream::{cluster::Client, discovery::Endpoints},
 };
 
@@ -21,20 +23,21 @@ pub struct HttpCheck {
     check: settings::HealthCheck,
     client: Client,
     endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
-    metrics: Arc<Metrics>,
+    settled: Arc<AtomicBool>,
 }
 
 impl HttpCheck {
-    /// A check of `cluster` as its settings say.
+    /// A check of `cluster` as its settings say. Until `settled`, one outcome decides: at the start nothing is known
+    /// that a single failure could be an exception to.
     #[must_use]
     pub fn new(
         cluster: Arc<settings::Cluster>,
         check: settings::HealthCheck,
         client: Client,
         endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
-        metrics: Arc<Metrics>,
+        settled: Arc<AtomicBool>,
     ) -> Self {
-        Self { cluster, check, client, endpoints, metrics }
+        Self { cluster, check, client, endpoints, settled }
     }
 
     async fn get(&self, target: &Backend) -> Result<(), String> {
@@ -62,10 +65,13 @@ impl HealthCheck for HttpCheck {
     async fn health_status_change(&self, target: &Backend, healthy: bool) {
         let endpoint = target.addr.to_string();
         tracing::warn!(cluster = %self.cluster.name, endpoint, healthy, "an endpoint's health changed");
-        self.metrics.endpoint(&self.cluster.name, &endpoint).set(i64::from(healthy));
     }
 
     fn health_threshold(&self, success: bool) -> usize {
-        if success { self.check.healthy_after } else { self.check.unhealthy_after }
+        match (self.settled.load(Ordering::Relaxed), success) {
+            (false, _) => 1,
+            (true, true) => self.check.healthy_after,
+            (true, false) => self.check.unhealthy_after,
+        }
     }
 }
