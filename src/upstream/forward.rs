@@ -247,10 +247,10 @@ fn deliver(
     });
     let headers = response.headers_mut();
     // An HTTP/1.1 client gets only those trailers that the head announces (RFC 9110 §6.6.2).
-    let announced = headers.remove(TRAILER);
+    let announced: Vec<HeaderValue> = headers.get_all(TRAILER).iter().cloned().collect();
     headers::strip_hop_by_hop(headers);
-    if let Some(announced) = announced {
-        headers.insert(TRAILER, announced);
+    for names in announced {
+        headers.append(TRAILER, names);
     }
     headers::strip_reserved_response(headers, &snapshot.own_cookies);
     // An HTTP/1.0 upstream's version must not become ours.

@@ -150,7 +150,7 @@ async fn trailers_of_an_answer_pass_without_reserved_names() {
     let mut raw = gateway.raw().await;
     raw.send("GET /open/x HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: TE\r\n\r\n").await;
     let mut held = upstream.held().await;
-    held.begin(200, &[("trailer", "x-checksum, x-user-id")]).await;
+    held.begin(200, &[("trailer", "x-user-id"), ("trailer", "x-checksum")]).await;
     held.chunk("data").await;
     held.end(&[("x-checksum", "abc"), ("x-user-id", "eve")]).await;
     let answer = raw.answer().await.unwrap();
