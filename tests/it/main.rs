@@ -4,7 +4,8 @@
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`] and
 //! [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
-//! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`start`] what an operator sees.
+//! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
+//! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
@@ -53,6 +54,8 @@ mod lost_store;
 mod memory;
 #[cfg(test)]
 mod proxying;
+#[cfg(test)]
+mod python_clients;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
