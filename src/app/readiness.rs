@@ -1,9 +1,9 @@
 //! Ready to serve: the store answers and every checked cluster has a healthy endpoint, or we say what is degraded.
 //!
-//! A lost store is *degraded*, not failed: tokens still verify and requests still flow (design §3), and taking every
-//! gateway out of rotation for it would turn a login outage into a full one.
+//! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
+//! every gateway out of rotation for it would turn a login outage into a full one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -12,6 +12,10 @@ use crate::{
     telemetry::health::{self, Check, CheckState},
     upstream::cluster::Cluster,
 };
+
+/// How long the store may take to answer. Well below what the endpoint gives the whole check, so that a store which
+/// only hangs is as degraded as one that is gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What `/readyz` asks.
 pub(super) struct Readiness {
@@ -45,9 +49,11 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
         let ok = |name| Check { name, state: CheckState::Ok, detail: None };
-        let store = match self.store.ping().await {
-            Ok(()) => ok("store"),
-            Err(fault) => Check { name: "store", state: CheckState::Degraded, detail: Some(fault.to_string()) },
+        let degraded = |detail| Check { name: "store", state: CheckState::Degraded, detail: Some(detail) };
+        let store = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+            Ok(Ok(())) => ok("store"),
+            Ok(Err(fault)) => degraded(fault.to_string()),
+            Err(_) => degraded(format!("no answer within {PING_TIMEOUT:?}")),
         };
         vec![ok("configuration"), ok("signing_keys"), store, self.upstreams()]
     }
