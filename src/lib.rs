@@ -1,6 +1,6 @@
 //! Portcullis: an edge auth gateway for RAG backends.
 //!
-//! The life of a request, which is also the order of the rooms:
+//! The rooms, in the order in which the life of a request meets them:
 //!
 //! 1. [`config`] has turned one YAML file into checked settings, and [`app`] has wired everything below from them.
 //! 2. [`edge`] accepts the connection, speaks TLS and HTTP, and enforces its time-outs. It decides nothing.

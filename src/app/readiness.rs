@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    store::SharedStore,
+    store::{SharedStore, StoreFault},
     telemetry::health::{self, Check, CheckState},
     upstream::cluster::Cluster,
 };
@@ -49,12 +49,34 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
         let ok = |name| Check { name, state: CheckState::Ok, detail: None };
-        let degraded = |detail| Check { name: "store", state: CheckState::Degraded, detail: Some(detail) };
-        let store = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
-            Ok(Ok(())) => ok("store"),
-            Ok(Err(fault)) => degraded(fault.to_string()),
-            Err(_) => degraded(format!("no answer within {PING_TIMEOUT:?}")),
-        };
-        vec![ok("configuration"), ok("signing_keys"), store, self.upstreams()]
+        vec![ok("configuration"), ok("signing_keys"), answers(self.store.ping()).await, self.upstreams()]
+    }
+}
+
+async fn answers(ping: impl Future<Output = Result<(), StoreFault>>) -> Check {
+    let detail = match tokio::time::timeout(PING_TIMEOUT, ping).await {
+        Ok(Ok(())) => return Check { name: "store", state: CheckState::Ok, detail: None },
+        Ok(Err(fault)) => fault.to_string(),
+        Err(_) => format!("no answer within {PING_TIMEOUT:?}"),
+    };
+    Check { name: "store", state: CheckState::Degraded, detail: Some(detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_is_as_degraded_as_one_that_is_gone() {
+        let hung = answers(std::future::pending()).await;
+        assert_eq!((hung.state, hung.detail.as_deref()), (CheckState::Degraded, Some("no answer within 2s")));
+        let gone = answers(async { Err(StoreFault::Unavailable("refused".into())) }).await;
+        assert_eq!(gone.state, CheckState::Degraded);
+        assert!(gone.detail.is_some_and(|detail| detail.contains("refused")));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_answers_is_ok() {
+        assert_eq!(answers(async { Ok(()) }).await.state, CheckState::Ok);
     }
 }
