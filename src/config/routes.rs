@@ -30,7 +30,7 @@ pub(super) struct RawRoute {
     /// (credentials are not looked at: the path is public).
     #[serde(default = "auth")]
     auth: Item<Auth>,
-    /// Any one of these roles is needed. Empty: none is. In this version every user has portal.default_role and no
+    /// Any one of these roles is needed. Empty: none is. In this version every user has `portal.default_role` and no
     /// other.
     #[serde(default)]
     roles: Item<Vec<Item<Name>>>,
