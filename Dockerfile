@@ -10,6 +10,8 @@ FROM rust:1.95.0-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+# jemalloc's settings, compiled in.
+COPY .cargo/config.toml ./.cargo/config.toml
 # The manifest names the example service and the benches; cargo wants to see them even where it does not build them.
 COPY examples ./examples
 COPY benches ./benches

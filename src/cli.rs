@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{TcpStream, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
 };
@@ -43,11 +43,24 @@ pub enum Command {
     },
 }
 
-/// Whether the gateway behind an admin listener answers `/livez` with 200 within two seconds. Plain blocking sockets:
-/// the health check of a container should cost next to nothing.
+/// How long `health` waits for a connection, and then for a byte of the answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether the gateway behind an admin listener answers `/livez` with 200; two seconds of silence are a no. Plain
+/// blocking sockets: the health check of a container should cost next to nothing.
 pub fn lives(admin: &str) -> io::Result<bool> {
-    let mut stream = TcpStream::connect(admin)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in admin.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return answers(stream, admin),
+            Err(fault) => last = fault,
+        }
+    }
+    Err(last)
+}
+
+fn answers(mut stream: TcpStream, admin: &str) -> io::Result<bool> {
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET /livez HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;

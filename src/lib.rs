@@ -1,6 +1,6 @@
 //! Portcullis: an edge auth gateway for RAG backends.
 //!
-//! The life of a request, which is also the order of the rooms:
+//! The rooms, in the order in which the life of a request meets them:
 //!
 //! 1. [`config`] has turned one YAML file into checked settings, and [`app`] has wired everything below from them.
 //! 2. [`edge`] accepts the connection, speaks TLS and HTTP, and enforces its time-outs. It decides nothing.
@@ -8,11 +8,13 @@
 //!    place. A layer fails with a `Refusal`; one table turns refusals into answers.
 //! 4. [`policy`] is what the layers ask: pure rules without async, I/O, clock or random numbers.
 //! 5. [`portal`] answers the account endpoints, inside the pipeline, behind the same layers as every route.
-//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; limits and revocations in memory.
+//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory the counters of limits
+//!    and which sessions were ended.
 //! 7. [`upstream`] forwards what was authorised: clusters, health checks, pooled connections, time-outs.
-//! 8. [`telemetry`] sees everything: metrics, access log, spans, health.
+//! 8. [`telemetry`] sees everything: metrics, access log, health. Trace ids are passed on; no spans are exported yet.
 //!
-//! [`clock`] is the only reader of time and randomness.
+//! [`clock`] is the only reader of time and randomness. [`cli`] is the command line; `main.rs` puts it all together:
+//! command line, configuration, app, run. docs/architecture.md tells the same at more length, and who may know whom.
 
 pub mod app;
 pub mod cli;

@@ -48,6 +48,7 @@ fn every_folder_the_manifest_names_is_copied() {
     for (named, folder) in [("members = [\"examples/", "examples"), ("[[bench]]", "benches"), ("src/lib.rs", "src")] {
         assert!(!manifest.contains(named) || copied.iter().any(|source| source == folder), "{folder}");
     }
+    assert!(copied.iter().any(|source| source == ".cargo/config.toml"), "the allocator's settings are compiled in");
 }
 
 #[test]

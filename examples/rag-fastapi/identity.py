@@ -27,8 +27,9 @@ AUDIENCE = os.environ.get("GATEWAY_AUDIENCE", "rag")
 JWKS_URL = os.environ.get("GATEWAY_JWKS_URL", f"{ISSUER}/.well-known/jwks.json")
 ACCEPT_UNVERIFIED_EMAIL = os.environ.get("ACCEPT_UNVERIFIED_EMAIL") == "1"
 
-# Keeps the key set for five minutes, and fetches it again for a kid that is not in it (the gateway rotates its keys), at
-# most every 30 seconds. Not cache_keys=True: that one keeps each key for ever, withdrawn or not.
+# Keeps the key set for five minutes, and fetches it again for a kid that is not in it (the gateway does not rotate its
+# keys yet; a key may be replaced all the same), at most every 30 seconds. Not cache_keys=True: that one keeps each key
+# for ever, withdrawn or not.
 keys = jwt.PyJWKClient(JWKS_URL, lifespan=300, timeout=5)
 
 

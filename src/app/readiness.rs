@@ -1,17 +1,21 @@
 //! Ready to serve: the store answers and every checked cluster has a healthy endpoint, or we say what is degraded.
 //!
-//! A lost store is *degraded*, not failed: tokens still verify and requests still flow (design §3), and taking every
-//! gateway out of rotation for it would turn a login outage into a full one.
+//! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
+//! every gateway out of rotation for it would turn a login outage into a full one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
-    store::SharedStore,
+    store::{SharedStore, StoreFault},
     telemetry::health::{self, Check, CheckState},
     upstream::cluster::Cluster,
 };
+
+/// How long the store may take to answer. Well below what the endpoint gives the whole check, so that a store which
+/// only hangs is as degraded as one that is gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What `/readyz` asks.
 pub(super) struct Readiness {
@@ -45,10 +49,34 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
         let ok = |name| Check { name, state: CheckState::Ok, detail: None };
-        let store = match self.store.ping().await {
-            Ok(()) => ok("store"),
-            Err(fault) => Check { name: "store", state: CheckState::Degraded, detail: Some(fault.to_string()) },
-        };
-        vec![ok("configuration"), ok("signing_keys"), store, self.upstreams()]
+        vec![ok("configuration"), ok("signing_keys"), answers(self.store.ping()).await, self.upstreams()]
+    }
+}
+
+async fn answers(ping: impl Future<Output = Result<(), StoreFault>>) -> Check {
+    let detail = match tokio::time::timeout(PING_TIMEOUT, ping).await {
+        Ok(Ok(())) => return Check { name: "store", state: CheckState::Ok, detail: None },
+        Ok(Err(fault)) => fault.to_string(),
+        Err(_) => format!("no answer within {PING_TIMEOUT:?}"),
+    };
+    Check { name: "store", state: CheckState::Degraded, detail: Some(detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_is_as_degraded_as_one_that_is_gone() {
+        let hung = answers(std::future::pending()).await;
+        assert_eq!((hung.state, hung.detail.as_deref()), (CheckState::Degraded, Some("no answer within 2s")));
+        let gone = answers(async { Err(StoreFault::Unavailable("refused".into())) }).await;
+        assert_eq!(gone.state, CheckState::Degraded);
+        assert!(gone.detail.is_some_and(|detail| detail.contains("refused")));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_answers_is_ok() {
+        assert_eq!(answers(async { Ok(()) }).await.state, CheckState::Ok);
     }
 }

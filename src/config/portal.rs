@@ -32,9 +32,13 @@ pub(super) struct RawPortal {
     default_role: Item<Name>,
     /// Names of limits on every portal endpoint. An address limit here slows password guessing and mass registration.
     limits: Item<Vec<Item<Name>>>,
-    /// Name of the refresh cookie. Its prefix (__Secure- or __Host-) makes browsers refuse it over plaintext.
+    /// Name of the refresh cookie. Its prefix (__Secure- or __Host-) makes browsers refuse it over plaintext. __Host-
+    /// also keeps neighbouring hosts from setting it; it is then sent with every request to this host, not the portal's
+    /// only.
     cookie_name: Item<CookieName>,
-    /// Origins of web apps on other hosts that may use the refresh cookie. Any script on them can act for its user.
+    /// Origins of web apps on other hosts whose requests may use the refresh cookie; any script on them can act for its
+    /// user. This lifts our own check only: the gateway answers no preflight and sends no CORS headers yet, so a proxy
+    /// in front must add them, or the app be served from the gateway's own origin.
     allowed_origins: Item<Vec<Item<Origin>>>,
 }
 

@@ -30,10 +30,11 @@ pub(super) struct RawRoute {
     /// (credentials are not looked at: the path is public).
     #[serde(default = "auth")]
     auth: Item<Auth>,
-    /// Any one of these roles is needed. Empty: none is.
+    /// Any one of these roles is needed. Empty: none is. In this version every user has `portal.default_role` and no
+    /// other.
     #[serde(default)]
     roles: Item<Vec<Item<Name>>>,
-    /// All of these scopes are needed.
+    /// All of these scopes are needed. Nothing grants scopes in this version: a route that names one admits nobody.
     #[serde(default)]
     scopes: Item<Vec<Item<Scope>>>,
     /// aud accepted here instead of tokens.audience.

@@ -14,7 +14,7 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Telemetry")]
 pub(super) struct RawTelemetry {
-    /// Its own log, on standard error.
+    /// Its own log, on standard output.
     log: Item<RawLog>,
     /// One line for each request, in the log's format. Costs a write per request.
     access_log: Item<bool>,

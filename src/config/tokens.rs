@@ -48,7 +48,7 @@ pub(super) struct RawTokens {
     #[serde(default = "delivery")]
     delivery: Item<Delivery>,
     /// Entries in the cache of verified tokens. A hit saves the signature check, never the look at expiry and
-    /// revocation. About 1 KiB each.
+    /// at ended sessions. About 1 KiB each.
     #[serde(default = "cache_entries")]
     cache_entries: Item<Int<0, 10_000_000>>,
 }
@@ -63,7 +63,8 @@ pub(super) struct RawRefresh {
     /// A session ends this long after its login, used or not. Bounds what a stolen device is worth.
     absolute: Item<Span<60_000, TWO_YEARS>>,
     /// How long after a rotation the token before still gets the same successor, for clients that lost the answer or
-    /// refresh twice at once. In this window a stolen old token works once more.
+    /// refresh twice at once. In this window a stolen old token works once more. While the successor's access token has
+    /// not been used, it is given again beyond the grace too: 0 does not switch that off.
     grace: Item<Span<0, 300_000>>,
 }
 

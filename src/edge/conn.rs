@@ -159,7 +159,8 @@ impl<S: Gate> Conn<S> {
         let Some(gate) = self.gate.take() else { return };
         let connection = Connection { peer: self.peer, tls };
         let max_headers = self.http2.then_some(self.shared.max_headers);
-        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers);
+        let metrics = Arc::clone(&self.shared.metrics);
+        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers, metrics);
         let io = TokioIo::new(Wire::new(transport, kept, Arc::clone(&self.vitals)));
         self.stage = if self.http2 {
             Stage::Http2(Box::pin(self.shared.http2.serve_connection(io, service)))

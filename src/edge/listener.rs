@@ -1,4 +1,4 @@
-//! The public listener: bind, accept, drain.
+//! A listener, public or admin: bind, accept, drain.
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

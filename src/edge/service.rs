@@ -1,4 +1,7 @@
 //! Between hyper's service and Tower's: one clone of the gate per connection, no clone and no box per request.
+//!
+//! One answer is made here: the bare 431 to an HTTP/2 head with too many fields, as hyper gives it on HTTP/1.1. Like
+//! hyper's own it has no body, no request id and no line in the access log; it is counted as a connection error.
 
 use std::{
     cell::RefCell,
@@ -20,7 +23,10 @@ use super::{
     Connection, Gate,
     vitals::{Pending, Vitals},
 };
-use crate::gate::body::{BodyFault, GateBody, Received};
+use crate::{
+    gate::body::{BodyFault, GateBody, Received},
+    telemetry::metrics::{ConnectionError, Metrics},
+};
 
 /// The gate as hyper sees it, for one connection.
 #[derive(Debug)]
@@ -30,11 +36,18 @@ pub(super) struct Adapter<S> {
     connection: Connection,
     /// On HTTP/2 only: HPACK knows the size of a head, not the number of its fields. HTTP/1.1's parser counts.
     max_headers: Option<usize>,
+    metrics: Arc<Metrics>,
 }
 
 impl<S> Adapter<S> {
-    pub(super) fn new(gate: S, vitals: Arc<Vitals>, connection: Connection, max_headers: Option<usize>) -> Self {
-        Self { gate: RefCell::new(gate), vitals, connection, max_headers }
+    pub(super) fn new(
+        gate: S,
+        vitals: Arc<Vitals>,
+        connection: Connection,
+        max_headers: Option<usize>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { gate: RefCell::new(gate), vitals, connection, max_headers, metrics }
     }
 
     pub(super) fn into_gate(self) -> S {
@@ -51,6 +64,7 @@ impl<S: Gate> hyper::service::Service<Request<Incoming>> for Adapter<S> {
         let pending = Some(self.vitals.called());
         let http2 = self.max_headers.is_some();
         if self.max_headers.is_some_and(|max| request.headers().len() > max) {
+            self.metrics.connection_errors.of(ConnectionError::TooLarge).inc();
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return Serving { state: State::Refused { status }, pending, http2 };
         }

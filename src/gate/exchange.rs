@@ -1,8 +1,8 @@
 //! What the pipeline knows about one request, filled stage by stage.
 //!
-//! One [`Exchange`] sits in the request's extensions, put there by the first layer. Each fact can be set only by the
-//! layer that establishes it (the setters are private to the gate) and be had by any layer after it; asking for a
-//! fact that no layer has established is a wiring fault of ours: 500, never a panic and never a default.
+//! One [`Exchange`] sits in the request's extensions, put there by the first layer. Each fact is set by the layer that
+//! establishes it (no other room can call a setter) and can be had by any layer after it; asking for a fact that no
+//! layer has established is a wiring fault of ours: 500, never a panic and never a default.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -68,7 +68,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// A new exchange: what the observer knows.
-    pub(crate) fn new(record: Arc<Record>, snapshot: Arc<Snapshot>, arrival: Arrival, trace: TraceContext) -> Self {
+    pub(in crate::gate) fn new(
+        record: Arc<Record>,
+        snapshot: Arc<Snapshot>,
+        arrival: Arrival,
+        trace: TraceContext,
+    ) -> Self {
         Self {
             record,
             snapshot,
@@ -92,7 +97,7 @@ impl Exchange {
         request.extensions().get::<Self>().ok_or_else(|| missing("exchange"))
     }
 
-    pub(crate) fn of_mut(request: &mut Request<GateBody>) -> Result<&mut Self, Refusal> {
+    pub(in crate::gate) fn of_mut(request: &mut Request<GateBody>) -> Result<&mut Self, Refusal> {
         request.extensions_mut().get_mut::<Self>().ok_or_else(|| missing("exchange"))
     }
 
@@ -133,7 +138,7 @@ impl Exchange {
         self.client.ok_or_else(|| missing("client address"))
     }
 
-    pub(crate) fn set_client(&mut self, client: IpAddr) {
+    pub(in crate::gate) fn set_client(&mut self, client: IpAddr) {
         self.record.set_client(client);
         self.client = Some(client);
     }
@@ -144,7 +149,7 @@ impl Exchange {
         self.https
     }
 
-    pub(crate) fn set_https(&mut self, https: bool) {
+    pub(in crate::gate) fn set_https(&mut self, https: bool) {
         self.https = https;
     }
 
@@ -156,7 +161,7 @@ impl Exchange {
         if self.hygienic { Ok(()) } else { Err(missing("canonical path")) }
     }
 
-    pub(crate) fn set_hygienic(&mut self) {
+    pub(in crate::gate) fn set_hygienic(&mut self) {
         self.hygienic = true;
     }
 
@@ -168,7 +173,7 @@ impl Exchange {
         self.route.as_ref().ok_or_else(|| missing("route"))
     }
 
-    pub(crate) fn set_route(&mut self, route: Arc<RouteEntry>) {
+    pub(in crate::gate) fn set_route(&mut self, route: Arc<RouteEntry>) {
         self.record.set_route(&route.name, &route.metrics);
         self.route = Some(route);
     }
@@ -181,7 +186,7 @@ impl Exchange {
         self.principal.as_ref().ok_or_else(|| missing("principal"))
     }
 
-    pub(crate) fn set_principal(&mut self, principal: Principal) {
+    pub(in crate::gate) fn set_principal(&mut self, principal: Principal) {
         if let Some(claims) = principal.claims() {
             self.record.set_subject(Arc::clone(&claims.subject));
         }
@@ -202,11 +207,11 @@ impl Exchange {
         self.upload.as_ref()
     }
 
-    pub(crate) fn set_upload(&mut self, upload: Arc<Upload>) {
+    pub(in crate::gate) fn set_upload(&mut self, upload: Arc<Upload>) {
         self.upload = Some(upload);
     }
 
-    pub(crate) fn set_authorised(&mut self, permit: Authorised) {
+    pub(in crate::gate) fn set_authorised(&mut self, permit: Authorised) {
         self.authorised = Some(permit);
     }
 }

@@ -90,7 +90,7 @@ impl Upload {
     }
 }
 
-/// A request body: limited in size, its sender not silent for too long. Trailers are dropped (design §1).
+/// A request body: limited in size, its sender not silent for too long. Trailers are dropped.
 #[derive(Debug)]
 pub struct RequestGuard {
     inner: GateBody,

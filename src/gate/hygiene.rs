@@ -1,4 +1,4 @@
-//! One meaning only: ambiguous heads are refused, the path is made canonical, reserved names are removed (design §7).
+//! One meaning only: ambiguous heads are refused, the path is made canonical, reserved names are removed.
 //!
 //! After this stage the request's URI *is* the canonical path, so that what is matched, authorised and forwarded can
 //! never differ. Public routes pass here like all others: a spoofed identity header reaches no upstream anywhere.

@@ -1,4 +1,6 @@
-//! The signing key and the keys that verify: one consistent pair, swapped whole.
+//! The signing key and the keys that verify: one consistent pair, replaced only as a pair.
+//!
+//! Nothing rotates keys yet: what the store holds at start is used until the end.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Rate limits: the address is peeked before authentication, charged after the subject's own limit (design §8).
+//! Rate limits: the address is peeked before authentication, charged after the subject's own limit.
 //!
 //! Narrow before wide: a client over its own limit drains nobody else's. A flood is refused by the peek before any
-//! crypto. Failed and anonymous requests are charged to the address.
+//! crypto. Every other request is charged to the address: failed, anonymous, and what the subject's limit admitted.
 
 use std::{sync::Arc, time::Duration};
 

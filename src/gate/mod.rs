@@ -1,8 +1,9 @@
 //! The pipeline every request goes through, one layer per file, the order in [`stack`].
 //!
-//! A layer decides; it never writes a response. [`exchange`] is what the layers know about the request; [`refusal`] is
-//! how a layer says no; [`rescue`] is the one table that turns a refusal into an answer ([`problem`] renders it);
-//! [`body`] is the one body type, [`guard`] watches bodies, [`finish`] tells a request's end.
+//! A layer decides ([`stage`] is the common shape of one that only does that); it never writes a response. [`exchange`]
+//! is what the layers know about the request; [`refusal`] is how a layer says no; [`rescue`] is the one table that
+//! turns a refusal into an answer ([`problem`] renders it); [`body`] is the one body type, [`guard`] watches bodies,
+//! [`finish`] tells a request's end.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`limits`] (the
 //! address, peeked), [`authenticate`], [`limits`] (the subject, charged), [`authorise`], [`body_limit`], [`identity`],

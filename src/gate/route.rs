@@ -1,4 +1,5 @@
-//! Which route: host, canonical path, method. Closed by default: what no route names is 404.
+//! Which route: host, canonical path, method. Closed by default: what no route names is 404, and 405
+//! when only the method is not named.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
-//! The verified-token cache: one signature check per token and minute, then a look-up (design §4).
+//! The verified-token cache: one signature check per token and minute, then a look-up.
 //!
-//! Keyed by the token's SHA-256, so that the cache holds no usable token. `moka` bounds its size; every entry carries
-//! its own expiry, `min(exp, 60 s)`, because moka's clock cannot be ours.
+//! Keyed by the token's SHA-256, so that the cache holds no usable token. `moka` bounds its size. An entry counts for
+//! at most 60 seconds and never beyond its token's `exp`; both are looked at on each hit, because moka's clock cannot
+//! be ours.
 
 use std::{
     hash::{BuildHasher, Hasher},

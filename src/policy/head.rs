@@ -1,8 +1,9 @@
 //! Hygiene of a request head: what hyper lets through and two servers might still read differently
 //! (RFC 9110 §7.2, §7.6.1; RFC 9112 §3.2, §6.1; RFC 9113 §8.2.2, §8.3.1).
 //!
-//! [`check`] refuses, it mends nothing: a client that sends an ambiguous head gets 400 and the upstream sees nothing.
-//! The path has its own file, [`crate::policy::path`]; which headers are removed is [`crate::policy::headers`]'.
+//! [`check`] refuses, it mends nothing: a client that sends an ambiguous head gets 400 (405 for CONNECT and TRACE) and
+//! the upstream sees nothing. The path has its own file, [`crate::policy::path`]; which headers are removed is
+//! [`crate::policy::headers`]'.
 
 use std::net::Ipv6Addr;
 

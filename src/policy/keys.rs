@@ -210,7 +210,7 @@ fn thumbprint(required: &Value) -> String {
     encode(digest::digest(&digest::SHA256, required.to_string().as_bytes()).as_ref())
 }
 
-/// The keys tokens of one issuer are verified with. Cheap to clone inside an `Arc`; replaced whole on rotation.
+/// The keys tokens of one issuer are verified with. Cheap to clone inside an `Arc`; replaced whole, never changed.
 #[derive(Debug, Clone, Default)]
 pub struct KeySet {
     keys: Vec<VerifyingKey>,

@@ -69,13 +69,6 @@ pub fn canonical(raw: &str) -> Result<Cow<'_, str>, PathFault> {
     Ok(if encoded == raw { Cow::Borrowed(raw) } else { Cow::Owned(encoded) })
 }
 
-/// Whether a query (without its `?`) can be forwarded as it is: visible ASCII without `#` (RFC 3986 §3.4, and what
-/// browsers leave unencoded). What it means is the upstream's business: no policy looks at it.
-#[must_use]
-pub fn query_ok(query: &str) -> bool {
-    query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
-}
-
 /// `pchar` without `%` and without `;`, which is refused.
 const fn is_segment_char(byte: u8) -> bool {
     matches!(byte,
@@ -268,12 +261,6 @@ mod tests {
     fn raw_bytes_beyond_ascii_and_delimiters_are_refused() {
         refused(PathFault::NotAscii, &["/é", "/a／b"]);
         refused(PathFault::Delimiter, &["/a#b", "/a?b", "/#"]);
-    }
-
-    #[test]
-    fn a_query_is_visible_ascii() {
-        assert!(query_ok("") && query_ok("a=b&c=%2f..//;{}|^100%"));
-        assert!(!query_ok("a b") && !query_ok("a#b") && !query_ok("a\r\nb") && !query_ok("é") && !query_ok("\0"));
     }
 
     /// What an upstream makes of a path.

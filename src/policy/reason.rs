@@ -1,4 +1,4 @@
-//! Why a request was answered as it was: one closed list, shared by problem documents, logs, metrics and traces.
+//! Why a request was answered as it was: one closed list, shared by problem documents, logs and metrics.
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {

@@ -1,4 +1,4 @@
-//! Refresh tokens: rules of rotation, grace and reuse (design §5, RFC 9700 §4.14).
+//! Refresh tokens: rules of rotation, grace and reuse (RFC 9700 §4.14).
 //!
 //! A refresh token is a session's counter at the time it was minted; the session row holds the newest one. From the
 //! two numbers and what is known of the session, [`decide`] says what a presented token earns. It changes nothing:
@@ -40,7 +40,7 @@ pub struct SessionFacts {
     pub created_at: Timestamp,
     /// Last rotation (or login).
     pub rotated_at: Timestamp,
-    /// Ended by logout, reuse or an administrator.
+    /// Ended by logout or reuse.
     pub ended: bool,
     /// Whether its account may refresh.
     pub active: bool,

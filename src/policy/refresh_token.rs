@@ -1,4 +1,4 @@
-//! The refresh token itself: session id ‖ counter ‖ MAC, so that nothing per token is stored (design §5).
+//! The refresh token itself: session id ‖ counter ‖ MAC, so that nothing per token is stored.
 //!
 //! `base64url(version ‖ session id (16 bytes) ‖ counter (u64, big-endian) ‖ HMAC-SHA256 (32 bytes))`, the MAC over
 //! everything before it, under a key derived for this one session. A dump of the store without the master key mints

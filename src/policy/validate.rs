@@ -71,11 +71,12 @@ fn tidy(typed: &str, max_len: usize) -> Option<String> {
     (normal.len() <= max_len).then_some(normal)
 }
 
-/// The form e-mail addresses and usernames are unique and looked up by: trimmed, NFC, lower case (Unicode's simple
-/// mapping, the same on every store, whatever its collation).
+/// The form e-mail addresses and usernames are unique and looked up by, on every store: trimmed, NFC, Unicode's lower
+/// case. Made here and not by the database: SQLite's `lower` knows ASCII only and PostgreSQL's depends on the cluster's
+/// locale.
 #[must_use]
 pub fn lookup_key(typed: &str) -> String {
-    // Lower-casing can leave NFC, so it comes first; lower-casing twice changes nothing.
+    // Normalised before and after, since composing and lowering do not commute.
     typed.trim().nfc().collect::<String>().to_lowercase().nfc().collect()
 }
 
@@ -161,6 +162,18 @@ mod tests {
     fn case_and_normal_form_do_not_make_a_second_account() {
         assert_eq!(lookup_key(" ANN@Example.ORG "), "ann@example.org");
         assert_eq!(lookup_key("JOSE\u{301}@x.org"), lookup_key("jos\u{e9}@x.org"));
+        assert_eq!(lookup_key("I\u{307}x"), lookup_key("\u{130}X"));
+        for (one, other) in [("ÄRGER", "ärger"), ("ΣΑΣ", "σας")] {
+            assert_eq!(lookup_key(one), lookup_key(other));
+        }
+    }
+
+    #[test]
+    fn different_names_stay_different() {
+        assert_ne!(lookup_key("ann"), lookup_key("an"));
+        assert_ne!(lookup_key("a.nn"), lookup_key("ann"));
+        // Compatibility forms are not folded: NFC, not NFKC.
+        assert_ne!(lookup_key("ｅve"), lookup_key("eve"));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What the endpoints answer (design §9): JSON shapes and the headers every answer carries.
+//! What the endpoints answer: JSON shapes and the headers every answer carries.
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;

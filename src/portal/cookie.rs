@@ -1,8 +1,10 @@
 //! The refresh cookie (RFC 6265bis): how it is read, set and cleared.
 //!
-//! `HttpOnly` keeps it from scripts, `Secure` from cleartext, `SameSite=Strict` from other sites' requests, and its path
-//! from every request but the portal's own. The `__Secure-` prefix (checked in the configuration) keeps a cleartext
-//! neighbour from planting one.
+//! `HttpOnly` keeps it from scripts, `Secure` from cleartext, `SameSite=Strict` from other sites' requests, and its
+//! path from every request but the portal's own. The `__Secure-` prefix (checked in the configuration) keeps a
+//! cleartext neighbour from planting one. `__Host-` keeps other hosts of the domain from it too, at the price of the
+//! path: browsers take such a cookie with `Path=/` only, and then send it with every request to this host; it is taken
+//! off before one goes upstream.
 
 use std::time::Duration;
 
@@ -40,7 +42,8 @@ pub(crate) fn clear(portal: &Portal) -> Result<HeaderValue, Refusal> {
 
 fn write(value: &str, max_age: u64, portal: &Portal) -> Result<HeaderValue, Refusal> {
     let name = &portal.cookie_name;
-    let path = if portal.base_path.is_empty() { "/" } else { &portal.base_path };
+    let everywhere = portal.base_path.is_empty() || name.starts_with("__Host-");
+    let path = if everywhere { "/" } else { &portal.base_path };
     let line = format!("{name}={value}; Max-Age={max_age}; Path={path}; HttpOnly; Secure; SameSite=Strict");
     let mut line = HeaderValue::try_from(line)
         .map_err(|_| Refusal::internal("the refresh cookie's name or path is no header text"))?;
@@ -106,5 +109,15 @@ mod tests {
     fn at_the_root_the_path_is_a_slash() {
         let portal = Portal { base_path: "".into(), ..portal() };
         assert!(clear(&portal).unwrap().to_str().unwrap().contains("; Path=/;"));
+    }
+
+    #[test]
+    fn a_host_prefixed_cookie_has_the_only_path_that_browsers_take_it_with() {
+        let portal = Portal { cookie_name: "__Host-refresh".into(), ..portal() };
+        for value in [set(&"t1".into(), Duration::from_secs(90), &portal), clear(&portal)] {
+            let value = value.unwrap();
+            assert!(value.to_str().unwrap().contains("; Path=/; HttpOnly; Secure;"), "{value:?}");
+            assert!(!value.to_str().unwrap().contains("Domain"), "{value:?}");
+        }
     }
 }

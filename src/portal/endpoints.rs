@@ -58,7 +58,7 @@ enum Call {
     Discovery,
 }
 
-/// Every endpoint (design §9).
+/// Every endpoint.
 pub static ENDPOINTS: &[Endpoint] = &[
     post("portal_register", "/register", AuthMode::None, Call::Register),
     post("portal_signup", "/signup", AuthMode::None, Call::Register),

@@ -1,7 +1,7 @@
 //! Password hashing on threads of its own: bounded, and of the lowest priority.
 //!
 //! argon2id is meant to be slow, so a storm of logins is a storm of CPU. It may queue logins, and past the queue refuse
-//! them; it may not slow proxied requests. Hence own OS threads at nice 19 (design §6) and a queue with an end. The
+//! them; it may not slow proxied requests. Hence own OS threads at nice 19 and a queue with an end. The
 //! rules of hashing are `policy::password`'s; here is only where and when it runs. A job whose requester has gone
 //! away is skipped: nobody waits for its answer.
 

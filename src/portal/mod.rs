@@ -1,10 +1,10 @@
-//! The account endpoints (design §9): register, login, refresh, logout, me, verify, and what is published.
+//! The account endpoints: register, login, refresh, logout, me, verify, and what is published.
 //!
-//! An axum router inside the gate's pipeline, which has already found the client's address, cleaned the headers, limited
-//! and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold, what an
-//! answer holds, which cookie travels. What is right is `policy`'s to say, what lasts is `store`'s to keep, and a
-//! refusal's bytes are the gate's to write. [`endpoints`] is the table of all of it; [`hash_pool`] is where passwords are
-//! hashed.
+//! An axum router inside the gate's pipeline, which has already found the client's address, cleaned the headers,
+//! limited and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold,
+//! what an answer holds, which cookie travels. What is right is `policy`'s to say, what lasts is `store`'s to keep, and
+//! a refusal's bytes are the gate's to write. [`endpoints`] is the table of all of it; [`hash_pool`] is where passwords
+//! are hashed.
 
 mod answers;
 pub mod border;

@@ -1,7 +1,7 @@
 //! The refresh token a request presents: in its body or as a cookie, never as two different ones.
 //!
 //! A token in the body was put there by whoever holds it. A cookie is sent by the browser on behalf of whatever page
-//! asks, so it counts only when the request comes from our own pages or listed ones (design §5). Both at once are taken
+//! asks, so it counts only when the request comes from our own pages or listed ones. Both at once are taken
 //! when they are the same token, under the cookie's rule; two different ones are refused, since acting on either would
 //! touch a session the caller may not have meant.
 

@@ -1,4 +1,4 @@
-//! `POST /refresh`: a refresh token for the next pair (RFC 6749 §6, design §5).
+//! `POST /refresh`: a refresh token for the next pair (RFC 6749 §6).
 //!
 //! Only the refresh token counts; an `Authorization` header is not looked at. How the answer travels is the session
 //! row's to say, fixed at login: a cookie session's refresh token is never in a body, whatever the request looks like.

@@ -10,10 +10,11 @@ use crate::{
     portal::{answers::Answer, state::Shared},
 };
 
-/// How long anyone may keep what is published. A key is published before it signs, so an old set is never a wrong one.
+/// How long anyone may keep what is published. Keys are not rotated yet; when they are, a key must be published for
+/// longer than this before it signs.
 const CACHEABLE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// 200 with the public keys, the coming and the former ones among them.
+/// 200 with every public key there is.
 pub(crate) async fn jwks(State(state): State<Shared>) -> Result<Answer, Refusal> {
     publish(&state.keyring.key_set().jwks())
 }

@@ -44,8 +44,8 @@ pub enum MasterKeyFault {
     /// The file is not what we wrote.
     #[error("{0} is not a master key: expected 32 bytes in base64 on one line")]
     Malformed(PathBuf),
-    /// Others may read the file.
-    #[error("{0} can be read by others: run `chmod 600` on it")]
+    /// Others than its owner, its group among them, may do something with the file.
+    #[error("{0} is open to its group or to others: run `chmod 600` on it")]
     Exposed(PathBuf),
     /// The file cannot be read or made.
     #[error("cannot use {path}: {cause}")]
@@ -89,7 +89,7 @@ fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyFault> {
         Err(cause) => return Err(fault(cause)),
     };
     let mode = fs::metadata(path).map_err(fault)?.permissions().mode();
-    if mode & 0o007 != 0 {
+    if mode & 0o077 != 0 {
         return Err(MasterKeyFault::Exposed(path.to_owned()));
     }
     let malformed = || MasterKeyFault::Malformed(path.to_owned());
@@ -243,7 +243,12 @@ mod tests {
     fn a_file_that_others_can_read_is_refused() {
         let folder = TempDir::new().unwrap();
         master_key(&sqlite(&folder), false, &SystemEntropy).unwrap();
-        fs::set_permissions(folder.path().join(FILE_NAME), Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(fault(&sqlite(&folder), false), MasterKeyFault::Exposed(_)));
+        // Of others, of its group, and to write or run alone.
+        for mode in [0o644, 0o604, 0o640, 0o620, 0o610, 0o602] {
+            fs::set_permissions(folder.path().join(FILE_NAME), Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(fault(&sqlite(&folder), false), MasterKeyFault::Exposed(_)), "{mode:o}");
+        }
+        fs::set_permissions(folder.path().join(FILE_NAME), Permissions::from_mode(0o400)).unwrap();
+        master_key(&sqlite(&folder), false, &SystemEntropy).unwrap();
     }
 }

@@ -144,7 +144,7 @@ pub struct Session {
     pub created_at: Timestamp,
     /// Last rotation (or login).
     pub rotated_at: Timestamp,
-    /// Ended by logout, reuse or an administrator.
+    /// Ended by logout or reuse.
     pub ended_at: Option<Timestamp>,
 }
 
@@ -254,7 +254,8 @@ pub struct ProfilePatch {
     pub username: Option<Option<String>>,
 }
 
-/// Where a signing key stands in its life: published before it signs, verified with after it has.
+/// Where a signing key stands in its life. So far every key is made [`Self::Current`] and stays it: nothing rotates
+/// yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyState {
     /// Published, not signing yet.

@@ -1,4 +1,4 @@
-//! What operators see: metrics, the access log, spans, health.
+//! What operators see: metrics, the log, health. Trace ids are passed on and logged; no spans are exported yet.
 
 pub mod health;
 pub mod logging;

@@ -16,7 +16,7 @@ use crate::{clock::Tick, policy::reason::Reason, telemetry::metrics::RouteMetric
 /// What is remembered of one request. Each fact is set at most once; later attempts are ignored.
 #[derive(Debug)]
 pub struct Record {
-    /// The request's id, as sent in the answer, the log, the span and the identity token. Visible ASCII.
+    /// The request's id, as sent upstream and in the answer, and written in the log. Visible ASCII.
     pub request_id: HeaderValue,
     /// W3C trace id.
     pub trace_id: [u8; 16],

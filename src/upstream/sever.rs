@@ -1,8 +1,8 @@
 //! Severs the connection an upload goes over when the exchange is given up.
 //!
-//! A call that is dropped makes hyper close its connection, but only after everything written has been taken: a
-//! service that has stopped reading would keep that connection, the rest of the body and the client's connection
-//! behind it for as long as it likes. So each connection has a switch that makes its next write fail, and a request
+//! A call that is dropped makes hyper close its connection, but only after everything written has been taken: a service
+//! that has stopped reading would keep that connection, the rest of the body and the client's connection behind it for
+//! as long as it likes. So each connection has a switch that makes its next write fail that would block, and a request
 //! with a body carries an [`Uploading`] that throws it.
 
 use std::{

@@ -57,6 +57,7 @@ async fn too_many_headers_are_431() {
     let (mut sender, _driven) = client(&server).await;
     let response = sender.send_request(get(101)).await.expect("an answer");
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(server.errors(ConnectionError::TooLarge), 1, "nobody else tells of it");
     let response = sender.send_request(get(1)).await.expect("the connection lives on");
     assert_eq!(response.status(), StatusCode::OK);
 }

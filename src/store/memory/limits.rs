@@ -1,7 +1,8 @@
 //! Rate limits counted in this process: GCRA by `governor`, over bounded state of our own.
 //!
-//! A limit can be *charged* (the request counts) or *peeked* (it does not): the pipeline peeks the address limit
-//! before any cryptography and charges it only for requests that their own subject's limit did not pay for.
+//! A limit can be *charged* (the request counts) or *peeked* (it does not): the pipeline peeks the address limit before
+//! any cryptography and charges it afterwards, for failed, anonymous and authenticated requests alike; only one that
+//! its own subject's limit refuses is not charged to the address.
 
 use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 

@@ -1,7 +1,6 @@
 //! Accounts: users and their roles.
 
 use secrecy::{ExposeSecret, SecretString};
-use unicode_normalization::UnicodeNormalization;
 
 use super::{
     audit,
@@ -10,17 +9,9 @@ use super::{
     sessions,
 };
 use crate::{
-    policy::ids::UserId,
+    policy::{ids::UserId, validate::lookup_key},
     store::{Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, ProfilePatch, StoreFault},
 };
-
-/// What a name is compared by: the same for every spelling in any case.
-///
-/// Unicode's own lower case, normalised before and after, since composing and lowering do not commute. Made here and
-/// not by the database: SQLite's `lower` knows ASCII only and PostgreSQL's depends on the cluster's locale.
-fn caseless(name: &str) -> String {
-    name.nfc().collect::<String>().to_lowercase().nfc().collect()
-}
 
 macro_rules! select_account {
     ($condition:literal) => {
@@ -71,7 +62,7 @@ pub(super) async fn by_login(link: &mut Link, login: &Login) -> Result<Option<(A
         Login::Email(email) => (select_account!("u.email_key = $1"), email),
         Login::Username(username) => (select_account!("u.username_key = $1"), username),
     };
-    let rows = Query::new(sql).bind(caseless(name).as_str()).rows(link).await?;
+    let rows = Query::new(sql).bind(lookup_key(name).as_str()).rows(link).await?;
     let Some(account) = account_of(&rows)? else { return Ok(None) };
     let hash = rows.first().map(|row| row.text("password_hash")).transpose()?.unwrap_or_default();
     Ok(Some((account, SecretString::from(hash))))
@@ -91,7 +82,7 @@ pub(super) async fn register(
 }
 
 async fn insert(link: &mut Link, account: &NewAccount) -> Result<(), AccountFault> {
-    let username_key = account.username.as_deref().map(caseless);
+    let username_key = account.username.as_deref().map(lookup_key);
     Query::new(
         "INSERT INTO users (id, email, email_key, email_verified, username, username_key, full_name, password_hash, \
          active, authorization_version, created_at, last_login_at) \
@@ -99,7 +90,7 @@ async fn insert(link: &mut Link, account: &NewAccount) -> Result<(), AccountFaul
     )
     .bind(account.id)
     .bind(account.email.as_str())
-    .bind(caseless(&account.email).as_str())
+    .bind(lookup_key(&account.email).as_str())
     .bind(false)
     .bind(account.username.as_deref())
     .bind(username_key.as_deref())
@@ -129,7 +120,7 @@ pub(super) async fn update_profile(
 ) -> Result<Account, AccountFault> {
     let full_name = patch.full_name.as_ref().map(Option::as_deref);
     let username = patch.username.as_ref().map(Option::as_deref);
-    let username_key = username.flatten().map(caseless);
+    let username_key = username.flatten().map(lookup_key);
     let changed = Query::new(
         "UPDATE users SET full_name = CASE WHEN $2 THEN $3 ELSE full_name END, \
          username = CASE WHEN $4 THEN $5 ELSE username END, \
@@ -168,30 +159,4 @@ pub(super) async fn open_session(
     sessions::insert(link, session).await?;
     audit::append(link, entry).await?;
     existing(link, session.user).await.map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_case_of_a_name_is_one_name() {
-        for (one, other) in [("Ann@Example.COM", "ann@example.com"), ("ÄRGER", "ärger"), ("ΣΑΣ", "σας")] {
-            assert_eq!(caseless(one), caseless(other));
-        }
-    }
-
-    #[test]
-    fn composed_and_decomposed_names_are_one_name() {
-        assert_eq!(caseless("E\u{301}va"), caseless("éva"));
-        assert_eq!(caseless("I\u{307}x"), caseless("\u{130}X"));
-    }
-
-    #[test]
-    fn different_names_stay_different() {
-        assert_ne!(caseless("ann"), caseless("an"));
-        assert_ne!(caseless("a.nn"), caseless("ann"));
-        // Compatibility forms are not folded: NFC, not NFKC.
-        assert_ne!(caseless("ｅve"), caseless("eve"));
-    }
 }

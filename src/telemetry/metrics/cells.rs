@@ -1,9 +1,10 @@
 //! What a metric is made of: atomic cells, composed by type into families of bounded size.
 //!
-//! Nothing here takes a lock or allocates when it is counted into; [`Named::get`] does both and belongs to set-up.
-//! prometheus-client's own `Family` and `Histogram` lock and hash at each observation, hence these. Every label is
-//! either a closed enum ([`Label`]) or a name from the configuration ([`Name`]), so the number of series is bounded by
-//! construction.
+//! Nothing here takes a lock or allocates when it is counted into, but for a [`Rare`] cell, which is made when it is
+//! first used; [`Named::get`] does both and belongs to set-up. prometheus-client's own `Family` and `Histogram` lock
+//! and hash at each observation, hence these. Every label is either a closed enum ([`Label`]) or a [`Name`]: one from
+//! the configuration, or an endpoint's address, of which there are as many as DNS gives for the configured names.
+//! Nothing a client sends becomes a label.
 
 use std::{
     collections::BTreeMap,

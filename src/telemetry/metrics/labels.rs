@@ -1,4 +1,5 @@
-//! The closed lists of label values. What is not listed here (or a name in the configuration) is no label of ours.
+//! The closed lists of label values. What is not listed here is no label of ours, but for names in the configuration
+//! and the addresses that an endpoint's name has in DNS.
 
 use http::{Method, StatusCode};
 
@@ -81,7 +82,7 @@ labels! {
     ConnectionError: "kind" {
         /// What came is not HTTP; answered with hyper's bare 400.
         Parse = "parse",
-        /// A head above its limits; answered with hyper's bare 414 or 431.
+        /// A head above its limits; answered with a bare 414 or 431. On HTTP/2 one stream's; the connection lives on.
         TooLarge = "too_large",
         /// Silent, half-typed or stalled for too long.
         Timeout = "timeout",
