@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -45,12 +46,13 @@ impl<P, F> Dispatch<P, F> {
 
 impl<P, F> Service<Request<GateBody>> for Dispatch<P, F>
 where
-    P: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal>,
+    P: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal, Future: Send + 'static>,
     F: Forwarder,
 {
     type Response = Response<GateBody>;
     type Error = Refusal;
-    type Future = Decided<Either<P::Future, F::Future>>;
+    // Boxed: a portal answer's future is large and rare, and every layer above would carry its size.
+    type Future = Decided<Either<Pin<Box<dyn Future<Output = Outcome> + Send>>, F::Future>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         self.portal.poll_ready(cx)
@@ -62,7 +64,7 @@ where
             Ok(exchange.route()?.target.clone())
         });
         match target {
-            Ok(Target::Portal) => Either::Left(Either::Left(self.portal.call(request))),
+            Ok(Target::Portal) => Either::Left(Either::Left(Box::pin(self.portal.call(request)))),
             Ok(Target::Cluster(cluster)) => Either::Left(Either::Right(self.forward.forward(request, cluster))),
             Err(refusal) => refused(refusal),
         }

@@ -128,14 +128,12 @@ impl Observer {
         self.entropy.fill(&mut random);
         let (trace_id, span_id) = random.split_at(16);
         let (trace_id, span_id) = (trace_id.try_into().unwrap_or([1; 16]), span_id.try_into().unwrap_or([1; 8]));
-        match TraceContext::of(headers) {
-            Some(parent) => parent.child(span_id),
-            None => {
-                // Without a valid parent its vendors' state means nothing (W3C Trace Context §3.3).
-                headers.remove(TRACESTATE);
-                TraceContext::start(trace_id, span_id, false)
-            }
+        if let Some(parent) = TraceContext::of(headers) {
+            return parent.child(span_id);
         }
+        // Without a valid parent its vendors' state means nothing (W3C Trace Context §3.3).
+        headers.remove(TRACESTATE);
+        TraceContext::start(trace_id, span_id, false)
     }
 
     /// A trusted proxy's id, so that its log and ours can be joined; else one of our own.

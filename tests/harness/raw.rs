@@ -73,7 +73,7 @@ impl Raw {
         };
         let body = soon("an answer's body", self.conn.body(framing)).await;
         let answer = RawAnswer { status, head, body };
-        // What hyper's parser refuses by itself knows neither id nor body (design §1).
+        // What hyper's parser refuses by itself knows neither id nor body.
         let bare = answer.head.header("x-request-id").is_none() && answer.body.len == 0;
         if !(bare && matches!(status, 400 | 414 | 431)) && status != 100 {
             self.invariants.check(&Seen {

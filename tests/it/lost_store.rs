@@ -1,4 +1,4 @@
-//! What a dead or frozen database costs (design §3): logins, never a request in hand. 503 and never 401, so that no
+//! What a dead or frozen database costs: logins, never a request in hand. 503 and never 401, so that no
 //! client throws its tokens away; and it comes back by itself.
 
 use serde_json::json;
