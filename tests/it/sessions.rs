@@ -1,4 +1,4 @@
-//! Sessions, on both stores: rotation, grace and reuse of refresh tokens (design §5, RFC 9700 §4.14), cookies, the ways a
+//! Sessions, on both stores: rotation, grace and reuse of refresh tokens (RFC 9700 §4.14), cookies, the ways a
 //! session ends. The tests are named after the threat or the mishap.
 
 use std::time::Duration;
