@@ -9,7 +9,7 @@ mod readiness;
 mod routes;
 mod tasks;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinHandle};
@@ -104,10 +104,13 @@ pub struct Running {
     tasks: tasks::Tasks,
     metrics: Arc<Metrics>,
     routes: Arc<ArcSwap<Snapshot>>,
+    _claim: Option<File>,
 }
 
 /// The parts that verify and mint: what the portal and the pipeline share.
 struct Shared {
+    /// The store is ours alone as long as this is held.
+    claim: Option<File>,
     store: SharedStore,
     master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
@@ -158,6 +161,7 @@ impl App {
             tasks,
             metrics,
             routes: snapshot,
+            _claim: shared.claim,
         })
     }
 }
@@ -186,6 +190,7 @@ pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metric
 impl Shared {
     /// Opens the store and what lies sealed in it.
     async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
+        let claim = crate::store::sql::claim(&settings.store)?;
         let store = crate::store::sql::open(&settings.store).await?;
         let (keyring, master) = sealed(&store, settings, &rim).await?;
         let ended = EndedSessions::default();
@@ -194,7 +199,8 @@ impl Shared {
         for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
             ended.insert(session, at.plus(life));
         }
-        Ok(Self { store, master: Arc::new(master), keyring: Arc::new(keyring), ended: Arc::new(ended), metrics, rim })
+        let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
+        Ok(Self { claim, store, master, keyring, ended, metrics, rim })
     }
 
     fn stages(

@@ -14,9 +14,12 @@ use crate::{
 /// Keys one limit counts at most; beyond, the emptiest counters make room. About 100 bytes each.
 const MAX_KEYS: usize = 200_000;
 
+/// For a whole portal request: a form that drips in holds its place no longer than this.
+const PORTAL_TOTAL: Duration = Duration::from_secs(30);
+
 /// Time-outs of the portal's endpoints: small bodies from a browser, no upstream.
 const PORTAL_TIMEOUTS: RouteTimeouts =
-    RouteTimeouts { first_byte: Duration::from_secs(30), idle: Duration::from_secs(10), total: None };
+    RouteTimeouts { first_byte: Duration::from_secs(30), idle: Duration::from_secs(10), total: Some(PORTAL_TOTAL) };
 
 /// The counters of every configured limit, by name: one for all routes that name it.
 pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;
@@ -65,6 +68,7 @@ fn table(
         if let Some(host) = &settings.portal.host {
             table.set_portal_host(Arc::clone(host));
         }
+        table.set_portal_base(Arc::clone(&settings.portal.base_path));
         for endpoint in ENDPOINTS {
             let path = endpoint.full_path(&settings.portal.base_path);
             table.insert_portal(&path, portal_entry(endpoint, settings, counters, metrics))?;

@@ -9,11 +9,13 @@ use http::{Request, header::CONTENT_LENGTH};
 use http_body::Body;
 
 use crate::{
+    config::settings::RouteTimeouts,
     gate::{
         body::GateBody,
         exchange::Exchange,
         guard::{RequestGuard, Upload},
         refusal::Refusal,
+        snapshot::Target,
         stage::Stage,
     },
     policy::reason::Reason,
@@ -42,9 +44,14 @@ impl Stage for BodyLimit {
                 format!("the body has {declared} bytes; {limit} are accepted here"),
             ));
         }
+        let timeouts = match route.target {
+            Target::Portal => route.timeouts,
+            // The whole exchange is timed where it is forwarded, and is the service's to answer for.
+            Target::Cluster(_) => RouteTimeouts { total: None, ..route.timeouts },
+        };
         let upload = Arc::new(Upload::default());
         let body = std::mem::take(request.body_mut());
-        let guard = RequestGuard::new(body, route.body_limit, route.timeouts.idle, Arc::clone(&upload), record);
+        let guard = RequestGuard::new(body, route.body_limit, timeouts, Arc::clone(&upload), record);
         *request.body_mut() = GateBody::boxed(guard);
         Exchange::of_mut(request)?.set_upload(upload);
         Ok(())

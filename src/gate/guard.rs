@@ -19,6 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use crate::{
+    config::settings::RouteTimeouts,
     gate::{
         body::{BodyFault, GateBody},
         finish::Finish,
@@ -96,15 +97,24 @@ pub struct RequestGuard {
     inner: GateBody,
     left: Option<u64>,
     silence: Silence,
+    total: Option<Pin<Box<Sleep>>>,
     upload: Arc<Upload>,
     record: Arc<Record>,
 }
 
 impl RequestGuard {
-    /// Watches `inner`; `limit` in bytes, `None`: none.
+    /// Watches `inner`; `limit` in bytes, `None`: none. Its sender may be silent for `timeouts.idle`, and have done
+    /// within `timeouts.total`: a body that drips in is cut too.
     #[must_use]
-    pub fn new(inner: GateBody, limit: Option<u64>, idle: Duration, upload: Arc<Upload>, record: Arc<Record>) -> Self {
-        Self { inner, left: limit, silence: Silence::new(idle), upload, record }
+    pub fn new(
+        inner: GateBody,
+        limit: Option<u64>,
+        timeouts: RouteTimeouts,
+        upload: Arc<Upload>,
+        record: Arc<Record>,
+    ) -> Self {
+        let total = timeouts.total.map(|total| Box::pin(sleep(total)));
+        Self { inner, left: limit, silence: Silence::new(timeouts.idle), total, upload, record }
     }
 
     fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -122,6 +132,9 @@ impl Body for RequestGuard {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
+        if this.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready()) {
+            return this.cut(Reason::BodyTimeout);
+        }
         loop {
             let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,

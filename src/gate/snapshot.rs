@@ -157,12 +157,19 @@ impl Paths {
 pub struct RouteTable {
     portal: Paths,
     portal_host: Option<Arc<str>>,
+    portal_base: Option<Arc<str>>,
     by_host: HashMap<Arc<str>, Paths>,
     any_host: Paths,
     all: Vec<Arc<RouteEntry>>,
 }
 
 impl RouteTable {
+    /// All below this path is the portal's, whether there is an endpoint or not and in whatever case it is spelled: a
+    /// mistyped login is 404 and its password goes nowhere.
+    pub fn set_portal_base(&mut self, base: Arc<str>) {
+        self.portal_base = Some(base);
+    }
+
     /// Serves the portal on this host only.
     pub fn set_portal_host(&mut self, host: Arc<str>) {
         self.portal_host = Some(host);
@@ -195,15 +202,17 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The route for a request: the portal's, else one of the very host, else one for any host.
+    /// The route for a request: the portal's, else one of the very host, else one for any host. Where a pattern of one
+    /// kind matches, the next is not asked: a method that the narrower route does not take is 405, not somebody else's.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<RouteEntry>, Unrouted> {
         let portal_here = self.portal_host.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(host));
         let of_portal = if portal_here { self.portal.find(path) } else { None };
-        let (of_host, of_any) = match of_portal {
-            Some(_) => (of_portal, None),
-            None => (self.of_host(host).and_then(|paths| paths.find(path)), self.any_host.find(path)),
-        };
-        let candidates = || of_host.into_iter().chain(of_any).flatten();
+        if of_portal.is_none() && portal_here && self.is_below_base(path) {
+            return Err(Unrouted::NoRoute);
+        }
+        let of_host = || self.of_host(host).and_then(|paths| paths.find(path));
+        let found = of_portal.or_else(of_host).or_else(|| self.any_host.find(path));
+        let candidates = || found.into_iter().flatten();
         if let Some(route) = candidates().find(|route| route.takes(method)) {
             return Ok(route);
         }
@@ -214,6 +223,12 @@ impl RouteTable {
         allowed.sort_unstable();
         allowed.dedup();
         HeaderValue::from_str(&allowed.join(", ")).map_or(Err(Unrouted::NoRoute), |allow| Err(Unrouted::Method(allow)))
+    }
+
+    fn is_below_base(&self, path: &str) -> bool {
+        let Some(base) = &self.portal_base else { return false };
+        let Some((start, rest)) = path.split_at_checked(base.len()) else { return false };
+        start.eq_ignore_ascii_case(base) && (rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The table keeps lower-case names; clients may spell theirs as they like (RFC 9110 §4.2.3).
@@ -297,6 +312,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mistyped_login_goes_nowhere() {
+        let mut table = RouteTable::default();
+        table.set_portal_base("/auth".into());
+        table.insert(&[], "/{*rest}", route("of_any", &[])).unwrap();
+        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        for path in ["/auth/login/", "/auth/Login", "/AUTH/login", "/auth/logon", "/auth", "/auth/"] {
+            assert_eq!(found(&table, "h", path, &Method::POST), "nothing", "{path}");
+        }
+        assert_eq!(found(&table, "h", "/authors", &Method::GET), "of_any");
+    }
+
+    #[test]
     fn a_portal_on_a_host_of_its_own_is_on_no_other() {
         let mut table = RouteTable::default();
         table.set_portal_host("login.example".into());
@@ -312,7 +339,8 @@ mod tests {
         table.insert(&[], "/docs", route("of_any", &[])).unwrap();
         assert_eq!(found(&table, "Rag.Example", "/docs", &Method::GET), "of_host");
         assert_eq!(found(&table, "rag.example", "/docs", &Method::HEAD), "of_host");
-        assert_eq!(found(&table, "rag.example", "/docs", &Method::POST), "of_any");
+        // Nor does a method it does not take fall through to a route that may ask for less.
+        assert_eq!(found(&table, "rag.example", "/docs", &Method::POST), "allow GET");
         assert_eq!(found(&table, "else.example", "/docs", &Method::GET), "of_any");
     }
 

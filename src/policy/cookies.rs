@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 
-/// Removes our cookies and leaves the others as they are, folded into one header if there were several.
+/// Removes our cookies and leaves the others as they are, folded into one header if there were several: HTTP/2 sends
+/// them in crumbs, and an HTTP/1.1 service must get one (RFC 9113 §8.2.3).
 pub fn strip(headers: &mut HeaderMap, own: &[Arc<str>]) {
-    if own.is_empty() || !headers.contains_key(COOKIE) {
-        return;
-    }
+    let mut several = headers.get_all(COOKIE).iter();
+    let several = match (several.next(), several.next()) {
+        (None, _) => return,
+        (Some(_), next) => next.is_some(),
+    };
     let is_own = |value: &HeaderValue| {
         value.as_bytes().split(|byte| *byte == b';').any(|pair| own.iter().any(|name| names(pair, name.as_bytes())))
     };
-    if !headers.get_all(COOKIE).iter().any(is_own) {
+    if !several && !headers.get_all(COOKIE).iter().any(is_own) {
         return;
     }
     let mut kept = Vec::new();
@@ -67,6 +70,13 @@ mod tests {
             let left = map.get(COOKIE).map_or("", |value| value.to_str().unwrap());
             assert!(!left.contains("__Secure-r"), "{spelled} left {left}");
         }
+    }
+
+    #[test]
+    fn crumbs_are_folded_even_when_none_is_ours() {
+        let mut map = headers(&["a=1", "b=2"]);
+        strip(&mut map, &own());
+        assert_eq!(map.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 
     #[test]

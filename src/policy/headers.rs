@@ -15,22 +15,24 @@ use http::{
 ///
 /// `x-request-id` is not here: it is set over by the layer that makes it. `traceparent` is not either: it says
 /// nothing an upstream would authorise by, and losing it breaks traces.
-const RESERVED: [&str; 26] = [
+const RESERVED: &[&str] = &[
     // The identity we forward, and the names other gateways forward it under.
     "x-gateway-identity",
+    "x-user",
     "x-user-id",
     "x-user-email",
-    "x-user-roles",
     "x-user-name",
-    "x-user",
+    "x-user-roles",
+    "x-user-groups",
     "x-org-id",
-    "remote-user",
     "x-remote-user",
     "x-remote-groups",
     "x-authenticated-user",
-    "x-webauth-user",
+    "x-pomerium-jwt-assertion",
     // Who the client is on the network: the upstream's logs and limits go by it.
     "forwarded",
+    "x-forwarded",
+    "fastly-client-ip",
     "x-real-ip",
     "x-client-ip",
     "x-cluster-client-ip",
@@ -40,9 +42,8 @@ const RESERVED: [&str; 26] = [
     "client-cert",
     "client-cert-chain",
     // Another path or method than the one the policy was applied to.
-    "x-original-url",
-    "x-original-uri",
     "x-rewrite-url",
+    "x-http-method",
     "x-http-method-override",
     "x-method-override",
     // CGI turns `Proxy` into HTTP_PROXY, which sends the upstream's own calls to whom the client likes ("httpoxy").
@@ -50,14 +51,30 @@ const RESERVED: [&str; 26] = [
 ];
 
 /// Reserved beginnings.
-const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "x-auth-", "x-remote-user-"];
+const RESERVED_PREFIXES: &[&str] = &[
+    "x-forwarded-",
+    "x-auth-",
+    "x-remote-user-",
+    "remote-",
+    "x-webauth-",
+    "x-authentik-",
+    "x-goog-",
+    "x-ms-client-principal",
+    "x-openwebui-",
+    "x-original-",
+    "x-envoy-",
+    "x-ssl-client-",
+    "ssl-client-",
+    "cf-",
+    "tailscale-",
+];
 
 /// Whether a name is reserved.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     // The common headers of every request are told apart by their first letter.
-    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'r' | b't' | b'c' | b'p')) {
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'r' | b't' | b'c' | b'p' | b's')) {
         return false;
     }
     let name = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };

@@ -3,6 +3,8 @@
 //! A valid access token names the session; with an expired one, or none, the refresh token does. Leaving twice is no
 //! fault: whoever can still prove that the session was theirs hears that it is over.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use http::{StatusCode, header};
 use secrecy::SecretString;
@@ -21,7 +23,7 @@ use crate::{
         presented::CookieToken,
         state::{PortalState, Shared},
     },
-    store::AuditEvent,
+    store::{AuditEvent, StoreFault},
 };
 
 /// 204 and the cookie is cleared; 401 when nothing names a session; 403 for a cookie from elsewhere.
@@ -39,9 +41,14 @@ pub(crate) async fn logout(
         _ => by_refresh_token(&state, cookie, in_body).await?,
     };
     let audit = caller.audit(AuditEvent::LoggedOut, state.clock.now(), Some(user), Some(sid));
-    let ended = state.store.end_sessions(sid, all, &audit).await?;
-    // The named session too when it had ended before: it may have ended at another gateway.
-    std::iter::once(sid).chain(ended).for_each(|sid| state.end_here(sid));
+    let ending = Arc::clone(&state);
+    PortalState::to_the_end(async move {
+        let ended = ending.store.end_sessions(sid, all, &audit).await?;
+        // The named session too when it had ended before: it may have ended at another gateway.
+        std::iter::once(sid).chain(ended).for_each(|sid| ending.end_here(sid));
+        Ok::<_, StoreFault>(())
+    })
+    .await??;
     caller.turned_out_to_be(user);
     Ok(Answer::empty(StatusCode::NO_CONTENT).with(header::SET_COOKIE, cookie::clear(&state.portal)?))
 }

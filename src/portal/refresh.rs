@@ -3,6 +3,8 @@
 //! Only the refresh token counts; an `Authorization` header is not looked at. How the answer travels is the session
 //! row's to say, fixed at login: a cookie session's refresh token is never in a body, whatever the request looks like.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use http::StatusCode;
 use secrecy::SecretString;
@@ -15,7 +17,7 @@ use crate::{
         caller::Caller,
         fields::{Fields, as_given},
         presented::CookieToken,
-        state::Shared,
+        state::{PortalState, Shared},
     },
     store::{AuditEvent, RefreshOutcome, StoreFault},
     telemetry::metrics::RefreshResult,
@@ -35,16 +37,22 @@ pub(crate) async fn refresh(
     let (sid, user) = (proven.session.id, proven.session.user);
     let now = state.clock.now();
     let audit = caller.audit(AuditEvent::Refreshed, now, Some(user), Some(sid));
-    let outcome = state.store.refresh(sid, proven.token.counter, &state.tokens.refresh, &audit).await;
-    state.metrics.refresh.of(result(&outcome)).inc();
-    match outcome? {
+    let (refreshing, counter) = (Arc::clone(&state), proven.token.counter);
+    let outcome = PortalState::to_the_end(async move {
+        let outcome = refreshing.store.refresh(sid, counter, &refreshing.tokens.refresh, &audit).await;
+        refreshing.metrics.refresh.of(result(&outcome)).inc();
+        if let Ok(RefreshOutcome::Reused { .. }) = outcome {
+            // The store has ended the session; its access tokens die here with it.
+            refreshing.end_here(sid);
+        }
+        outcome
+    });
+    match outcome.await?? {
         RefreshOutcome::Granted { session, account, .. } => {
             caller.turned_out_to_be(account.id);
             state.grant(StatusCode::OK, &session, &account, now)
         }
         RefreshOutcome::Reused { user } => {
-            // The store has ended the session; its access tokens die here with it.
-            state.end_here(sid);
             caller.turned_out_to_be(user);
             Err(Reason::RefreshReuse.into())
         }

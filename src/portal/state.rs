@@ -7,7 +7,7 @@ use secrecy::SecretBox;
 use crate::{
     clock::{Clock, Entropy},
     config::settings::{Portal, Tokens},
-    gate::keyring::Keyring,
+    gate::{keyring::Keyring, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
     store::{SharedStore, memory::ended_sessions::EndedSessions},
@@ -48,6 +48,14 @@ impl PortalState {
     /// The key of one session's refresh tokens.
     pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> SecretBox<[u8; 32]> {
         self.master.derive(REFRESH_KEY, session.0.as_bytes(), salt)
+    }
+
+    /// Does what must not stop half-way: a client that hangs up drops its request at any await, and what the store has
+    /// committed by then must be known here all the same.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        tokio::spawn(work).await.map_err(|fault| Refusal::internal(format!("a task of the portal ended: {fault}")))
     }
 
     /// From now on this gateway refuses the session's access tokens, until the last of them has expired.

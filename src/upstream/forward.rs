@@ -6,10 +6,11 @@
 use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, Uri, Version,
-    header::{HOST, TRAILER},
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use tokio::time::{Sleep, sleep};
@@ -104,6 +105,9 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let sent = clock.tick();
     let answer = cluster.client().request(request);
     let response = head(answer, route.timeouts.first_byte, total.as_mut(), exchange.upload()).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refusal::with(Reason::UpstreamBroken, Detail::Log("switched protocols unasked".to_owned())));
+    }
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
@@ -129,8 +133,13 @@ fn prepare(
     let asked_host = authority(request);
     *request.uri_mut() = target(request.uri(), exchange.route()?, cluster, endpoint)?;
     *request.version_mut() = Version::HTTP_11;
+    let unsized_body = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     headers::strip_hop_by_hop(headers);
+    if unsized_body {
+        // hyper sends a GET's body only when it is told that there is one.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     // Room for all we set, so that the map grows once at most.
     headers.reserve(OURS);
     forwarded(headers, exchange, asked_host.as_ref())?;
@@ -246,6 +255,10 @@ fn deliver(
         GateBody::Guarded(Box::new(guard))
     });
     let headers = response.headers_mut();
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: the coding overrides a length, which must not be passed on beside it.
+        headers.remove(CONTENT_LENGTH);
+    }
     // An HTTP/1.1 client gets only those trailers that the head announces (RFC 9110 §6.6.2).
     let announced: Vec<HeaderValue> = headers.get_all(TRAILER).iter().cloned().collect();
     headers::strip_hop_by_hop(headers);

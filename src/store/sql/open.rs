@@ -58,6 +58,9 @@ pub enum OpenFault {
     /// Another process has been migrating for longer than we wait.
     #[error("another process holds {0}; is it still migrating?")]
     Locked(PathBuf),
+    /// Another gateway serves this SQLite file.
+    #[error("another gateway serves {0}: with SQLite there is one; several need store.url: postgres://…")]
+    Taken(PathBuf),
     /// A newer gateway has changed the schema in a way this one cannot read.
     #[error(
         "the schema of {place} needs a gateway that knows migration {min_reader}; this one knows up to {reader}: \
@@ -191,6 +194,19 @@ fn prepare(path: &Path, lock: &Path) -> Result<File, OpenFault> {
     open(lock).map_err(fault(lock))
 }
 
+/// Holds a SQLite store for one gateway until dropped: what a second one revoked, this one would not know of.
+/// `None` for PostgreSQL, which serves several.
+pub fn claim(settings: &settings::Store) -> Result<Option<File>, OpenFault> {
+    let settings::Engine::Sqlite { path } = &settings.engine else { return Ok(None) };
+    let claimed = beside(path, ".gateway");
+    let file = prepare(path, &claimed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenFault::Taken(path.clone())),
+        Err(std::fs::TryLockError::Error(cause)) => Err(OpenFault::File { path: claimed, cause }),
+    }
+}
+
 /// Waits for the lock without blocking a thread of the runtime.
 async fn hold(lock: &File, path: &Path) -> Result<(), OpenFault> {
     let waiting = async {
@@ -239,6 +255,18 @@ mod tests {
         let row = Query::new("PRAGMA journal_mode").row(&mut link).await.unwrap().unwrap();
         assert_eq!(row.text("journal_mode").unwrap(), "wal");
         link.settle(Ok::<_, sqlx::Error>(())).unwrap();
+    }
+
+    #[test]
+    fn a_sqlite_file_serves_one_gateway_at_a_time() {
+        let folder = TempDir::new().unwrap();
+        let engine = settings::Engine::Sqlite { path: folder.path().join("portcullis.db") };
+        let settings = settings::Store { engine, master_key: None, pool: 2, timeout: Duration::from_mins(1) };
+        let first = claim(&settings).unwrap();
+        let second = claim(&settings).unwrap_err();
+        assert!(second.to_string().contains("store.url"), "{second}");
+        drop(first);
+        assert!(claim(&settings).is_ok());
     }
 
     #[tokio::test]
