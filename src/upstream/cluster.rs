@@ -2,10 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -26,7 +23,7 @@ use crate::{
         connect::Connector,
         discovery::{Discovery, Endpoints},
         endpoint::Endpoint,
-        health::HttpCheck,
+        health::{HttpCheck, Known},
     },
 };
 
@@ -44,6 +41,7 @@ pub struct Cluster {
     client: Client,
     metrics: Arc<ClusterMetrics>,
     all_metrics: Arc<Metrics>,
+    known: Arc<Known>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -66,22 +64,23 @@ impl Cluster {
             .pool_timer(TokioTimer::new())
             .set_host(false)
             .build(connector);
-        let settled = Arc::new(AtomicBool::new(false));
+        let known = Arc::new(Known::default());
         let check = settings.health.clone().map(|check| -> Box<dyn HealthCheck + Send + Sync> {
             Box::new(HttpCheck::new(
                 Arc::clone(&settings),
                 check,
                 client.clone(),
                 Arc::clone(&endpoints),
-                Arc::clone(&settled),
+                Arc::clone(&known),
             ))
         });
         let discovery = Discovery::new(Arc::clone(&settings), Arc::clone(&endpoints));
         let balancer = Balancer::new(settings.balance, Backends::new(Box::new(discovery)), check);
-        let cluster = Self { settings, endpoints, balancer, client, metrics, all_metrics: Arc::clone(all_metrics) };
+        let all_metrics = Arc::clone(all_metrics);
+        let cluster = Self { settings, endpoints, balancer, client, metrics, all_metrics, known };
         cluster.balancer.update().await;
         cluster.balancer.check().await;
-        settled.store(true, Ordering::Relaxed);
+        cluster.known.checked.store(true, Ordering::Relaxed);
         cluster.publish_health();
         cluster
     }
@@ -102,7 +101,11 @@ impl Cluster {
     }
 
     fn publish_health(&self) {
-        for (address, healthy) in self.balancer.health() {
+        let health = self.balancer.health();
+        if !health.is_empty() && health.iter().all(|(_, healthy)| *healthy) {
+            self.known.well.store(true, Ordering::Relaxed);
+        }
+        for (address, healthy) in health {
             self.all_metrics.endpoint(&self.settings.name, &address.to_string()).set(i64::from(healthy));
         }
     }

@@ -23,21 +23,29 @@ pub struct HttpCheck {
     check: settings::HealthCheck,
     client: Client,
     endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
-    settled: Arc<AtomicBool>,
+    known: Arc<Known>,
+}
+
+/// What is known of a cluster as a whole: at the start there is nothing that one outcome could be an exception to.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Every endpoint has been checked once: from now on a failure must repeat itself.
+    pub checked: AtomicBool,
+    /// Every endpoint has been healthy at once: from now on a recovery must last.
+    pub well: AtomicBool,
 }
 
 impl HttpCheck {
-    /// A check of `cluster` as its settings say. Until `settled`, one outcome decides: at the start nothing is known
-    /// that a single failure could be an exception to.
+    /// A check of `cluster` as its settings say, and as strict as what is `known` allows.
     #[must_use]
     pub fn new(
         cluster: Arc<settings::Cluster>,
         check: settings::HealthCheck,
         client: Client,
         endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
-        settled: Arc<AtomicBool>,
+        known: Arc<Known>,
     ) -> Self {
-        Self { cluster, check, client, endpoints, settled }
+        Self { cluster, check, client, endpoints, known }
     }
 
     async fn get(&self, target: &Backend) -> Result<(), String> {
@@ -68,10 +76,10 @@ impl HealthCheck for HttpCheck {
     }
 
     fn health_threshold(&self, success: bool) -> usize {
-        match (self.settled.load(Ordering::Relaxed), success) {
-            (false, _) => 1,
-            (true, true) => self.check.healthy_after,
-            (true, false) => self.check.unhealthy_after,
+        match success {
+            true if self.known.well.load(Ordering::Relaxed) => self.check.healthy_after,
+            false if self.known.checked.load(Ordering::Relaxed) => self.check.unhealthy_after,
+            _ => 1,
         }
     }
 }
