@@ -63,6 +63,36 @@ async fn an_upload_arrives_piece_by_piece() {
     assert_eq!((answer.status, answer.text().as_str()), (201, "done"));
 }
 
+#[tokio::test]
+async fn a_get_with_a_chunked_body_keeps_it() {
+    let (gateway, upstream) = gateway().await;
+    upstream.hold("/open/search");
+    let mut raw = gateway.raw().await;
+    raw.send("GET /open/search HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n").await;
+    let mut held = upstream.held().await;
+    assert_eq!(held.piece().await, Piece::Data(b"query".to_vec()));
+    assert_eq!(held.piece().await, Piece::End);
+    held.answer(&Reply::new(200, "found")).await;
+    assert_eq!(raw.answer().await.unwrap().text(), "found");
+}
+
+#[tokio::test]
+async fn a_service_that_switches_protocols_unasked_is_502() {
+    let (gateway, upstream) = gateway().await;
+    let (mut raw, mut held) = in_hands(&gateway, &upstream).await;
+    held.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_broken"));
+}
+
+#[tokio::test]
+async fn a_length_beside_a_transfer_coding_is_not_passed_on() {
+    let (gateway, upstream) = gateway().await;
+    let (mut raw, mut held) = in_hands(&gateway, &upstream).await;
+    held.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").await;
+    assert_eq!(raw.answer().await.unwrap().text(), "hi");
+}
+
 /// A raw client has asked for `/open/x`, and the request is in the test's hands.
 async fn in_hands(gateway: &Gateway, upstream: &Upstream) -> (crate::harness::raw::Raw, Held) {
     upstream.hold("/open/x");
