@@ -68,7 +68,8 @@ async fn a_get_with_a_chunked_body_keeps_it() {
     let (gateway, upstream) = gateway().await;
     upstream.hold("/open/search");
     let mut raw = gateway.raw().await;
-    raw.send("GET /open/search HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n").await;
+    raw.send("GET /open/search HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n")
+        .await;
     let mut held = upstream.held().await;
     assert_eq!(held.piece().await, Piece::Data(b"query".to_vec()));
     assert_eq!(held.piece().await, Piece::End);
