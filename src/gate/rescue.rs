@@ -126,20 +126,14 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AnswerCut | Reason::ClientGone => (StatusCode::BAD_GATEWAY, "The answer was cut", Silent, Warn),
         Reason::Ok | Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "A fault of the gateway", Silent, Error),
     };
-    Row { status, code: code(reason), title, challenge, loudness }
+    Row { status, code: code(reason, challenge), title, challenge, loudness }
 }
 
 /// What the client is told: one word for all bad tokens and one for all bad refresh tokens, else the label.
-const fn code(reason: Reason) -> &'static str {
+const fn code(reason: Reason, challenge: Challenge) -> &'static str {
     match reason {
-        Reason::TokenMalformed
-        | Reason::TokenSignature
-        | Reason::TokenExpired
-        | Reason::TokenNotYetValid
-        | Reason::TokenIssuer
-        | Reason::TokenAudience
-        | Reason::TokenKind
-        | Reason::SessionEnded => "invalid_token",
+        // The bad tokens are those the table above challenges so; they are listed once.
+        _ if matches!(challenge, Challenge::InvalidToken) => "invalid_token",
         Reason::RefreshInvalid | Reason::RefreshReuse => "invalid_grant",
         Reason::AddressLimited | Reason::SubjectLimited => "quota_exceeded",
         other => other.as_str(),

@@ -192,6 +192,34 @@ mod tests {
     }
 
     #[test]
+    fn other_gateways_names_for_an_identity_or_an_address_are_reserved_too() {
+        for name in [
+            "x-user-groups",
+            "remote-groups",
+            "remote-email",
+            "x-webauth-email",
+            "x-authentik-username",
+            "x-pomerium-jwt-assertion",
+            "x-goog-iap-jwt-assertion",
+            "cf-access-jwt-assertion",
+            "cf-connecting-ip",
+            "fastly-client-ip",
+            "x-envoy-external-address",
+            "x-ms-client-principal",
+            "x-openwebui-user-id",
+            "tailscale-user-login",
+            "ssl-client-cert",
+            "x-ssl-client-dn",
+            "x-original-host",
+            "x-original-method",
+            "x-http-method",
+            "x-forwarded",
+        ] {
+            assert!(is_reserved(&name.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
     fn ordinary_headers_are_left_alone() {
         for name in [
             "host",
