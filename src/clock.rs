@@ -4,8 +4,15 @@
 //! `Arc<dyn Entropy>`, so that a test owns both. Waiting (a timer that fires) is tokio's; *reading* a time is ours.
 //! `.clippy.toml` bans the direct calls everywhere else.
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
+use tokio::time::{Instant, Sleep, sleep_until};
 use uuid::Uuid;
 
 /// A moment of civil time: microseconds since 1970-01-01T00:00:00Z, as PostgreSQL's `timestamptz` keeps it.
@@ -86,6 +93,39 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Monotonic time, for measuring and for limits. Never goes back.
     fn tick(&self) -> Tick;
+}
+
+/// A timer that is restarted often and seldom fires: it stays where it is, fires too early, and is then set to what is
+/// left, so that a restart costs one reading of the clock and no change to the runtime's timers.
+#[derive(Debug, Default)]
+pub struct LazyTimer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    due: Option<Instant>,
+}
+
+impl LazyTimer {
+    /// Fires in `after` from now, not before.
+    #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
+    pub fn restart(&mut self, after: Duration) {
+        // A wait too long to be told from none: tokio's timers end there too.
+        self.due = Instant::now().checked_add(after);
+    }
+
+    /// Ready once the time is over; never before the first [`Self::restart`].
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = self.due else { return Poll::Pending };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if sleep.deadline() > due {
+            sleep.as_mut().reset(due);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= due {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(due);
+        }
+    }
 }
 
 /// The only reader of randomness.
@@ -194,6 +234,21 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restarted_timer_fires_when_it_was_last_told_to() {
+        let begun = Instant::now();
+        let mut timer = LazyTimer::default();
+        timer.restart(Duration::from_secs(3));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(timer.poll(cx))).await.is_pending());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        timer.restart(Duration::from_secs(3));
+        std::future::poll_fn(|cx| timer.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        timer.restart(Duration::from_secs(1));
+        std::future::poll_fn(|cx| timer.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 6, "an earlier time than the last one counts too");
+    }
 
     #[test]
     fn no_piece_is_given_twice_across_refills() {

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
-use crate::{gate::guard::ResponseGuard, policy::reason::Reason};
+use crate::{gate::guard::ResponseGuard, policy::reason::Reason, upstream::line::Flowing};
 
 /// A body that came in, was made here, or wraps another.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub enum GateBody {
     /// A client's, straight from its connection; the edge learns when it is over.
     Received(Received),
     /// Straight from an upstream's connection.
-    Incoming(Incoming),
+    Flowing(Flowing),
     /// Made here, whole.
     Full(Full<Bytes>),
     /// Anything that wraps or generates.
@@ -86,7 +86,7 @@ impl std::fmt::Debug for GateBody {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Received(_) => "Received",
-            Self::Incoming(_) => "Incoming",
+            Self::Flowing(_) => "Flowing",
             Self::Full(_) => "Full",
             Self::Boxed(_) => "Boxed",
             Self::Guarded(_) => "Guarded",
@@ -102,7 +102,7 @@ impl Body for GateBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Received(received) => Pin::new(&mut received.body).poll_frame(cx).map_err(BodyFault::Connection),
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
+            Self::Flowing(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
             Self::Guarded(body) => Pin::new(&mut **body).poll_frame(cx),
@@ -113,7 +113,7 @@ impl Body for GateBody {
         match self {
             Self::Empty => true,
             Self::Received(received) => received.body.is_end_stream(),
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Flowing(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
             Self::Guarded(body) => body.is_end_stream(),
@@ -124,7 +124,7 @@ impl Body for GateBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Received(received) => received.body.size_hint(),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Flowing(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
             Self::Guarded(body) => body.size_hint(),

@@ -26,7 +26,6 @@ use crate::{
     },
     policy::{headers, reason::Reason},
     telemetry::record::Record,
-    upstream::{endpoint::EndpointUse, sever::Uploading},
 };
 
 /// A time-out between two frames.
@@ -66,18 +65,11 @@ impl Silence {
 /// body has been sent, however long a large upload takes.
 #[derive(Debug, Default)]
 pub struct Upload {
-    done: AtomicBool,
     waits: AtomicBool,
     frames: AtomicU64,
 }
 
 impl Upload {
-    /// Whether the whole body was read.
-    #[must_use]
-    pub fn done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-
     /// Whether it is the client's turn: more was asked for and has not come.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
@@ -121,7 +113,6 @@ impl RequestGuard {
         // What is left is not read; the connection is closed after the answer.
         self.inner = GateBody::Empty;
         self.upload.waits.store(false, Ordering::Release);
-        self.upload.done.store(true, Ordering::Release);
         Poll::Ready(Some(Err(BodyFault::Cut(reason))))
     }
 }
@@ -141,7 +132,6 @@ impl Body for RequestGuard {
                 Poll::Ready(Some(Err(_))) => return this.cut(Reason::BodyBroken),
                 Poll::Ready(None) => {
                     this.upload.waits.store(false, Ordering::Release);
-                    this.upload.done.store(true, Ordering::Release);
                     return Poll::Ready(None);
                 }
                 Poll::Pending if this.silence.too_long(cx) => return this.cut(Reason::BodyTimeout),
@@ -155,10 +145,6 @@ impl Body for RequestGuard {
             let Some(data) = frame.data_ref() else {
                 continue;
             };
-            // Of a body whose length is known hyper asks for no more than that.
-            if this.inner.is_end_stream() {
-                this.upload.done.store(true, Ordering::Release);
-            }
             let bytes = data.len() as u64;
             this.record.add_received(bytes);
             this.upload.frames.fetch_add(1, Ordering::Release);
@@ -188,8 +174,6 @@ pub struct ResponseGuard {
     silence: Option<Silence>,
     total: Option<Pin<Box<Sleep>>>,
     finish: Option<Finish>,
-    in_use: Option<EndpointUse>,
-    uploading: Option<Uploading>,
     ended: bool,
 }
 
@@ -197,28 +181,13 @@ impl ResponseGuard {
     /// Watches an upstream's body.
     #[must_use]
     pub fn of_upstream(inner: GateBody, idle: Duration, total: Option<Pin<Box<Sleep>>>) -> Self {
-        Self {
-            inner,
-            silence: Some(Silence::new(idle)),
-            total,
-            finish: None,
-            in_use: None,
-            uploading: None,
-            ended: false,
-        }
+        Self { inner, silence: Some(Silence::new(idle)), total, finish: None, ended: false }
     }
 
     /// Watches a body made here: it cannot fall silent.
     #[must_use]
     pub fn of_ours(inner: GateBody) -> Self {
-        Self { inner, silence: None, total: None, finish: None, in_use: None, uploading: None, ended: false }
-    }
-
-    /// Counts the endpoint as in use until the body has been sent or dropped, and gives up an upload that is still
-    /// flowing then.
-    pub fn hold(&mut self, in_use: EndpointUse, uploading: Option<Uploading>) {
-        self.in_use = Some(in_use);
-        self.uploading = uploading;
+        Self { inner, silence: None, total: None, finish: None, ended: false }
     }
 
     /// Tells `finish` when the body has been sent or dropped. An answer to `HEAD` is whole with its head.
@@ -234,7 +203,6 @@ impl ResponseGuard {
         self.ended = true;
         // Dropping the upstream's body closes its connection: nobody will read the rest.
         self.inner = GateBody::Empty;
-        self.uploading = None;
         Poll::Ready(Some(Err(BodyFault::Cut(reason))))
     }
 
@@ -291,11 +259,6 @@ impl Body for ResponseGuard {
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
         let whole = self.ended || self.inner.is_end_stream();
-        if let Some(uploading) = &mut self.uploading
-            && whole
-        {
-            uploading.answered();
-        }
         if let Some(finish) = &mut self.finish
             && !whole
         {

@@ -1,4 +1,4 @@
-//! One cluster: its endpoints, how one is picked, and the one pooled client that reaches them.
+//! One cluster: its endpoints, how one is picked, and how it is reached.
 
 use std::{
     net::IpAddr,
@@ -7,28 +7,19 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::uri::Scheme;
-use hyper_util::{
-    client::legacy::Client as PooledClient,
-    rt::{TokioExecutor, TokioTimer},
-};
 use pingora_load_balancing::{Backends, health_check::HealthCheck};
 
 use crate::{
     config::settings,
-    gate::body::GateBody,
     telemetry::metrics::{ClusterMetrics, Metrics},
     upstream::{
         balance::Balancer,
         connect::Connector,
         discovery::{Discovery, Endpoints},
-        endpoint::Endpoint,
+        endpoint::{Endpoint, SWEEPS},
         health::{HttpCheck, Known},
     },
 };
-
-/// The pooled client of a cluster.
-pub type Client = PooledClient<Connector, GateBody>;
 
 /// How often names are looked up again.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
@@ -38,7 +29,7 @@ pub struct Cluster {
     settings: Arc<settings::Cluster>,
     endpoints: Arc<ArcSwap<Endpoints>>,
     balancer: Balancer,
-    client: Client,
+    connector: Connector,
     metrics: Arc<ClusterMetrics>,
     all_metrics: Arc<Metrics>,
     known: Arc<Known>,
@@ -57,19 +48,13 @@ impl Cluster {
         let metrics = all_metrics.cluster(&settings.name);
         let endpoints = Arc::new(ArcSwap::from_pointee(Endpoints::new()));
         let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
-        let connector = Connector::new(Arc::clone(&endpoints), tls, settings.connect_timeout, Arc::clone(&metrics));
-        let client = PooledClient::builder(TokioExecutor::new())
-            .pool_idle_timeout(settings.pool_idle_timeout)
-            .pool_max_idle_per_host(settings.pool_idle_per_endpoint)
-            .pool_timer(TokioTimer::new())
-            .set_host(false)
-            .build(connector);
+        let connector = Connector::new(tls, settings.connect_timeout, Arc::clone(&metrics));
         let known = Arc::new(Known::default());
         let check = settings.health.clone().map(|check| -> Box<dyn HealthCheck + Send + Sync> {
             Box::new(HttpCheck::new(
                 Arc::clone(&settings),
                 check,
-                client.clone(),
+                connector.clone(),
                 Arc::clone(&endpoints),
                 Arc::clone(&known),
             ))
@@ -77,7 +62,7 @@ impl Cluster {
         let discovery = Discovery::new(Arc::clone(&settings), Arc::clone(&endpoints));
         let balancer = Balancer::new(settings.balance, Backends::new(Box::new(discovery)), check);
         let all_metrics = Arc::clone(all_metrics);
-        let cluster = Self { settings, endpoints, balancer, client, metrics, all_metrics, known };
+        let cluster = Self { settings, endpoints, balancer, connector, metrics, all_metrics, known };
         cluster.balancer.update().await;
         cluster.balancer.check().await;
         cluster.known.checked.store(true, Ordering::Relaxed);
@@ -85,8 +70,23 @@ impl Cluster {
         cluster
     }
 
-    /// Looks names up and checks endpoints until the future is dropped. Run it as a task of its own.
+    /// Looks names up, checks endpoints and closes connections idle for too long, until the future is dropped. Run it
+    /// as a task of its own.
     pub async fn maintain(&self) {
+        tokio::join!(self.watch(), self.sweep());
+    }
+
+    async fn sweep(&self) {
+        let every = (self.settings.pool_idle_timeout / SWEEPS).max(Duration::from_millis(1));
+        let mut sweep = tokio::time::interval(every);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            sweep.tick().await;
+            self.endpoints.load().values().for_each(|endpoint| endpoint.sweep());
+        }
+    }
+
+    async fn watch(&self) {
         let check_every = self.settings.health.as_ref().map(|check| check.interval);
         let mut discover = tokio::time::interval(DISCOVERY_INTERVAL);
         let mut check = tokio::time::interval(check_every.unwrap_or(DISCOVERY_INTERVAL));
@@ -150,15 +150,9 @@ impl Cluster {
         self.balancer.healthy()
     }
 
-    /// `http` or `https`.
+    /// Connects to its endpoints.
     #[must_use]
-    pub fn scheme(&self) -> Scheme {
-        if self.settings.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
-    }
-
-    /// The pooled client.
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.client
+    pub fn connector(&self) -> &Connector {
+        &self.connector
     }
 }

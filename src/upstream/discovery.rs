@@ -59,7 +59,7 @@ impl Discovery {
         let fixed = self.cluster.tls.as_ref().and_then(|tls| tls.server_name.clone());
         let host = configured.authority.host().trim_matches(['[', ']']);
         let name = fixed.or_else(|| ServerName::try_from(host.to_owned()).ok());
-        Endpoint::new(address, &configured.authority, name).map(Arc::new)
+        Endpoint::new(address, &configured.authority, name, self.cluster.pool_idle_per_endpoint).map(Arc::new)
     }
 }
 

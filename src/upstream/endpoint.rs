@@ -1,9 +1,12 @@
-//! One resolved address of a cluster.
+//! One resolved address of a cluster, and the idle connections to it.
+//!
+//! The connection used last is taken first, so that the others age and go. Ages are counted in sweeps rather than read
+//! from a clock: [`Endpoint::sweep`] runs [`SWEEPS`] times in the idle time-out and closes what has seen that many.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -11,32 +14,91 @@ use std::{
 use http::{HeaderValue, uri::Authority};
 use rustls::pki_types::ServerName;
 
+use crate::upstream::line::Line;
+
+/// How often idle connections are looked at within the idle time-out.
+pub const SWEEPS: u32 = 4;
+
 /// One resolved address of a cluster.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Where to connect.
     pub address: SocketAddr,
-    /// The same as a URI authority: the pool's key.
-    pub authority: Authority,
     /// `Host` when the cluster sends the endpoint's own: the authority as configured.
     pub host: HeaderValue,
     /// SNI and the name checked in the certificate.
     pub server_name: Option<ServerName<'static>>,
     in_flight: AtomicUsize,
+    idle: Mutex<Vec<Idle>>,
+    max_idle: usize,
+}
+
+/// A connection nobody uses.
+#[derive(Debug)]
+struct Idle {
+    line: Box<Line>,
+    sweeps: u32,
 }
 
 impl Endpoint {
-    /// An endpoint at `address`, configured as `configured`; `None` if either is not a legal header or authority
-    /// (it is: an address prints as one, and the configuration's authority was parsed as one).
+    /// An endpoint at `address`, configured as `configured`, which keeps up to `max_idle` connections; `None` if
+    /// `configured` is not a legal header value (it is: it was parsed as an authority).
     #[must_use]
-    pub fn new(address: SocketAddr, configured: &Authority, server_name: Option<ServerName<'static>>) -> Option<Self> {
+    pub fn new(
+        address: SocketAddr,
+        configured: &Authority,
+        server_name: Option<ServerName<'static>>,
+        max_idle: usize,
+    ) -> Option<Self> {
         Some(Self {
             address,
-            authority: address.to_string().parse().ok()?,
             host: HeaderValue::from_str(configured.as_str()).ok()?,
             server_name,
             in_flight: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            max_idle,
         })
+    }
+
+    /// An idle connection that the endpoint has not closed, as far as is known.
+    #[must_use]
+    pub fn take_idle(&self) -> Option<Box<Line>> {
+        loop {
+            let Idle { mut line, .. } = self.idle().pop()?;
+            if line.rests() {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Closes what the endpoint has closed and what has been idle for [`SWEEPS`] sweeps.
+    pub fn sweep(&self) {
+        let mut idle = std::mem::take(&mut *self.idle());
+        idle.retain_mut(|idle| {
+            idle.sweeps += 1;
+            idle.sweeps < SWEEPS && idle.line.rests()
+        });
+        let mut meanwhile = self.idle();
+        // The swept ones were used before those that have come back meanwhile.
+        std::mem::swap(&mut *meanwhile, &mut idle);
+        meanwhile.append(&mut idle);
+        let surplus = meanwhile.len().saturating_sub(self.max_idle);
+        meanwhile.drain(..surplus);
+    }
+
+    fn give_back(&self, mut line: Box<Line>) {
+        if !line.rests() {
+            return;
+        }
+        let mut idle = self.idle();
+        if idle.len() < self.max_idle {
+            idle.push(Idle { line, sweeps: 0 });
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        // Nothing that can panic runs under the lock.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests sent and not yet answered to their last byte.
@@ -56,6 +118,17 @@ impl EndpointUse {
     pub fn begin(endpoint: Arc<Endpoint>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(endpoint)
+    }
+
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+
+    /// The request is over, and its connection is free for another one if it can take one.
+    pub fn give_back(self, line: Box<Line>) {
+        self.0.give_back(line);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The last service of the pipeline: one authorised request to one endpoint, and its answer back, streamed both ways.
 //!
-//! Hop-by-hop rules are RFC 9110 §7.6.1. Retries: only what the pool never sent (hyper-util does that on reused
-//! connections); once a byte may have reached the upstream, the failure is told, not repeated.
+//! Hop-by-hop rules are RFC 9110 §7.6.1. Retries: only what was never sent, because the endpoint had closed an idle
+//! connection; once a byte may have reached the upstream, the failure is told, not repeated.
 
-use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
@@ -12,7 +12,6 @@ use http::{
 };
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use tokio::time::{Sleep, sleep};
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
         body::{BodyFault, GateBody},
         dispatch::Forwarder,
         exchange::Exchange,
-        guard::{ResponseGuard, Upload},
+        guard::ResponseGuard,
         refusal::{Detail, Refusal},
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
@@ -33,7 +32,7 @@ use crate::{
     upstream::{
         cluster::Cluster,
         endpoint::{Endpoint, EndpointUse},
-        sever::Uploading,
+        line::{Flowing, Line, Missed, Patience},
     },
 };
 
@@ -95,29 +94,72 @@ const fn result(outcome: &Outcome) -> UpstreamResult {
 async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clock) -> Outcome {
     let exchange = Exchange::take(&mut request)?;
     let _permit: &Authorised = exchange.authorised()?;
-    let route = Arc::clone(exchange.route()?);
+    let route = exchange.route()?;
     let endpoint = cluster.pick(exchange.client()?).ok_or(Reason::UpstreamUnhealthy)?;
     prepare(&mut request, &exchange, cluster, &endpoint)?;
-    let in_use = EndpointUse::begin(endpoint);
-    let uploading = exchange.upload().map(|upload| Uploading::begin(&mut request, upload));
 
     let mut total = route.timeouts.total.map(|total| Box::pin(sleep(total)));
     let sent = clock.tick();
-    let answer = cluster.client().request(request);
-    let response = head(answer, route.timeouts.first_byte, total.as_mut(), exchange.upload()).await?;
+    let in_use = EndpointUse::begin(endpoint);
+    let (response, line) = answer(request, cluster, &in_use, &exchange, total.as_mut()).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::with(Reason::UpstreamBroken, Detail::Log("switched protocols unasked".to_owned())));
     }
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
-    Ok(deliver(response, &route, exchange.snapshot(), total, Held { in_use, uploading }))
+    let response = response.map(|body| Flowing::new(body, line, in_use));
+    Ok(deliver(response, route, exchange.snapshot(), total))
 }
 
-/// What an exchange holds until its answer's last byte.
-struct Held {
-    in_use: EndpointUse,
-    uploading: Option<Uploading>,
+/// The answer's head and the connection it came over: an idle one as long as the request can be taken back from one that
+/// turns out to be closed, else a new one.
+async fn answer(
+    mut request: Request<GateBody>,
+    cluster: &Cluster,
+    in_use: &EndpointUse,
+    exchange: &Exchange,
+    mut total: Option<&mut Pin<Box<Sleep>>>,
+) -> Result<(Response<Incoming>, Box<Line>), Refusal> {
+    let route = exchange.route()?;
+    loop {
+        let mut line = match in_use.endpoint().take_idle() {
+            Some(line) => line,
+            None => connect(cluster, in_use.endpoint(), total.as_deref_mut()).await?,
+        };
+        let again = line.used();
+        let first_byte = route.timeouts.first_byte;
+        let patience = Patience { first_byte, total: total.as_deref_mut(), upload: exchange.upload() };
+        match line.send(request, patience).await {
+            Ok(response) => return Ok((response, line)),
+            Err(Missed::NeverSent(taken_back)) if again => request = *taken_back,
+            Err(Missed::NeverSent(_)) => {
+                return Err(Refusal::with(Reason::UpstreamBroken, Detail::Log("closed before the request".to_owned())));
+            }
+            Err(Missed::Failed(error)) => return Err(failed(&error)),
+            Err(Missed::FirstByte) => return Err(Reason::UpstreamTimeout.into()),
+            Err(Missed::Total) => return Err(Reason::TotalTimeout.into()),
+        }
+    }
+}
+
+/// A new connection, within the connect time-out and the exchange's total.
+async fn connect(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    total: Option<&mut Pin<Box<Sleep>>>,
+) -> Result<Box<Line>, Refusal> {
+    let refused = |why: String| Refusal::with(Reason::UpstreamConnect, Detail::Log(why));
+    let connected = async {
+        let stream = cluster.connector().connect(endpoint).await.map_err(|fault| refused(fault.to_string()))?;
+        Line::over(stream).await.map(Box::new).map_err(|fault| refused(fault.to_string()))
+    };
+    let Some(total) = total else { return connected.await };
+    tokio::select! {
+        biased;
+        connected = connected => connected,
+        () = total => Err(Reason::TotalTimeout.into()),
+    }
 }
 
 /// How many headers we set on the way to an upstream.
@@ -131,7 +173,9 @@ fn prepare(
     endpoint: &Endpoint,
 ) -> Result<(), Refusal> {
     let asked_host = authority(request);
-    *request.uri_mut() = target(request.uri(), exchange.route()?, cluster, endpoint)?;
+    if let Some(target) = target(request.uri(), exchange.route()?)? {
+        *request.uri_mut() = target;
+    }
     *request.version_mut() = Version::HTTP_11;
     let unsized_body = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
@@ -159,19 +203,20 @@ fn authority(request: &Request<GateBody>) -> Option<HeaderValue> {
     })
 }
 
-fn target(asked: &Uri, route: &RouteEntry, cluster: &Cluster, endpoint: &Endpoint) -> Result<Uri, Refusal> {
-    let wrong = |error: http::Error| Refusal::internal(format!("the upstream's URI cannot be built: {error}"));
+/// What the upstream is asked for, in origin form, when that is not what the client asked for.
+fn target(asked: &Uri, route: &RouteEntry) -> Result<Option<Uri>, Refusal> {
     let path = match &route.rewrite {
+        None if asked.authority().is_none() && asked.scheme().is_none() => return Ok(None),
         None => asked.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
         Some(rule) => {
             let path = rewrite::rewrite(asked.path(), &rule.prefix, &rule.to)
                 .ok_or_else(|| Refusal::internal("the route's pattern does not lie below its rewrite prefix"))?;
             let text = asked.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
-            PathAndQuery::try_from(text).map_err(|error| wrong(error.into()))?
+            PathAndQuery::try_from(text)
+                .map_err(|error| Refusal::internal(format!("the upstream's path cannot be built: {error}")))?
         }
     };
-    let uri = Uri::builder().scheme(cluster.scheme()).authority(endpoint.authority.clone()).path_and_query(path);
-    uri.build().map_err(wrong)
+    Ok(Some(Uri::from(path)))
 }
 
 /// `X-Forwarded-*`, the request id and the trace, each set to what *we* know; what the client sent of them is gone.
@@ -192,41 +237,8 @@ fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderV
     Ok(())
 }
 
-/// Waits for the answer's head. The upstream's time starts when the request's body has been sent. While an upload
-/// still flows, its own idle time-out watches the client; a service that takes none of what the client has sent is
-/// out of time as well.
-async fn head(
-    answer: ResponseFuture,
-    first_byte: Duration,
-    total: Option<&mut Pin<Box<Sleep>>>,
-    upload: Option<&Arc<Upload>>,
-) -> Result<Response<Incoming>, Refusal> {
-    let waiting = async {
-        let mut seen = 0;
-        loop {
-            sleep(first_byte).await;
-            match upload {
-                Some(upload) if upload.waits_for_client() || upload.frames() != seen => seen = upload.frames(),
-                _ => return,
-            }
-        }
-    };
-    let out_of_time = async {
-        match total {
-            Some(total) => total.await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer.map_err(|error| failed(&error)),
-        () = waiting => Err(Reason::UpstreamTimeout.into()),
-        () = out_of_time => Err(Reason::TotalTimeout.into()),
-    }
-}
-
-/// Whose fault it was: the client's body, the connection, or the upstream.
-fn failed(error: &ClientError) -> Refusal {
+/// Whose fault it was: the client's body, or the upstream.
+fn failed(error: &hyper::Error) -> Refusal {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     let mut text = error.to_string();
     while let Some(one) = cause {
@@ -238,20 +250,17 @@ fn failed(error: &ClientError) -> Refusal {
             text = format!("{text}: {next}");
         }
     }
-    let reason = if error.is_connect() { Reason::UpstreamConnect } else { Reason::UpstreamBroken };
-    Refusal::with(reason, Detail::Log(text))
+    Refusal::with(Reason::UpstreamBroken, Detail::Log(text))
 }
 
 fn deliver(
-    response: Response<Incoming>,
+    response: Response<Flowing>,
     route: &RouteEntry,
     snapshot: &Snapshot,
     total: Option<Pin<Box<Sleep>>>,
-    held: Held,
 ) -> Response<GateBody> {
     let mut response = response.map(|body| {
-        let mut guard = ResponseGuard::of_upstream(GateBody::Incoming(body), route.timeouts.idle, total);
-        guard.hold(held.in_use, held.uploading);
+        let guard = ResponseGuard::of_upstream(GateBody::Flowing(body), route.timeouts.idle, total);
         GateBody::Guarded(Box::new(guard))
     });
     let headers = response.headers_mut();

@@ -1,4 +1,4 @@
-//! Active health checks: a GET over the cluster's own client, so that checks see what traffic would see.
+//! Active health checks: a GET over a connection of the cluster's own connector, so that checks see what traffic would.
 
 use std::sync::{
     Arc,
@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use http::{Request, header::HOST};
+use http::{Request, header::{CONNECTION, HOST}};
 use pingora_error::{Error, ErrorType};
 use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use tokio::time::timeout;
@@ -14,14 +14,18 @@ use tokio::time::timeout;
 use crate::{
     config::settings,
     gate::body::GateBody,
-    upstream::{cluster::Client, discovery::Endpoints},
+    upstream::{
+        connect::Connector,
+        discovery::Endpoints,
+        line::{Line, Missed, Patience},
+    },
 };
 
 /// Checks one endpoint: any 2xx within the time-out is healthy.
 pub struct HttpCheck {
     cluster: Arc<settings::Cluster>,
     check: settings::HealthCheck,
-    client: Client,
+    connector: Connector,
     endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
     known: Arc<Known>,
 }
@@ -41,25 +45,34 @@ impl HttpCheck {
     pub fn new(
         cluster: Arc<settings::Cluster>,
         check: settings::HealthCheck,
-        client: Client,
+        connector: Connector,
         endpoints: Arc<arc_swap::ArcSwap<Endpoints>>,
         known: Arc<Known>,
     ) -> Self {
-        Self { cluster, check, client, endpoints, known }
+        Self { cluster, check, connector, endpoints, known }
     }
 
     async fn get(&self, target: &Backend) -> Result<(), String> {
         let address = target.addr.as_inet().copied().ok_or("not an internet address")?;
         let endpoint = self.endpoints.load().get(&address).cloned().ok_or("no longer in the cluster")?;
-        let scheme = if self.cluster.tls.is_some() { "https" } else { "http" };
-        let uri = format!("{scheme}://{}{}", endpoint.authority, self.check.path);
-        let request = Request::get(uri)
+        let request = Request::get(&self.check.path)
             .header(HOST, endpoint.host.clone())
+            .header(CONNECTION, "close")
             .header("user-agent", "portcullis-health-check")
             .body(GateBody::Empty)
             .map_err(|error| error.to_string())?;
-        let response = timeout(self.check.timeout, self.client.request(request)).await;
-        let response = response.map_err(|_| "no answer in time")?.map_err(|error| error.to_string())?;
+        let asked = async {
+            // A connection of its own: whether the endpoint still takes new ones is part of the question.
+            let stream = self.connector.connect(&endpoint).await.map_err(|error| error.to_string())?;
+            let mut line = Line::over(stream).await.map_err(|error| error.to_string())?;
+            let patience = Patience { first_byte: self.check.timeout, total: None, upload: None };
+            line.send(request, patience).await.map_err(|missed| match missed {
+                Missed::Failed(error) => error.to_string(),
+                Missed::NeverSent(_) => "the connection was closed".to_owned(),
+                Missed::FirstByte | Missed::Total => "no answer in time".to_owned(),
+            })
+        };
+        let response = timeout(self.check.timeout, asked).await.map_err(|_| "no answer in time")??;
         if response.status().is_success() { Ok(()) } else { Err(format!("answered {}", response.status())) }
     }
 }

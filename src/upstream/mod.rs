@@ -1,9 +1,9 @@
 //! The way to the services behind us: clusters, health, pooled connections, time-outs. No authentication here.
 //!
 //! [`forward`] is the pipeline's last service and takes only what carries the gate's permit. A [`cluster`] is a set of
-//! endpoints ([`endpoint`], found by [`discovery`]), a way to pick one ([`balance`], on Pingora's load balancing),
-//! active checks ([`health`]) and one pooled client over our own connector ([`connect`]), so that checks and traffic
-//! share certificates and names. [`sever`] cuts the connection of an upload that was given up.
+//! endpoints ([`endpoint`], found by [`discovery`]), a way to pick one ([`balance`], on Pingora's load balancing) and
+//! active checks ([`health`]). Checks and traffic share one connector ([`connect`]) and with it certificates and names;
+//! a connection is a [`line`], which the exchange that uses it drives itself and its endpoint keeps when it is idle.
 
 pub mod balance;
 pub mod cluster;
@@ -12,4 +12,4 @@ pub mod discovery;
 pub mod endpoint;
 pub mod forward;
 pub mod health;
-pub mod sever;
+pub mod line;
