@@ -103,17 +103,16 @@ async fn bench() -> Bench {
             entropy: Arc::clone(&rim.entropy),
             access_log: false,
         }),
-        address_peek: AddressPeek::new(Arc::clone(&rim.clock)),
+        address_peek: AddressPeek,
         authenticate: Authenticate::new(
             Arc::clone(&keyring),
             TokenCache::new(100_000),
             Arc::new(EndedSessions::default()),
             seen,
             metrics,
-            Arc::clone(&rim.clock),
         ),
-        subject_limit: SubjectLimit::new(Arc::clone(&rim.clock)),
-        identity: Identity::new(keyring, Arc::clone(&rim.clock)),
+        subject_limit: SubjectLimit,
+        identity: Identity::new(keyring),
     };
     Bench { stages, key, rim }
 }

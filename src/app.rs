@@ -219,17 +219,16 @@ impl Shared {
                 entropy: Arc::clone(&self.rim.entropy),
                 access_log: settings.telemetry.access_log,
             }),
-            address_peek: AddressPeek::new(clock()),
+            address_peek: AddressPeek,
             authenticate: Authenticate::new(
                 Arc::clone(&self.keyring),
                 TokenCache::new(settings.tokens.cache_entries),
                 Arc::clone(&self.ended),
                 seen,
                 Arc::clone(&self.metrics),
-                clock(),
             ),
-            subject_limit: SubjectLimit::new(clock()),
-            identity: Identity::new(Arc::clone(&self.keyring), clock()),
+            subject_limit: SubjectLimit,
+            identity: Identity::new(Arc::clone(&self.keyring)),
         }
     }
 

@@ -4,7 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
-    gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteTable, Snapshot, Target},
+    gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
+    policy::limit_headers::quoted,
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::memory::limits::LimitCounter,
     telemetry::metrics::Metrics,
@@ -29,6 +30,7 @@ pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
     let counter = |limit: &Arc<Limit>| {
         let route_limit = RouteLimit {
             name: Arc::clone(&limit.name),
+            quoted_name: quoted(&limit.name).into(),
             counter: Arc::new(LimitCounter::new(limit, MAX_KEYS)),
             // What a client sees is a full bucket and the time that fills it: the burst is what it may spend at once.
             quota: limit.burst.get(),
@@ -97,8 +99,7 @@ fn entry(
         roles: route.roles.clone(),
         scopes: route.scopes.clone(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
-        subject_limits: limits(&route.limits, LimitKey::Subject, counters),
-        address_limits: limits(&route.limits, LimitKey::Address, counters),
+        limits: limits(&route.limits, counters),
         target: Target::Cluster(Arc::clone(cluster)),
         rewrite: route.rewrite.clone(),
         timeouts: route.timeouts,
@@ -116,8 +117,7 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, m
         roles: Vec::new(),
         scopes: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
-        subject_limits: limits(&settings.portal.limits, LimitKey::Subject, counters),
-        address_limits: limits(&settings.portal.limits, LimitKey::Address, counters),
+        limits: limits(&settings.portal.limits, counters),
         target: Target::Portal,
         rewrite: None,
         timeouts: PORTAL_TIMEOUTS,
@@ -127,6 +127,9 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, m
     }
 }
 
-fn limits(named: &[Arc<Limit>], key: LimitKey, counters: &Counters) -> Vec<RouteLimit> {
-    named.iter().filter(|limit| limit.key == key).filter_map(|limit| counters.get(&limit.name).cloned()).collect()
+fn limits(named: &[Arc<Limit>], counters: &Counters) -> RouteLimits {
+    let by = |key| {
+        named.iter().filter(|limit| limit.key == key).filter_map(|limit| counters.get(&limit.name).cloned()).collect()
+    };
+    RouteLimits::new(by(LimitKey::Subject), by(LimitKey::Address))
 }

@@ -10,7 +10,7 @@ use http::Request;
 use tokio::sync::mpsc;
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     config::settings::AuthMode,
     gate::{
         body::GateBody,
@@ -19,7 +19,7 @@ use crate::{
         keyring::Keyring,
         limits,
         refusal::Refusal,
-        snapshot::{RouteEntry, Snapshot},
+        snapshot::RouteEntry,
         stage::Stage,
         token_cache::{LONGEST, TokenCache},
     },
@@ -53,7 +53,6 @@ struct Parts {
     ended: Arc<EndedSessions>,
     seen: mpsc::Sender<Seen>,
     metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
 }
 
 impl Authenticate {
@@ -66,9 +65,8 @@ impl Authenticate {
         ended: Arc<EndedSessions>,
         seen: mpsc::Sender<Seen>,
         metrics: Arc<Metrics>,
-        clock: Arc<dyn Clock>,
     ) -> Self {
-        Self(Arc::new(Parts { keyring, cache, ended, seen, metrics, clock }))
+        Self(Arc::new(Parts { keyring, cache, ended, seen, metrics }))
     }
 }
 
@@ -78,9 +76,7 @@ impl Stage for Authenticate {
         let route = Arc::clone(exchange.route()?);
         let decision = match route.auth {
             AuthMode::None => Ok(Principal::Anonymous),
-            AuthMode::Required | AuthMode::Optional | AuthMode::Lenient => {
-                self.0.principal(request, exchange.snapshot(), &route)
-            }
+            AuthMode::Required | AuthMode::Optional | AuthMode::Lenient => self.0.principal(request, exchange, &route),
         };
         let principal = match decision {
             Ok(principal) => principal,
@@ -88,7 +84,7 @@ impl Stage for Authenticate {
             Err(refusal) => {
                 self.0.metrics.auth_decisions.of(AuthDecision::Failed).of(refusal.reason).inc();
                 // A failed try is the address's to pay for; its peek will refuse the next one before any crypto.
-                limits::charge_address(exchange, self.0.clock.tick());
+                limits::charge_address(exchange);
                 return Err(refusal);
             }
         };
@@ -106,7 +102,7 @@ impl Parts {
     fn principal(
         &self,
         request: &Request<GateBody>,
-        snapshot: &Snapshot,
+        exchange: &Exchange,
         route: &RouteEntry,
     ) -> Result<Principal, Refusal> {
         let token = bearer::bearer(request.headers())
@@ -114,7 +110,7 @@ impl Parts {
         let Some(token) = token else {
             return Ok(Principal::Anonymous);
         };
-        let now = self.clock.now();
+        let (now, snapshot) = (exchange.now(), exchange.snapshot());
         let caller = self.caller(token, now).map_err(|fault| Refusal::from(fault.reason()))?;
         let expect = Expectations { issuer: &snapshot.issuer, audience: &route.audience, leeway: snapshot.leeway };
         token::admit(caller.claims(), &expect, now).map_err(|fault| Refusal::from(fault.reason()))?;

@@ -9,6 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::Request;
 
 use crate::{
+    clock::{Tick, Timestamp},
     gate::{
         authorise::Authorised,
         body::GateBody,
@@ -57,6 +58,7 @@ pub struct Exchange {
     snapshot: Arc<Snapshot>,
     arrival: Arrival,
     trace: TraceContext,
+    now: Timestamp,
     client: Option<IpAddr>,
     https: bool,
     hygienic: bool,
@@ -73,12 +75,14 @@ impl Exchange {
         snapshot: Arc<Snapshot>,
         arrival: Arrival,
         trace: TraceContext,
+        now: Timestamp,
     ) -> Self {
         Self {
             record,
             snapshot,
             arrival,
             trace,
+            now,
             client: None,
             https: arrival.tls,
             hygienic: false,
@@ -128,6 +132,18 @@ impl Exchange {
     #[must_use]
     pub fn trace(&self) -> &TraceContext {
         &self.trace
+    }
+
+    /// When the request's head had been read: what tokens are judged by. Read once, since no stage waits.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The same moment on the monotonic clock: what limits count by.
+    #[must_use]
+    pub fn tick(&self) -> Tick {
+        self.record.began
     }
 
     /// The client's address, found through trusted proxies.
@@ -225,7 +241,7 @@ impl Exchange {
     /// The exchange as the portal gets it: client known, credentials looked at. For tests of what lies behind the
     /// pipeline.
     pub(crate) fn for_test(request_id: &'static str, client: IpAddr, claims: Option<Arc<Claims>>) -> Self {
-        use crate::{clock::Tick, clock::Timestamp, policy::ids::SessionId, policy::token::Verified};
+        use crate::{policy::ids::SessionId, policy::token::Verified};
 
         let record = Record::new(
             http::HeaderValue::from_static(request_id),
@@ -244,7 +260,7 @@ impl Exchange {
         };
         let arrival = Arrival { peer: client, tls: false };
         let trace = TraceContext::start([1; 16], [1; 8], false);
-        let mut exchange = Self::new(Arc::new(record), Arc::new(snapshot), arrival, trace);
+        let mut exchange = Self::new(Arc::new(record), Arc::new(snapshot), arrival, trace, Timestamp::from_seconds(0));
         exchange.set_client(client);
         exchange.set_principal(claims.map_or(Principal::Anonymous, |claims| {
             let session = claims.session.unwrap_or(SessionId(uuid::Uuid::nil()));

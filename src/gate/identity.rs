@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
 
 use crate::{
-    clock::Clock,
+    clock::Timestamp,
     gate::{
         body::GateBody,
         caller::Identities,
@@ -33,6 +33,9 @@ const X_USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
 const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
 const X_ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
 
+/// How many headers are set here and when the request is forwarded: the map grows once at most.
+const OURS: usize = 12;
+
 /// Life of an identity token.
 const LIFE: Duration = Duration::from_mins(1);
 /// How long one is reused; what is left of its life is the upstream's to check it in.
@@ -43,14 +46,13 @@ const REUSE: Duration = Duration::from_secs(30);
 pub struct Identity {
     keyring: Arc<Keyring>,
     anonymous: Arc<Identities>,
-    clock: Arc<dyn Clock>,
 }
 
 impl Identity {
     /// Signs with `keyring`.
     #[must_use]
-    pub fn new(keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Self {
-        Self { keyring, anonymous: Arc::default(), clock }
+    pub fn new(keyring: Arc<Keyring>) -> Self {
+        Self { keyring, anonymous: Arc::default() }
     }
 
     fn signed(
@@ -59,9 +61,9 @@ impl Identity {
         claims: Option<&Claims>,
         issuer: &str,
         audience: &Arc<str>,
+        now: Timestamp,
     ) -> Result<HeaderValue, Refusal> {
         let key = self.keyring.current();
-        let now = self.clock.now();
         if let Some(token) = kept.get(audience, key.kid(), now) {
             return Ok(token);
         }
@@ -90,9 +92,11 @@ impl Stage for Identity {
             Principal::Anonymous => (&*self.anonymous, None),
             Principal::Authenticated(caller) => (caller.identities(), Some(&**caller.claims())),
         };
-        let token = self.signed(kept, claims, &snapshot.issuer, &cluster.settings().identity_audience)?;
+        let audience = &cluster.settings().identity_audience;
+        let token = self.signed(kept, claims, &snapshot.issuer, audience, exchange.now())?;
 
         let headers = request.headers_mut();
+        headers.reserve(OURS);
         if !route.forward_authorization {
             headers.remove(AUTHORIZATION);
         }

@@ -8,12 +8,12 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderValue, Request};
 
 use crate::{
-    clock::{Clock, Tick},
+    clock::Tick,
     gate::{
         body::GateBody,
         exchange::{Exchange, Principal},
         refusal::{Detail, Limited, Refusal},
-        snapshot::RouteLimit,
+        snapshot::{RouteEntry, RouteLimit},
         stage::Stage,
     },
     policy::{
@@ -25,32 +25,22 @@ use crate::{
 };
 
 /// Refuses an address that has used up its limit, before anything costly is done for it.
-#[derive(Clone)]
-pub struct AddressPeek {
-    clock: Arc<dyn Clock>,
-}
-
-impl AddressPeek {
-    /// A peek by this clock.
-    #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock }
-    }
-}
+#[derive(Debug, Clone, Copy)]
+pub struct AddressPeek;
 
 impl Stage for AddressPeek {
     fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
         let exchange = Exchange::of(request)?;
         let route = exchange.route()?;
-        if route.address_limits.is_empty() {
+        if route.limits.address.is_empty() {
             return Ok(());
         }
         let key = CounterKey::address(exchange.client()?);
-        let now = self.clock.tick();
-        for limit in &route.address_limits {
+        let now = exchange.tick();
+        for limit in &route.limits.address {
             if let Decision::Refused { retry_after, reset } = limit.counter.peek(&key, now) {
                 limit.metrics.decisions.of(LimitResult::Refused).inc();
-                report(exchange, &[state(limit, 0, reset)]);
+                report(exchange, route, &[limit.state(0, reset)]);
                 return Err(used_up(limit, Reason::AddressLimited, retry_after));
             }
         }
@@ -59,83 +49,72 @@ impl Stage for AddressPeek {
 }
 
 /// Charges the subject's limits, then the address's.
-#[derive(Clone)]
-pub struct SubjectLimit {
-    clock: Arc<dyn Clock>,
-}
+#[derive(Debug, Clone, Copy)]
+pub struct SubjectLimit;
 
-impl SubjectLimit {
-    /// Limits by this clock.
-    #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock }
-    }
-
-    fn charge<'a>(
-        &self,
-        limits: &'a [RouteLimit],
-        key: &CounterKey,
-        reason: Reason,
-        states: &mut Vec<LimitState<'a>>,
-    ) -> Result<(), Refusal> {
-        let now = self.clock.tick();
-        for limit in limits {
-            match limit.counter.charge(key, now) {
-                Decision::Admitted { remaining, reset } => {
-                    limit.metrics.decisions.of(LimitResult::Admitted).inc();
-                    states.push(state(limit, remaining, reset));
-                }
-                Decision::Refused { retry_after, reset } => {
-                    limit.metrics.decisions.of(LimitResult::Refused).inc();
-                    states.push(state(limit, 0, reset));
-                    return Err(used_up(limit, reason, retry_after));
-                }
+fn charge<'a>(
+    limits: &'a [RouteLimit],
+    key: &CounterKey,
+    now: Tick,
+    reason: Reason,
+    states: &mut Vec<LimitState<'a>>,
+) -> Result<(), Refusal> {
+    for limit in limits {
+        match limit.counter.charge(key, now) {
+            Decision::Admitted { remaining, reset } => {
+                limit.metrics.decisions.of(LimitResult::Admitted).inc();
+                states.push(limit.state(remaining, reset));
+            }
+            Decision::Refused { retry_after, reset } => {
+                limit.metrics.decisions.of(LimitResult::Refused).inc();
+                states.push(limit.state(0, reset));
+                return Err(used_up(limit, reason, retry_after));
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Stage for SubjectLimit {
     fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
         let exchange = Exchange::of(request)?;
         let route = exchange.route()?;
-        if route.subject_limits.is_empty() && route.address_limits.is_empty() {
+        if route.limits.is_empty() {
             return Ok(());
         }
-        let mut states = Vec::with_capacity(route.subject_limits.len() + route.address_limits.len());
+        let mut states = Vec::with_capacity(route.limits.len());
+        let now = exchange.tick();
         let subject = match exchange.principal()? {
             Principal::Authenticated(caller) => {
-                self.charge(&route.subject_limits, caller.limit_key(), Reason::SubjectLimited, &mut states)
+                charge(&route.limits.subject, caller.limit_key(), now, Reason::SubjectLimited, &mut states)
             }
             Principal::Anonymous => Ok(()),
         };
         let address = CounterKey::address(exchange.client()?);
         let outcome =
-            subject.and_then(|()| self.charge(&route.address_limits, &address, Reason::AddressLimited, &mut states));
-        report(exchange, &states);
+            subject.and_then(|()| charge(&route.limits.address, &address, now, Reason::AddressLimited, &mut states));
+        report(exchange, route, &states);
         outcome
     }
 }
 
 /// Charges a failed request to its address. The outcome does not matter: the request is refused anyway.
-pub(crate) fn charge_address(exchange: &Exchange, now: Tick) {
+pub(crate) fn charge_address(exchange: &Exchange) {
     let (Ok(route), Ok(client)) = (exchange.route(), exchange.client()) else {
         return;
     };
     let key = CounterKey::address(client);
-    for limit in &route.address_limits {
-        let _ = limit.counter.charge(&key, now);
+    for limit in &route.limits.address {
+        let _ = limit.counter.charge(&key, exchange.tick());
     }
 }
 
-fn state(limit: &RouteLimit, remaining: u32, reset: Duration) -> LimitState<'_> {
-    LimitState { name: &limit.name, quota: limit.quota, window: limit.window, remaining, reset }
-}
-
-fn report(exchange: &Exchange, states: &[LimitState<'_>]) {
-    let (policy, limit) = (limit_headers::rate_limit_policy(states), limit_headers::rate_limit(states));
-    if let (Ok(policy), Ok(limit)) = (HeaderValue::try_from(policy), HeaderValue::try_from(limit)) {
+fn report(exchange: &Exchange, route: &RouteEntry, states: &[LimitState<'_>]) {
+    let policy = match route.limits.policy() {
+        Some(policy) if states.len() == route.limits.len() => Ok(policy.clone()),
+        _ => HeaderValue::try_from(limit_headers::rate_limit_policy(states)),
+    };
+    if let (Ok(policy), Ok(limit)) = (policy, HeaderValue::try_from(limit_headers::rate_limit(states))) {
         exchange.record().set_rate_limit(policy, limit);
     }
 }

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use tracing::Span;
 
 use crate::{
-    clock::{Clock, Entropy},
+    clock::{Clock, Entropy, Timestamp},
     gate::{
         body::GateBody,
         exchange::{Arrival, Exchange},
@@ -93,7 +93,8 @@ where
         let snapshot = observer.snapshot.load_full();
         let arrival = arrival(&mut request);
         let trace = observer.trace(request.headers_mut());
-        let request_id = observer.request_id(request.headers(), &snapshot, arrival);
+        let now = observer.clock.now();
+        let request_id = observer.request_id(request.headers(), &snapshot, arrival, now);
         let record = Arc::new(Record::new(
             request_id,
             trace.trace_id,
@@ -115,7 +116,7 @@ where
             observer.access_log,
         );
         let request_id_header = snapshot.request_id_header.clone();
-        request.extensions_mut().insert(Exchange::new(Arc::clone(&record), snapshot, arrival, trace));
+        request.extensions_mut().insert(Exchange::new(Arc::clone(&record), snapshot, arrival, trace, now));
         let inner = span.in_scope(|| self.inner.call(request));
         ObserveFuture { inner, span, record, request_id_header, finish: Some(finish) }
     }
@@ -137,13 +138,13 @@ impl Observer {
     }
 
     /// A trusted proxy's id, so that its log and ours can be joined; else one of our own.
-    fn request_id(&self, headers: &HeaderMap, snapshot: &Snapshot, arrival: Arrival) -> HeaderValue {
+    fn request_id(&self, headers: &HeaderMap, snapshot: &Snapshot, arrival: Arrival, now: Timestamp) -> HeaderValue {
         let given = headers.get(&snapshot.request_id_header).filter(|value| well_formed(value.as_bytes()));
         match given {
             Some(id) if trusted(&snapshot.trusted_proxies, arrival) => id.clone(),
             _ => {
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-                let id = self.entropy.uuid_v7(self.clock.now());
+                let id = self.entropy.uuid_v7(now);
                 let id = id.hyphenated().encode_lower(&mut text);
                 HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("unknown"))
             }
@@ -195,6 +196,7 @@ where
             Err(never) => match never {},
         };
         let headers = response.headers_mut();
+        headers.reserve(3);
         headers.insert(this.request_id_header.clone(), this.record.request_id.clone());
         if let Some((policy, limit)) = this.record.rate_limit() {
             headers.insert(RATE_LIMIT_POLICY, policy.clone());

@@ -8,7 +8,10 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     config::settings::{AuthMode, Rewrite, RouteTimeouts},
-    policy::reason::Reason,
+    policy::{
+        limit_headers::{self, LimitState},
+        reason::Reason,
+    },
     store::memory::limits::LimitCounter,
     telemetry::metrics::{LimitMetrics, RouteMetrics},
     upstream::cluster::Cluster,
@@ -19,6 +22,8 @@ use crate::{
 pub struct RouteLimit {
     /// The name in the file.
     pub name: Arc<str>,
+    /// The same as the `RateLimit` headers write it.
+    pub quoted_name: Arc<str>,
     /// Counts; shared by every route that names the limit.
     pub counter: Arc<LimitCounter>,
     /// Requests a client may send at once (`q`).
@@ -27,6 +32,53 @@ pub struct RouteLimit {
     pub window: Duration,
     /// Its counters of decisions.
     pub metrics: Arc<LimitMetrics>,
+}
+
+impl RouteLimit {
+    /// How it stands for one client.
+    #[must_use]
+    pub fn state(&self, remaining: u32, reset: Duration) -> LimitState<'_> {
+        LimitState { name: &self.quoted_name, quota: self.quota, window: self.window, remaining, reset }
+    }
+}
+
+/// The limits of a route, in the order they are charged.
+#[derive(Debug, Default)]
+pub struct RouteLimits {
+    /// By subject: charged first.
+    pub subject: Vec<RouteLimit>,
+    /// By address: peeked before authentication, charged last.
+    pub address: Vec<RouteLimit>,
+    policy: Option<HeaderValue>,
+}
+
+impl RouteLimits {
+    /// Limits by subject and by address.
+    #[must_use]
+    pub fn new(subject: Vec<RouteLimit>, address: Vec<RouteLimit>) -> Self {
+        let states: Vec<_> = subject.iter().chain(&address).map(|limit| limit.state(0, Duration::ZERO)).collect();
+        let policy = HeaderValue::try_from(limit_headers::rate_limit_policy(&states)).ok();
+        let policy = policy.filter(|_| !states.is_empty());
+        Self { subject, address, policy }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.subject.len() + self.address.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `RateLimit-Policy` of a request that has met all of them: the same for each, so it is made once.
+    #[must_use]
+    pub fn policy(&self) -> Option<&HeaderValue> {
+        self.policy.as_ref()
+    }
 }
 
 /// Where a route leads.
@@ -53,10 +105,8 @@ pub struct RouteEntry {
     pub scopes: Vec<Arc<str>>,
     /// `aud` accepted.
     pub audience: Arc<str>,
-    /// Limits by subject: charged first.
-    pub subject_limits: Vec<RouteLimit>,
-    /// Limits by address: peeked before authentication, charged last.
-    pub address_limits: Vec<RouteLimit>,
+    /// What it may be asked how often.
+    pub limits: RouteLimits,
     /// Where it leads.
     pub target: Target,
     /// Prefix rewrite.
@@ -279,8 +329,7 @@ mod tests {
             roles: Vec::new(),
             scopes: Vec::new(),
             audience: "a".into(),
-            subject_limits: Vec::new(),
-            address_limits: Vec::new(),
+            limits: RouteLimits::default(),
             target: Target::Portal,
             rewrite: None,
             timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None },

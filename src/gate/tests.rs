@@ -141,17 +141,16 @@ impl Gate {
                 entropy: Arc::new(SystemEntropy),
                 access_log: false,
             }),
-            address_peek: AddressPeek::new(Arc::clone(&clock) as Arc<dyn Clock>),
+            address_peek: AddressPeek,
             authenticate: Authenticate::new(
                 Arc::clone(&keyring),
                 TokenCache::new(100),
                 Arc::clone(&ended),
                 tokio::sync::mpsc::channel(1).0,
                 metrics,
-                Arc::clone(&clock) as Arc<dyn Clock>,
             ),
-            subject_limit: SubjectLimit::new(Arc::clone(&clock) as Arc<dyn Clock>),
-            identity: Identity::new(keyring, Arc::clone(&clock) as Arc<dyn Clock>),
+            subject_limit: SubjectLimit,
+            identity: Identity::new(keyring),
         };
         Self { stages, key, clock, ended, reached: Arc::new(AtomicUsize::new(0)) }
     }

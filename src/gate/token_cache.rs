@@ -1,8 +1,8 @@
 //! The verified-token cache: one signature check per token and minute, then a look-up.
 //!
-//! Keyed by the token's SHA-256, so that the cache holds no usable token. `moka` bounds its size. An entry counts for
-//! at most 60 seconds and never beyond its token's `exp`; both are looked at on each hit, because moka's clock cannot
-//! be ours.
+//! Keyed by the token's SHA-256, so that the cache holds no usable token. `quick_cache` bounds its size; what is looked
+//! at often stays (S3-FIFO). An entry counts for at most 60 seconds and never beyond its token's `exp`; both are looked
+//! at on each hit, by our clock.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -11,7 +11,10 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use moka::sync::Cache;
+use quick_cache::{
+    UnitWeighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
 use crate::{clock::Timestamp, gate::caller::Caller};
 
@@ -52,14 +55,15 @@ impl BuildHasher for ByDigest {
 /// The verified-token cache.
 #[derive(Debug)]
 pub struct TokenCache {
-    entries: Cache<Digest, Arc<Caller>, ByDigest>,
+    entries: Cache<Digest, Arc<Caller>, UnitWeighter, ByDigest>,
 }
 
 impl TokenCache {
     /// A cache of at most `capacity` tokens.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { entries: Cache::builder().max_capacity(capacity).build_with_hasher(ByDigest) }
+        let items = usize::try_from(capacity).unwrap_or(usize::MAX);
+        Self { entries: Cache::with(items, capacity, UnitWeighter, ByDigest, DefaultLifecycle::default()) }
     }
 
     /// The key of a token.

@@ -3,12 +3,12 @@
 //! Both are structured-field lists (RFC 9651 §3.1) with one item per policy, its name a quoted string. Seconds are
 //! rounded up: a client that comes back when told finds the door open.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 /// One policy as it stands for one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitState<'a> {
-    /// The policy's name.
+    /// The policy's name, as [`quoted`].
     pub name: &'a str,
     /// `q`: requests in the window.
     pub quota: u32,
@@ -20,16 +20,32 @@ pub struct LimitState<'a> {
     pub reset: Duration,
 }
 
+/// A name as a structured-field string (RFC 9651 §3.3.3): printable ASCII in quotes, `"` and `\` escaped. What has no
+/// form there becomes `?`.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    let mut out = String::from("\"");
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            _ => out.push('?'),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// `RateLimit`: `"name";r=…;t=…`, comma-separated. Empty without policies.
 #[must_use]
 pub fn rate_limit(states: &[LimitState<'_>]) -> String {
-    list(states, |out, state| write!(out, ";r={};t={}", state.remaining, seconds_up(state.reset)))
+    list(states, |state| [(";r=", u64::from(state.remaining)), (";t=", seconds_up(state.reset))])
 }
 
 /// `RateLimit-Policy`: `"name";q=…;w=…`, comma-separated. Empty without policies.
 #[must_use]
 pub fn rate_limit_policy(states: &[LimitState<'_>]) -> String {
-    list(states, |out, state| write!(out, ";q={};w={}", state.quota, seconds_up(state.window)))
+    list(states, |state| [(";q=", u64::from(state.quota)), (";w=", seconds_up(state.window))])
 }
 
 /// Whole seconds, rounded up; `Retry-After` (RFC 9110 §10.2.3) and the `t` beside it must agree.
@@ -38,23 +54,31 @@ pub const fn seconds_up(duration: Duration) -> u64 {
     duration.as_secs().saturating_add((duration.subsec_nanos() > 0) as u64)
 }
 
-fn list(states: &[LimitState<'_>], parameters: impl Fn(&mut String, &LimitState<'_>) -> std::fmt::Result) -> String {
-    let mut out = String::with_capacity(states.iter().map(|state| state.name.len() + 40).sum());
-    for (i, state) in states.iter().enumerate() {
-        out.push_str(if i == 0 { "\"" } else { ", \"" });
-        for c in state.name.chars() {
-            // RFC 9651 §3.3.3: printable ASCII, `"` and `\` escaped. Anything else has no form there.
-            match c {
-                '"' | '\\' => out.extend(['\\', c]),
-                ' '..='~' => out.push(c),
-                _ => out.push('?'),
-            }
+fn list<'a>(states: &[LimitState<'a>], parameters: impl Fn(&LimitState<'a>) -> [(&'static str, u64); 2]) -> String {
+    // Two numbers of at most twenty digits, their keys, and a separator.
+    let mut out = String::with_capacity(states.iter().map(|state| state.name.len() + 48).sum());
+    for state in states {
+        if !out.is_empty() {
+            out.push_str(", ");
         }
-        out.push('"');
-        // Writing to a string does not fail.
-        let _ = parameters(&mut out, state);
+        out.push_str(state.name);
+        for (key, number) in parameters(state) {
+            out.push_str(key);
+            push_decimal(&mut out, number);
+        }
     }
     out
+}
+
+/// Without the machinery of `fmt`: both headers are written for every request.
+fn push_decimal(out: &mut String, number: u64) {
+    let (mut digits, mut first, mut left) = ([b'0'; 20], 19, number);
+    while left > 9 {
+        digits[first] = b'0' + u8::try_from(left % 10).unwrap_or(0);
+        (first, left) = (first - 1, left / 10);
+    }
+    digits[first] = b'0' + u8::try_from(left).unwrap_or(0);
+    out.extend(digits[first..].iter().map(|digit| char::from(*digit)));
 }
 
 #[cfg(test)]
@@ -64,7 +88,7 @@ mod tests {
     use super::*;
 
     const PER_USER: LimitState<'static> = LimitState {
-        name: "per-user",
+        name: "\"per-user\"",
         quota: 100,
         window: Duration::from_mins(1),
         remaining: 7,
@@ -73,7 +97,7 @@ mod tests {
 
     #[test]
     fn several_policies_make_one_list() {
-        let states = [PER_USER, LimitState { name: "address", quota: 5, remaining: 0, ..PER_USER }];
+        let states = [PER_USER, LimitState { name: "\"address\"", quota: 5, remaining: 0, ..PER_USER }];
         assert_eq!(rate_limit(&states), r#""per-user";r=7;t=2, "address";r=0;t=2"#);
         assert_eq!(rate_limit_policy(&states), r#""per-user";q=100;w=60, "address";q=5;w=60"#);
     }
@@ -93,15 +117,21 @@ mod tests {
 
     #[test]
     fn a_name_cannot_break_out_of_its_quotes() {
-        let state = LimitState { name: "a\";r=999, \\b\r\né", ..PER_USER };
-        assert_eq!(rate_limit(&[state]), "\"a\\\";r=999, \\\\b???\";r=7;t=2");
+        assert_eq!(quoted("a\";r=999, \\b\r\né"), "\"a\\\";r=999, \\\\b???\"");
     }
 
     proptest! {
         #[test]
         fn any_name_makes_a_header_value(name in "\\PC{0,20}") {
-            let value = rate_limit(&[LimitState { name: &name, ..PER_USER }]);
+            let value = rate_limit(&[LimitState { name: &quoted(&name), ..PER_USER }]);
             prop_assert!(http::HeaderValue::from_str(&value).is_ok());
+        }
+
+        #[test]
+        fn numbers_are_written_as_rust_writes_them(number: u64) {
+            let mut out = String::new();
+            push_decimal(&mut out, number);
+            prop_assert_eq!(out, number.to_string());
         }
     }
 }

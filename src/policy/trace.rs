@@ -68,11 +68,15 @@ impl TraceContext {
         if values.next().is_some() { None } else { Self::parse(value.as_bytes()) }
     }
 
-    /// As a header value.
+    /// As a header value. Written digit by digit: it is made for every request.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], &self.trace_id);
+        write_hex(&mut text[36..52], &self.span_id);
+        write_hex(&mut text[53..], &[u8::from(self.sampled)]);
         #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "hex digits and dashes are a header value")]
-        HeaderValue::from_str(&self.to_string()).expect("hex digits and dashes")
+        HeaderValue::from_bytes(&text).expect("hex digits and dashes")
     }
 }
 
@@ -125,6 +129,13 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
         *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(bytes)
+}
+
+fn write_hex(digits: &mut [u8], bytes: &[u8]) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
 }
 
 fn never_zero<const N: usize>(mut id: [u8; N]) -> [u8; N] {

@@ -6,7 +6,7 @@
 use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
@@ -162,8 +162,9 @@ async fn connect(
     }
 }
 
-/// How many headers we set on the way to an upstream.
-const OURS: usize = 8;
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Makes the request the upstream's: its URI, its `Host`, our `X-Forwarded-*` and trace, nothing hop-by-hop.
 fn prepare(
@@ -184,8 +185,6 @@ fn prepare(
         // hyper sends a GET's body only when it is told that there is one.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // Room for all we set, so that the map grows once at most.
-    headers.reserve(OURS);
     forwarded(headers, exchange, asked_host.as_ref())?;
     let host = match cluster.settings().host {
         HostHeader::Preserve => asked_host.unwrap_or_else(|| endpoint.host.clone()),
@@ -223,11 +222,11 @@ fn target(asked: &Uri, route: &RouteEntry) -> Result<Option<Uri>, Refusal> {
 fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<(), Refusal> {
     let client = exchange.client()?.to_string();
     let client = HeaderValue::try_from(client).map_err(|_| Refusal::internal("an address is no header value"))?;
-    headers.insert("x-forwarded-for", client);
+    headers.insert(X_FORWARDED_FOR, client);
     let proto = if exchange.https() { "https" } else { "http" };
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     if let Some(host) = host {
-        headers.insert("x-forwarded-host", host.clone());
+        headers.insert(X_FORWARDED_HOST, host.clone());
     }
     headers.insert(exchange.snapshot().request_id_header.clone(), exchange.record().request_id.clone());
     if !trace::tracestate_ok(headers) {

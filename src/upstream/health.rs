@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use http::{Request, header::{CONNECTION, HOST}};
+use http::{
+    Request,
+    header::{CONNECTION, HOST},
+};
 use pingora_error::{Error, ErrorType};
 use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use tokio::time::timeout;
