@@ -26,7 +26,7 @@ use crate::{
     store::{AuditEvent, StoreFault},
 };
 
-/// 204 and the cookie is cleared; 401 when nothing names a session; 403 for a cookie from elsewhere.
+/// 204 and the cookie is cleared; 401 when nothing names a session, as for any bad token when one was presented; 403 for a cookie from elsewhere.
 pub(crate) async fn logout(
     State(state): State<Shared>,
     caller: Caller,
@@ -38,7 +38,7 @@ pub(crate) async fn logout(
     let (all, in_body) = fields.finish(Some((all.unwrap_or(false), in_body)))?;
     let (sid, user) = match (caller.session(), caller.user()) {
         (Some(sid), Some(user)) => (sid, user),
-        _ => by_refresh_token(&state, cookie, in_body).await?,
+        _ => by_refresh_token(&state, cookie, in_body, caller.unknown()).await?,
     };
     let audit = caller.audit(AuditEvent::LoggedOut, state.clock.now(), Some(user), Some(sid));
     let ending = Arc::clone(&state);
@@ -53,12 +53,14 @@ pub(crate) async fn logout(
     Ok(Answer::empty(StatusCode::NO_CONTENT).with(header::SET_COOKIE, cookie::clear(&state.portal)?))
 }
 
+/// `otherwise`: why the caller is refused when there is no refresh token either.
 async fn by_refresh_token(
     state: &PortalState,
     cookie: CookieToken,
     in_body: Option<SecretString>,
+    otherwise: Reason,
 ) -> Result<(SessionId, UserId), Refusal> {
-    let token = cookie.or_body(in_body)?.ok_or(Reason::CredentialsMissing)?;
+    let token = cookie.or_body(in_body)?.ok_or(otherwise)?;
     let proven = state.prove(&token).await?.ok_or(Reason::TokenMalformed)?;
     Ok((proven.session.id, proven.session.user))
 }

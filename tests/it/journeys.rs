@@ -111,7 +111,7 @@ async fn a_wrong_token_gets_nowhere(engine: Engine) {
             client.get(path).bearer(wrong).send().await.refused(401, "invalid_token");
         }
     }
-    client.get("/ask/a").header("authorization", "Basic YTpi").send().await.refused(401, "credentials_malformed");
+    client.get("/ask/a").header("authorization", "Basic YTpi").send().await.refused(401, "invalid_token");
     client.get("/nowhere").bearer(&session.access).send().await.refused(404, "no_route");
     upstream.assert_untouched();
 }

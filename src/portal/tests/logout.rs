@@ -78,6 +78,8 @@ async fn nothing_that_names_a_session_is_401() {
     assert_eq!(harness.refused(logout()).await, Reason::CredentialsMissing);
     assert_eq!(harness.refused(logout().json(&json!({"all": true}))).await, Reason::CredentialsMissing);
     assert_eq!(harness.refused(by_token("nonsense")).await, Reason::TokenMalformed);
+    let expired = logout().header("authorization", "Bearer expired");
+    assert_eq!(harness.refused(expired).await, Reason::TokenMalformed, "it was presented: it is bad, not missing");
 }
 
 #[tokio::test]
