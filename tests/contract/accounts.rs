@@ -82,6 +82,11 @@ async fn names_outside_ascii_are_caseless_too(on: Fixture) {
     register(&on, &named("ärger@example.com", "ÉVA")).await.unwrap();
     let refused = register(&on, &new_account("ÄRGER@example.com")).await;
     assert!(matches!(refused, Err(AccountFault::EmailTaken)), "{refused:?}");
+    register(&on, &new_account("σας@example.com")).await.unwrap();
+    for twin in ["σασ@example.com", "ΣΑΣ@example.com"] {
+        let refused = register(&on, &new_account(twin)).await;
+        assert!(matches!(refused, Err(AccountFault::EmailTaken)), "{twin}: {refused:?}");
+    }
     let found = on.store.find_login(&Login::Username("éva".into())).await.unwrap();
     assert_eq!(found.unwrap().0.username.as_deref(), Some("ÉVA"));
 }
