@@ -209,6 +209,23 @@ impl Harness {
         rows.into_iter().map(|row| row.event).collect()
     }
 
+    /// Asks, as far as that comes without waiting (the store is asked), and drops the request.
+    async fn hung_up(&self, ask: Ask) {
+        let asking = self.ask(ask);
+        tokio::pin!(asking);
+        assert!(futures_util::poll!(asking.as_mut()).is_pending());
+    }
+
+    /// Waits until the session is known here to have ended.
+    async fn ends(&self, sid: SessionId) {
+        let ended = async {
+            while !self.is_ended(sid) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+    }
+
     fn is_ended(&self, sid: SessionId) -> bool {
         self.ended.contains(sid, self.clock.now())
     }
