@@ -72,6 +72,30 @@ async fn a_password_that_breaks_the_rules_is_not_hashed() {
 }
 
 #[tokio::test]
+async fn a_password_in_use_is_hashed_again_whatever_the_rules_say_today() {
+    let pool = pool();
+    let phc = pool.rehash("short".into()).await.unwrap();
+    assert!(pool.verify("short".into(), Some(phc.clone())).await.unwrap());
+    assert!(!pool.is_weak(&phc));
+}
+
+#[tokio::test]
+async fn hashing_again_leaves_the_queue_to_those_who_wait() {
+    let (pool, arrivals, release) = held();
+    let mut on_the_thread = Box::pin(pool.hash(password("one"), Vec::new()));
+    assert!(futures_util::poll!(&mut on_the_thread).is_pending());
+    arrivals.recv().unwrap();
+    let mut waiting = Box::pin(pool.hash(password("two"), Vec::new()));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(pool.rehash(password("three")).await.unwrap_err().reason, Reason::HashQueueFull);
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    waiting.await.unwrap().unwrap();
+    pool.rehash(password("three")).await.unwrap();
+}
+
+#[tokio::test]
 async fn without_a_hash_the_work_is_done_and_no_password_is_right() {
     let pool = pool();
     let before = pool.stats();
@@ -156,10 +180,10 @@ async fn a_dropped_pool_ends_its_threads_and_answers_who_still_waits() {
     let (pool, arrivals, release) = held();
     let shared = Arc::downgrade(&pool.shared);
     let (answer, on_the_thread) = oneshot::channel();
-    pool.submit(Task::Hash { password: password("one"), about: Vec::new(), answer }).unwrap();
+    pool.submit(Task::Hash { password: password("one"), about: Some(Vec::new()), answer }).unwrap();
     arrivals.recv().unwrap();
     let (answer, waiting) = oneshot::channel();
-    pool.submit(Task::Hash { password: password("two"), about: Vec::new(), answer }).unwrap();
+    pool.submit(Task::Hash { password: password("two"), about: Some(Vec::new()), answer }).unwrap();
     // Enough for both: whether the second is still begun is the thread's to decide.
     release.send(()).unwrap();
     release.send(()).unwrap();
