@@ -33,13 +33,24 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Names of functions that stand below a test attribute.
+/// Macros whose list of names becomes tests.
+const LISTS: [&str; 3] = ["on_both_stores!", "on_both_engines!", "both_ways!"];
+
+/// Names of functions that stand below a test attribute or in a list of [`LISTS`].
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in ["src", "tests", "examples"].into_iter().flat_map(|folder| files(folder, "rs")) {
         let text = fs::read_to_string(file).unwrap();
         let mut marked = false;
+        let mut listed = false;
         for line in text.lines().map(str::trim) {
+            if LISTS.iter().any(|list| line.starts_with(list)) {
+                listed = true;
+            } else if line.starts_with([')', '}']) {
+                listed = false;
+            } else if listed {
+                names.insert(line.trim_end_matches(',').to_owned());
+            }
             let declared = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
             if let Some(declared) = declared {
                 if marked {

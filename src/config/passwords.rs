@@ -25,8 +25,8 @@ pub(super) struct RawPasswords {
     blocklist: Item<bool>,
     /// Words a password may not be built around: product and company names.
     context_words: Item<Vec<Item<Text>>>,
-    /// Cost of one hash, for new passwords: a stored hash keeps the cost it was made with. Each step up slows an
-    /// attacker with a stolen database and every login alike.
+    /// Cost of one hash. A stored hash with less memory or fewer passes is made anew at its owner's next login; one with
+    /// more stays. Each step up slows an attacker with a stolen database and every login alike.
     argon2: Item<RawArgon2>,
     /// Threads that hash, at low priority; auto: half the cores. More logins at once, less CPU for proxying.
     hash_threads: Item<Auto<1, 256>>,

@@ -18,7 +18,7 @@ use crate::{
         exchange::{Exchange, Principal},
         keyring::Keyring,
         limits,
-        refusal::Refusal,
+        refusal::{Detail, Refusal},
         snapshot::RouteEntry,
         stage::Stage,
         token_cache::{LONGEST, TokenCache},
@@ -106,7 +106,7 @@ impl Parts {
         route: &RouteEntry,
     ) -> Result<Principal, Refusal> {
         let token = bearer::bearer(request.headers())
-            .map_err(|fault| Refusal::because(Reason::CredentialsMalformed, fault.to_string()))?;
+            .map_err(|fault| Refusal::with(fault.reason(), Detail::Log(fault.to_string())))?;
         let Some(token) = token else {
             return Ok(Principal::Anonymous);
         };

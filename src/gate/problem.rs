@@ -92,7 +92,6 @@ fn challenge(headers: &mut HeaderMap, challenge: Challenge) {
     let value = match challenge {
         Challenge::Silent => return,
         Challenge::Bearer => r#"Bearer realm="portcullis""#,
-        Challenge::InvalidRequest => r#"Bearer realm="portcullis", error="invalid_request""#,
         Challenge::InvalidToken => r#"Bearer realm="portcullis", error="invalid_token""#,
         Challenge::InsufficientScope => r#"Bearer realm="portcullis", error="insufficient_scope""#,
     };

@@ -34,8 +34,6 @@ pub enum Challenge {
     Silent,
     /// `Bearer` alone: no credentials came.
     Bearer,
-    /// `error="invalid_request"`.
-    InvalidRequest,
     /// `error="invalid_token"`.
     InvalidToken,
     /// `error="insufficient_scope"`.
@@ -71,7 +69,7 @@ pub struct Row {
 /// The table.
 #[must_use]
 pub const fn row(reason: Reason) -> Row {
-    use Challenge::{Bearer, InsufficientScope, InvalidRequest, InvalidToken, Silent};
+    use Challenge::{Bearer, InsufficientScope, InvalidToken, Silent};
     use Loudness::{Error, Quiet, Warn};
 
     let (status, title, challenge, loudness) = match reason {
@@ -88,10 +86,9 @@ pub const fn row(reason: Reason) -> Row {
         Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", Silent, Quiet),
         Reason::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The request body did not arrive in time", Silent, Quiet),
         Reason::CredentialsMissing => (StatusCode::UNAUTHORIZED, "Credentials are needed", Bearer, Quiet),
-        Reason::CredentialsMalformed => {
-            (StatusCode::UNAUTHORIZED, "The Authorization header is malformed", InvalidRequest, Quiet)
-        }
-        Reason::TokenMalformed
+        // Whatever was presented as a token and is none is one answer; only the log tells what was wrong.
+        Reason::CredentialsMalformed
+        | Reason::TokenMalformed
         | Reason::TokenSignature
         | Reason::TokenExpired
         | Reason::TokenNotYetValid
@@ -226,6 +223,7 @@ mod tests {
     #[test]
     fn every_bad_token_gets_the_same_answer() {
         let rows: Vec<Row> = [
+            Reason::CredentialsMalformed,
             Reason::TokenMalformed,
             Reason::TokenSignature,
             Reason::TokenExpired,

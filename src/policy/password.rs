@@ -153,6 +153,18 @@ pub fn verify(password: &str, phc: &str) -> bool {
     Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).is_ok()
 }
 
+/// Whether this PHC string is easier to guess against than one of this cost: another algorithm or version, less memory,
+/// or fewer passes. Lanes are no strength. `false` for a string that is no argon2 hash: nobody's password is behind it.
+#[must_use]
+pub fn is_weaker(phc: &str, cost: HashCost) -> bool {
+    let Ok(hash) = PasswordHash::new(phc) else { return false };
+    let Ok(params) = Params::try_from(&hash) else { return false };
+    hash.algorithm != ARGON2ID_IDENT
+        || hash.version != Some(Version::V0x13.into())
+        || params.m_cost() < cost.memory_kib
+        || params.t_cost() < cost.iterations
+}
+
 /// A hash to verify against when there is no such user, so that it takes as long as when there is one. Its output is
 /// not the output of any known password.
 pub fn dummy_hash(cost: HashCost) -> Result<SecretString, HashFault> {
@@ -285,6 +297,30 @@ mod tests {
         assert_eq!(cost(&dummy), cost(&real));
         assert_eq!(dummy.expose_secret().len(), real.expose_secret().len());
         assert!(!verify("", dummy.expose_secret()) && !verify("x", dummy.expose_secret()));
+    }
+
+    #[test]
+    fn a_hash_of_less_than_the_cost_is_weaker_and_one_of_more_is_not() {
+        let cost = HashCost { memory_kib: 64, iterations: 2, lanes: 1 };
+        for (memory_kib, iterations, lanes, weaker) in [
+            (64, 2, 1, false),
+            (32, 2, 1, true),
+            (64, 1, 1, true),
+            (128, 1, 1, true),
+            (32, 9, 1, true),
+            (128, 3, 1, false),
+            (64, 2, 4, false),
+        ] {
+            let phc = hash("x", &[1; 16], HashCost { memory_kib, iterations, lanes }).unwrap();
+            assert_eq!(is_weaker(phc.expose_secret(), cost), weaker, "{}", phc.expose_secret());
+        }
+        let strong = hash("x", &[1; 16], cost).unwrap().expose_secret().to_owned();
+        for old in [("argon2id", "argon2i"), ("argon2id", "argon2d"), ("v=19", "v=16")] {
+            assert!(is_weaker(&strong.replace(old.0, old.1), cost), "{old:?}");
+        }
+        for odd in ["", "x", "$2b$12$abcdefghijklmnopqrstuv"] {
+            assert!(!is_weaker(odd, cost), "{odd}");
+        }
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //! These become headers, log fields and mail: control characters never pass. Uniqueness goes by [`lookup_key`], so
 //! that `Ann@x.org` cannot register beside `ann@x.org`.
 
-use email_address::{EmailAddress, Options};
-use unicode_normalization::UnicodeNormalization;
+use std::borrow::Cow;
+
+use email_address::EmailAddress;
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark, is_nfkc};
 
 /// Why a field is refused; a sentence for the person who typed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,9 +27,33 @@ pub fn email(typed: &str) -> Result<String, Invalid> {
     if email.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '(' | ')' | '<' | '>' | ',')) {
         return Err(fault);
     }
-    let plain = Options::default().with_required_tld().without_domain_literal().without_display_text();
-    EmailAddress::parse_with_options(&email, plain).map_err(|_| fault)?;
+    let (local, domain) = email.rsplit_once('@').ok_or(fault)?;
+    if !EmailAddress::is_valid_local_part(local) {
+        return Err(fault);
+    }
+    if !is_mail_domain(domain) {
+        return Err(Invalid("The part after the @ is not a domain that mail can be sent to."));
+    }
     Ok(email)
+}
+
+/// Whether this is the domain of a host on the Internet: two labels or more of letters, digits and hyphens (RFC 1123
+/// §2.1), of any script when they make an internationalised name (UTS #46), the last one not a number, which would make
+/// it an address (RFC 3696 §2).
+fn is_mail_domain(domain: &str) -> bool {
+    // UTS #46 ignores and maps much of what people may type; what is kept as typed has to look like what it names.
+    let plain = |c: char| c.is_alphanumeric() || is_combining_mark(c) || matches!(c, '-' | '.');
+    if !domain.chars().all(plain) || !is_nfkc(domain) {
+        return false;
+    }
+    let Some(ascii) = ascii_domain(domain) else { return false };
+    ascii.rsplit_once('.').is_some_and(|(_, last)| !last.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The one form of a domain that resolvers ask for: lower case, labels of 1 to 63 octets, 253 in all, other scripts as
+/// A-labels. `None` when it has none.
+fn ascii_domain(domain: &str) -> Option<Cow<'_, str>> {
+    Uts46::new().to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify).ok()
 }
 
 /// A username: 3 to 64 ASCII letters, digits, `.`, `_`, `-`, a letter or digit first.
@@ -72,12 +99,21 @@ fn tidy(typed: &str, max_len: usize) -> Option<String> {
 }
 
 /// The form e-mail addresses and usernames are unique and looked up by, on every store: trimmed, NFC, Unicode's lower
-/// case. Made here and not by the database: SQLite's `lower` knows ASCII only and PostgreSQL's depends on the cluster's
-/// locale.
+/// case; the domain of an address as it is asked for. Made here and not by the database: SQLite's `lower` knows ASCII
+/// only and PostgreSQL's depends on the cluster's locale.
 #[must_use]
 pub fn lookup_key(typed: &str) -> String {
-    // Normalised before and after, since composing and lowering do not commute.
-    typed.trim().nfc().collect::<String>().to_lowercase().nfc().collect()
+    let typed = typed.trim();
+    match typed.rsplit_once('@').and_then(|(local, domain)| Some((local, ascii_domain(domain)?))) {
+        Some((local, domain)) => format!("{}@{domain}", caseless(local)),
+        None => caseless(typed),
+    }
+}
+
+fn caseless(text: &str) -> String {
+    // Normalised before and after, since composing and lowering do not commute. A sigma is one letter wherever it
+    // stands, but its lower case at the end of a word is a character of its own.
+    text.nfc().collect::<String>().to_lowercase().replace('ς', "σ").nfc().collect()
 }
 
 #[cfg(test)]
@@ -91,6 +127,76 @@ mod tests {
         assert_eq!(email("  Ann.Lee+rag@Example.org\n").unwrap(), "Ann.Lee+rag@Example.org");
         assert_eq!(email("jose\u{301}@example.org").unwrap(), "jos\u{e9}@example.org");
         assert!(email("a@b.co").is_ok() && email("用户@例え.jp").is_ok());
+    }
+
+    #[test]
+    fn a_domain_is_of_letters_digits_and_hyphens_of_any_script() {
+        let longest = format!("{}.org", "b".repeat(63));
+        for good in [
+            "x.org",
+            "X.ORG",
+            "1und1.de",
+            "3.14.co",
+            "a-b.c-d.example",
+            "r3---x.example.org",
+            "münchen.de",
+            "MÜNCHEN.de",
+            "xn--mnchen-3ya.de",
+            "почта.рф",
+            "उदाहरण.परीक्षा",
+            "இணையம்.தமிழ்",
+            "مثال.إختبار",
+            "한국.kr",
+            longest.as_str(),
+        ] {
+            assert_eq!(email(&format!("ann@{good}")), Ok(format!("ann@{good}")));
+        }
+    }
+
+    #[test]
+    fn what_no_name_server_knows_is_no_domain() {
+        let too_long = format!("{}.org", "b".repeat(64));
+        let too_long_as_a_label = format!("{}.org", "ü".repeat(60));
+        for odd in [
+            "x.org%00",
+            "x%2eorg.net",
+            "x.org#",
+            "x!y.org",
+            "x_y.org",
+            "x.org/y",
+            "x.org:25",
+            "x.org;y",
+            "x&y.org",
+            "x.org'--",
+            "$x.org",
+            "{x}.org",
+            "-x.org",
+            "x-.org",
+            "x.-org",
+            "x..org",
+            ".x.org",
+            "x.org.",
+            "x",
+            "x.1",
+            "10.0.0.1",
+            "x.123",
+            "xn--.org",
+            "xn--a.org",
+            "xn--999999999.org",
+            "x\u{ad}y.org",
+            "x\u{200b}y.org",
+            "x\u{200d}y.org",
+            "x\u{202e}y.org",
+            "x。org",
+            "ｘ.org",
+            "x\u{2215}y.org",
+            "\u{301}x.org",
+            "☃.org",
+            too_long.as_str(),
+            too_long_as_a_label.as_str(),
+        ] {
+            assert!(email(&format!("ann@{odd}")).is_err(), "{odd:?}");
+        }
     }
 
     #[test]
@@ -163,9 +269,19 @@ mod tests {
         assert_eq!(lookup_key(" ANN@Example.ORG "), "ann@example.org");
         assert_eq!(lookup_key("JOSE\u{301}@x.org"), lookup_key("jos\u{e9}@x.org"));
         assert_eq!(lookup_key("I\u{307}x"), lookup_key("\u{130}X"));
-        for (one, other) in [("ÄRGER", "ärger"), ("ΣΑΣ", "σας")] {
+        for (one, other) in [("ÄRGER", "ärger"), ("ΣΑΣ", "σας"), ("ΣΑΣ", "σασ"), ("σας@x.org", "σασ@x.org")]
+        {
             assert_eq!(lookup_key(one), lookup_key(other));
         }
+    }
+
+    #[test]
+    fn one_domain_has_one_key_however_it_is_written() {
+        for domain in ["münchen.de", "MÜNCHEN.de", "mu\u{308}nchen.de", "xn--mnchen-3ya.de", "XN--MNCHEN-3YA.DE"] {
+            assert_eq!(lookup_key(&format!("Ann@{domain}")), "ann@xn--mnchen-3ya.de", "{domain}");
+        }
+        // In a domain the final sigma is a letter of its own (RFC 5892): another domain, maybe somebody else's.
+        assert_ne!(lookup_key("ann@σας.gr"), lookup_key("ann@σασ.gr"));
     }
 
     #[test]
@@ -188,7 +304,7 @@ mod tests {
         }
 
         #[test]
-        fn the_lookup_key_is_stable(typed in "\\PC{0,20}") {
+        fn the_lookup_key_is_stable(typed in "\\PC{0,12}(@[\\PC.]{0,12})?") {
             let once = lookup_key(&typed);
             prop_assert_eq!(lookup_key(&once), once);
         }

@@ -26,6 +26,7 @@ pub(crate) struct Caller {
     record: Arc<Record>,
     address: IpAddr,
     claims: Option<Arc<Claims>>,
+    presented: bool,
     user_agent: Option<String>,
 }
 
@@ -64,6 +65,11 @@ impl Caller {
         self.user_agent.clone()
     }
 
+    /// Why nobody is known by an access token: one was presented and is not good, or none came.
+    pub(crate) fn unknown(&self) -> Reason {
+        if self.presented { Reason::TokenMalformed } else { Reason::CredentialsMissing }
+    }
+
     /// The session of a verified access token.
     pub(crate) fn session(&self) -> Option<SessionId> {
         self.claims.as_ref()?.session
@@ -89,7 +95,8 @@ impl FromRequestParts<Shared> for Caller {
         let exchange = parts.extensions.get::<Exchange>();
         let exchange = exchange.ok_or_else(|| Refusal::internal("the portal was called outside the pipeline"))?;
         let claims = exchange.principal()?.claims().map(Arc::clone);
-        Ok(Self { record: Arc::clone(exchange.record()), address: exchange.client()?, claims, user_agent })
+        let presented = parts.headers.contains_key(header::AUTHORIZATION);
+        Ok(Self { record: Arc::clone(exchange.record()), address: exchange.client()?, claims, presented, user_agent })
     }
 }
 

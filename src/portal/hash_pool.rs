@@ -102,8 +102,17 @@ struct Job {
 type Hashed = Result<Result<SecretString, PasswordFault>, HashFault>;
 
 enum Task {
-    Hash { password: SecretString, about: Vec<String>, answer: oneshot::Sender<Hashed> },
-    Verify { password: SecretString, phc: Option<SecretString>, answer: oneshot::Sender<bool> },
+    /// `about` is `None` for a password that is in use already: it is not judged again.
+    Hash {
+        password: SecretString,
+        about: Option<Vec<String>>,
+        answer: oneshot::Sender<Hashed>,
+    },
+    Verify {
+        password: SecretString,
+        phc: Option<SecretString>,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 impl HashPool {
@@ -167,6 +176,32 @@ impl HashPool {
         password: SecretString,
         about: Vec<String>,
     ) -> Result<Result<SecretString, PasswordFault>, Refusal> {
+        self.hashed(password, Some(about)).await
+    }
+
+    /// Hashes a password that is in use already, at today's cost. Nobody waits for it, so it takes a place only while
+    /// at least half the queue is free for those who do wait.
+    ///
+    /// # Errors
+    /// As [`Self::hash`]'s.
+    pub async fn rehash(&self, password: SecretString) -> Result<SecretString, Refusal> {
+        if self.shared.queued.load(Relaxed) > self.shared.capacity / 2 {
+            return Err(self.full());
+        }
+        self.hashed(password, None).await?.map_err(|fault| Refusal::internal(fault.to_string()))
+    }
+
+    /// Whether a hash is weaker than those made today.
+    #[must_use]
+    pub fn is_weak(&self, phc: &SecretString) -> bool {
+        password::is_weaker(phc.expose_secret(), self.shared.cost)
+    }
+
+    async fn hashed(
+        &self,
+        password: SecretString,
+        about: Option<Vec<String>>,
+    ) -> Result<Result<SecretString, PasswordFault>, Refusal> {
         let (answer, hashed) = oneshot::channel();
         self.submit(Task::Hash { password, about, answer })?;
         hashed.await.map_err(|_| ended())?.map_err(|fault| Refusal::internal(fault.to_string()))
@@ -205,13 +240,15 @@ impl HashPool {
         jobs.try_send(Job { queued_at: self.shared.clock.tick(), task }).map_err(|refused| {
             self.shared.queued.fetch_sub(1, Relaxed);
             match refused {
-                TrySendError::Full(_) => {
-                    self.shared.refused.fetch_add(1, Relaxed);
-                    Refusal::with(Reason::HashQueueFull, Detail::RetryAfter(self.drain_time()))
-                }
+                TrySendError::Full(_) => self.full(),
                 TrySendError::Disconnected(_) => ended(),
             }
         })
+    }
+
+    fn full(&self) -> Refusal {
+        self.shared.refused.fetch_add(1, Relaxed);
+        Refusal::with(Reason::HashQueueFull, Detail::RetryAfter(self.drain_time()))
     }
 
     /// How long a full queue takes to empty, by what a job has taken so far; whole seconds.
@@ -281,22 +318,24 @@ impl Shared {
         answer.send();
     }
 
-    fn judge_and_hash(&self, password: &SecretString, about: &[String]) -> Hashed {
-        let about: Vec<&str> = about.iter().map(String::as_str).collect();
+    fn judge_and_hash(&self, password: &SecretString, about: Option<&[String]>) -> Hashed {
         let password = password.expose_secret();
-        match password::check(&self.rules, password, &about) {
-            Ok(()) => {
-                let mut salt = [0; 16];
-                self.entropy.fill(&mut salt);
-                password::hash(password, &salt, self.cost).map(Ok)
+        if let Some(about) = about {
+            let about: Vec<&str> = about.iter().map(String::as_str).collect();
+            if let Err(fault) = password::check(&self.rules, password, &about) {
+                return Ok(Err(fault));
             }
-            Err(fault) => Ok(Err(fault)),
         }
+        let mut salt = [0; 16];
+        self.entropy.fill(&mut salt);
+        password::hash(password, &salt, self.cost).map(Ok)
     }
 
     fn compute(&self, task: Task) -> Answer {
         match task {
-            Task::Hash { password, about, answer } => Answer::Hash(answer, self.judge_and_hash(&password, &about)),
+            Task::Hash { password, about, answer } => {
+                Answer::Hash(answer, self.judge_and_hash(&password, about.as_deref()))
+            }
             Task::Verify { password, phc, answer } => {
                 let matches =
                     password::verify(password.expose_secret(), phc.as_ref().unwrap_or(&self.dummy).expose_secret());

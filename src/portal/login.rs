@@ -36,11 +36,34 @@ pub(crate) async fn login(State(state): State<Shared>, caller: Caller, fields: F
         None => None,
     };
     let (account, phc) = found.unzip();
-    let matches = state.hash_pool.verify(attempt.password, phc).await?;
-    match account {
-        // Whether it is active is asked in the transaction that opens the session.
-        Some(account) if matches => succeed(&state, &caller, account.id, attempt.delivery).await,
-        account => Err(fail(&state, &caller, account.as_ref().map(|account| account.id)).await),
+    let user = account.map(|account| account.id);
+    let matches = state.hash_pool.verify(attempt.password.clone(), phc.clone()).await?;
+    let (Some(user), Some(phc), true) = (user, phc, matches) else {
+        return Err(fail(&state, &caller, user).await);
+    };
+    // Whether it is active is asked in the transaction that opens the session.
+    let answer = succeed(&state, &caller, user, attempt.delivery).await?;
+    if state.hash_pool.is_weak(&phc) {
+        // Behind the answer, which is not held up for it.
+        tokio::spawn(upgrade(state, user, attempt.password, phc));
+    }
+    Ok(answer)
+}
+
+/// Hashes a password, that was just proven to be the one behind `old`, at today's cost. What fails is left for the next
+/// login.
+async fn upgrade(state: Shared, user: UserId, password: SecretString, old: SecretString) {
+    let upgraded = async {
+        let new = state.hash_pool.rehash(password).await?;
+        Ok::<_, Refusal>(state.store.upgrade_password_hash(user, &old, &new).await?)
+    };
+    match upgraded.await {
+        Ok(true) => tracing::debug!(%user, "a weak password hash was made anew"),
+        Ok(false) => tracing::debug!(%user, "a weak password hash was changed meanwhile"),
+        Err(refusal) => {
+            let reason = refusal.reason.as_str();
+            tracing::warn!(%user, reason, "a weak password hash stays until the next login");
+        }
     }
 }
 

@@ -23,10 +23,10 @@ use crate::{
         presented::CookieToken,
         state::{PortalState, Shared},
     },
-    store::{AuditEvent, StoreFault},
+    store::{AuditEntry, AuditEvent},
 };
 
-/// 204 and the cookie is cleared; 401 when nothing names a session; 403 for a cookie from elsewhere.
+/// 204 and the cookie is cleared; 401 when nothing names a session, as for any bad token when one was presented; 403 for a cookie from elsewhere.
 pub(crate) async fn logout(
     State(state): State<Shared>,
     caller: Caller,
@@ -36,29 +36,36 @@ pub(crate) async fn logout(
     let all = fields.optional("all", as_given::<bool>);
     let in_body = fields.optional("refresh_token", as_given::<SecretString>);
     let (all, in_body) = fields.finish(Some((all.unwrap_or(false), in_body)))?;
-    let (sid, user) = match (caller.session(), caller.user()) {
-        (Some(sid), Some(user)) => (sid, user),
-        _ => by_refresh_token(&state, cookie, in_body).await?,
+    let named = match (caller.session(), caller.user()) {
+        (Some(sid), Some(user)) => Named::ByAccess(sid, user),
+        _ => Named::ByRefresh(cookie.or_body(in_body)?.ok_or(caller.unknown())?),
     };
-    let audit = caller.audit(AuditEvent::LoggedOut, state.clock.now(), Some(user), Some(sid));
-    let ending = Arc::clone(&state);
-    PortalState::to_the_end(async move {
-        let ended = ending.store.end_sessions(sid, all, &audit).await?;
-        // The named session too when it had ended before: it may have ended at another gateway.
-        std::iter::once(sid).chain(ended).for_each(|sid| ending.end_here(sid));
-        Ok::<_, StoreFault>(())
-    })
-    .await??;
+    let audit = caller.audit(AuditEvent::LoggedOut, state.clock.now(), None, None);
+    let user = PortalState::to_the_end(end(Arc::clone(&state), named, all, audit)).await??;
     caller.turned_out_to_be(user);
     Ok(Answer::empty(StatusCode::NO_CONTENT).with(header::SET_COOKIE, cookie::clear(&state.portal)?))
 }
 
-async fn by_refresh_token(
-    state: &PortalState,
-    cookie: CookieToken,
-    in_body: Option<SecretString>,
-) -> Result<(SessionId, UserId), Refusal> {
-    let token = cookie.or_body(in_body)?.ok_or(Reason::CredentialsMissing)?;
-    let proven = state.prove(&token).await?.ok_or(Reason::TokenMalformed)?;
-    Ok((proven.session.id, proven.session.user))
+/// What names the session to end.
+enum Named {
+    /// A valid access token.
+    ByAccess(SessionId, UserId),
+    /// A refresh token, not looked at yet.
+    ByRefresh(SecretString),
+}
+
+/// Gives whose it was.
+async fn end(state: Shared, named: Named, all: bool, audit: AuditEntry) -> Result<UserId, Refusal> {
+    let (sid, user) = match named {
+        Named::ByAccess(sid, user) => (sid, user),
+        Named::ByRefresh(token) => {
+            let proven = state.prove(&token).await?.ok_or(Reason::TokenMalformed)?;
+            (proven.session.id, proven.session.user)
+        }
+    };
+    let audit = AuditEntry { user: Some(user), session: Some(sid), ..audit };
+    let ended = state.store.end_sessions(sid, all, &audit).await?;
+    // The named session too when it had ended before: it may have ended at another gateway.
+    std::iter::once(sid).chain(ended).for_each(|sid| state.end_here(sid));
+    Ok(user)
 }

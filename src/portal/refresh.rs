@@ -19,7 +19,7 @@ use crate::{
         presented::CookieToken,
         state::{PortalState, Shared},
     },
-    store::{AuditEvent, RefreshOutcome, StoreFault},
+    store::{AuditEntry, AuditEvent, RefreshOutcome, StoreFault},
     telemetry::metrics::RefreshResult,
 };
 
@@ -33,21 +33,10 @@ pub(crate) async fn refresh(
     let in_body = fields.optional("refresh_token", as_given::<SecretString>);
     let in_body = fields.finish(Some(in_body))?;
     let token = cookie.or_body(in_body)?.ok_or(Reason::RefreshInvalid)?;
-    let proven = state.prove(&token).await?.ok_or(Reason::RefreshInvalid)?;
-    let (sid, user) = (proven.session.id, proven.session.user);
     let now = state.clock.now();
-    let audit = caller.audit(AuditEvent::Refreshed, now, Some(user), Some(sid));
-    let (refreshing, counter) = (Arc::clone(&state), proven.token.counter);
-    let outcome = PortalState::to_the_end(async move {
-        let outcome = refreshing.store.refresh(sid, counter, &refreshing.tokens.refresh, &audit).await;
-        refreshing.metrics.refresh.of(result(&outcome)).inc();
-        if let Ok(RefreshOutcome::Reused { .. }) = outcome {
-            // The store has ended the session; its access tokens die here with it.
-            refreshing.end_here(sid);
-        }
-        outcome
-    });
-    match outcome.await?? {
+    let audit = caller.audit(AuditEvent::Refreshed, now, None, None);
+    // To the end from the first look: a thief who shows an old token and hangs up is found out all the same.
+    match PortalState::to_the_end(step(Arc::clone(&state), token, audit)).await?? {
         RefreshOutcome::Granted { session, account, .. } => {
             caller.turned_out_to_be(account.id);
             state.grant(StatusCode::OK, &session, &account, now)
@@ -58,6 +47,19 @@ pub(crate) async fn refresh(
         }
         RefreshOutcome::Refused => Err(Reason::RefreshInvalid.into()),
     }
+}
+
+async fn step(state: Shared, token: SecretString, audit: AuditEntry) -> Result<RefreshOutcome, Refusal> {
+    let proven = state.prove(&token).await?.ok_or(Reason::RefreshInvalid)?;
+    let (sid, user) = (proven.session.id, proven.session.user);
+    let audit = AuditEntry { user: Some(user), session: Some(sid), ..audit };
+    let outcome = state.store.refresh(sid, proven.token.counter, &state.tokens.refresh, &audit).await;
+    state.metrics.refresh.of(result(&outcome)).inc();
+    if let Ok(RefreshOutcome::Reused { .. }) = outcome {
+        // The store has ended the session; its access tokens die here with it.
+        state.end_here(sid);
+    }
+    Ok(outcome?)
 }
 
 const fn result(outcome: &Result<RefreshOutcome, StoreFault>) -> RefreshResult {

@@ -302,6 +302,15 @@ pub trait Store: Send + Sync + 'static {
     /// The account a login names, with its password hash.
     async fn find_login(&self, login: &Login) -> Result<Option<(Account, SecretString)>, StoreFault>;
 
+    /// Puts `new` in the place of `old`, another hash of the same password, if that is still the account's hash; gives
+    /// whether it was. A password changed meanwhile stays changed. No audit row: to its owner nothing has happened.
+    async fn upgrade_password_hash(
+        &self,
+        id: UserId,
+        old: &SecretString,
+        new: &SecretString,
+    ) -> Result<bool, StoreFault>;
+
     /// An account by id.
     async fn account(&self, id: UserId) -> Result<Option<Account>, StoreFault>;
 

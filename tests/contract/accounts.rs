@@ -4,7 +4,7 @@ use portcullis::{
     clock::Timestamp,
     store::{AccountFault, AuditEvent, Login, NewAccount, ProfilePatch},
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::fixture::{Fixture, NOW, entry, new_account, new_session, seconds, user_id};
 
@@ -23,6 +23,7 @@ on_both_engines! {
     update_refuses_a_taken_username_and_writes_nothing,
     update_can_take_a_username_in_another_case_of_its_own,
     update_of_a_deleted_account_is_missing,
+    a_password_hash_is_upgraded_only_where_it_is_still_the_old_one,
 }
 
 fn named(email: &str, username: &str) -> NewAccount {
@@ -82,6 +83,11 @@ async fn names_outside_ascii_are_caseless_too(on: Fixture) {
     register(&on, &named("ärger@example.com", "ÉVA")).await.unwrap();
     let refused = register(&on, &new_account("ÄRGER@example.com")).await;
     assert!(matches!(refused, Err(AccountFault::EmailTaken)), "{refused:?}");
+    register(&on, &new_account("σας@example.com")).await.unwrap();
+    for twin in ["σασ@example.com", "ΣΑΣ@example.com"] {
+        let refused = register(&on, &new_account(twin)).await;
+        assert!(matches!(refused, Err(AccountFault::EmailTaken)), "{twin}: {refused:?}");
+    }
     let found = on.store.find_login(&Login::Username("éva".into())).await.unwrap();
     assert_eq!(found.unwrap().0.username.as_deref(), Some("ÉVA"));
 }
@@ -129,6 +135,26 @@ async fn roles_keep_their_order(on: Fixture) {
     let roles: Vec<String> = ["zebra", "admin", "user", "m"].map(String::from).to_vec();
     let made = register(&on, &NewAccount { roles: roles.clone(), ..new_account("ann@example.com") }).await.unwrap();
     assert_eq!(made.roles, roles);
+}
+
+async fn a_password_hash_is_upgraded_only_where_it_is_still_the_old_one(on: Fixture) {
+    let ann = new_account("ann@example.com");
+    let bea = new_account("bea@example.com");
+    for account in [&ann, &bea] {
+        register(&on, account).await.unwrap();
+    }
+    let hash_of = async |email: &str| {
+        on.store.find_login(&Login::Email(email.into())).await.unwrap().unwrap().1.expose_secret().to_owned()
+    };
+    let (old, new, late) = (ann.password_hash.clone(), SecretString::from("new"), SecretString::from("late"));
+    assert!(on.store.upgrade_password_hash(ann.id, &old, &new).await.unwrap());
+    assert_eq!(hash_of("ann@example.com").await, "new");
+    assert_eq!(hash_of("bea@example.com").await, old.expose_secret(), "the same hash, but another's");
+    // As if the password had been changed while the late one was being made.
+    assert!(!on.store.upgrade_password_hash(ann.id, &old, &late).await.unwrap());
+    assert_eq!(hash_of("ann@example.com").await, "new");
+    assert!(!on.store.upgrade_password_hash(user_id(), &old, &late).await.unwrap());
+    assert_eq!(on.events(ann.id).await, []);
 }
 
 async fn moments_keep_every_microsecond(on: Fixture) {

@@ -142,6 +142,12 @@ impl Call {
         self
     }
 
+    /// The same; the value need not be text.
+    pub(crate) fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
     pub(crate) fn json(mut self, body: &Value) -> Self {
         self.request = self.request.json(body);
         self

@@ -1,15 +1,20 @@
 //! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
 //! its own, with the test's clock.
 
-use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
+use std::{any::Any, collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use portcullis::{
     app::{App, Rim, Running, StartFault},
     clock::SystemEntropy,
-    config::{self, ConfigErrors, Source, settings::Settings},
+    config::{
+        self, ConfigErrors, Source,
+        settings::{self, Settings},
+    },
     policy::keys::SigningKey,
     store::{KeyState, SharedStore, master_key::master_key, sql},
 };
+use secrecy::ExposeSecret;
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::{
@@ -200,6 +205,22 @@ impl Gateway {
         sql::open(&self.setup.settings().unwrap().store).await.unwrap()
     }
 
+    /// Until it is dropped no session can be changed: a transaction of the test's own stands in the way.
+    pub(crate) async fn in_the_way_of_writes(&self) -> Box<dyn Any + Send> {
+        match self.setup.settings().unwrap().store.engine {
+            settings::Engine::Sqlite { path } => {
+                let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+                sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
+                Box::new(rival)
+            }
+            settings::Engine::Postgres { url } => {
+                let mut rival = PgConnection::connect(url.expose_secret()).await.unwrap();
+                sqlx::raw_sql("BEGIN; LOCK TABLE sessions IN EXCLUSIVE MODE").execute(&mut rival).await.unwrap();
+                Box::new(rival)
+            }
+        }
+    }
+
     /// The private key the gateway signs with, for tokens that only a broken gateway would make.
     pub(crate) async fn signing_key(&self) -> SigningKey {
         let settings = self.setup.settings().unwrap().store;
@@ -207,7 +228,7 @@ impl Gateway {
         let keys = self.store().await.signing_keys().await.unwrap();
         let key = keys.into_iter().find(|key| key.state == KeyState::Current).unwrap();
         let pkcs8 = master.open("signing-key", &key.kid, &key.sealed_pkcs8).unwrap();
-        SigningKey::from_pkcs8(key.algorithm, secrecy::ExposeSecret::expose_secret(&pkcs8)).unwrap()
+        SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret()).unwrap()
     }
 }
 

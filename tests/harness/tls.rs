@@ -1,9 +1,13 @@
 //! A private certificate authority for one test.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::harness::soon;
 
 /// Signs server certificates.
 pub(crate) struct Authority {
@@ -45,6 +49,26 @@ impl Authority {
             chain: certificate.der().clone(),
             private: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
         }
+    }
+}
+
+impl Authority {
+    /// A connection to `localhost` there that trusts this authority alone and speaks HTTP/2.
+    pub(crate) async fn connect_h2(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let connecting = TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), tcp);
+        let stream = soon("the TLS handshake", connecting).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        stream
     }
 }
 

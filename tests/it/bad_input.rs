@@ -186,6 +186,82 @@ async fn two_framings_have_one_meaning_upstream() {
     assert_eq!(framings, 1, "{:#?}", received[0].head);
 }
 
+/// CL.TE, TE.CL and TE.TE: each pair of framings that two servers have been seen to read differently, on a connection
+/// whose next bytes a smuggler would have taken for a request.
+#[tokio::test]
+async fn no_pair_of_framings_smuggles_a_request() {
+    let (gateway, upstream) = gateway().await;
+    let smuggled = "GET /open/smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let chunks = "1\r\na\r\n0\r\n\r\n";
+    for lines in [
+        "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 6\r\nTransfer-Encoding: Chunked\r\n",
+        "Content-Length: 6\r\nTransfer-Encoding: identity\r\n",
+        "Content-Length: 6\r\nTransfer-Encoding:\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunkedx\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "Transfer-Encoding: chunked;x=y\r\n",
+        "Transfer-Encoding: \x0bchunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        " Transfer-Encoding: chunked\r\n",
+        "X: y\r\n Transfer-Encoding: chunked\r\n",
+        "X: y\rTransfer-Encoding: chunked\r\n",
+        "Transfer_Encoding: chunked\r\nContent-Length: 6\r\n",
+        "Content-Length: 6\r\nContent_Length: 0\r\n",
+        "Content-Length: 0x6\r\n",
+        "Content-Length: 6;\r\n",
+        "Content-Length: 6 6\r\n",
+        "Content-Length: 99999999999999999999\r\n",
+    ] {
+        let before = upstream.received().len();
+        let mut raw = gateway.raw().await;
+        let request = format!("POST /open/a HTTP/1.1\r\nHost: a.test\r\n{lines}\r\n{chunks}{smuggled}");
+        let _ = raw.try_send(request.as_bytes()).await;
+        let status = raw.answer().await.map(|answer| answer.status);
+        raw.closed().await;
+        let through = upstream.received().split_off(before);
+        assert!(through.iter().all(|one| one.target() == "/open/a"), "{lines:?}: {through:#?}");
+        match (status, through.as_slice()) {
+            // hyper goes by the chunks, says so upstream, and closes.
+            (Some(200), [one]) => assert_eq!(one.body.bytes, b"a", "{lines:?}"),
+            (Some(400), []) => {}
+            other => panic!("{lines:?}: {other:#?}"),
+        }
+    }
+}
+
+/// Chunks that two servers have been seen to measure differently.
+#[tokio::test]
+async fn a_chunk_of_doubtful_size_is_never_part_of_a_whole_body() {
+    let (gateway, upstream) = gateway().await;
+    for chunks in [
+        "0x1\r\na\r\n0\r\n\r\n",
+        "+1\r\na\r\n0\r\n\r\n",
+        "-1\r\na\r\n0\r\n\r\n",
+        "1_0\r\na\r\n0\r\n\r\n",
+        "g\r\na\r\n0\r\n\r\n",
+        "\r\na\r\n0\r\n\r\n",
+        "1\r\nab\r\n0\r\n\r\n",
+        "1\rXa\r\n0\r\n\r\n",
+        "10000000000000001\r\na\r\n0\r\n\r\n",
+        "1\r\na0\r\n\r\n",
+    ] {
+        let request = format!("POST /open/a HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        let answer = ask(&gateway, request.as_bytes()).await;
+        let status = answer.map(|answer| answer.status);
+        assert!(matches!(status, None | Some(400)), "{chunks:?}: {status:?}");
+        assert!(upstream.received().iter().all(|one| !one.body.whole), "{chunks:?}");
+    }
+}
+
 #[tokio::test]
 async fn equal_lengths_are_one_length_upstream() {
     let (gateway, upstream) = gateway().await;
@@ -253,18 +329,6 @@ async fn spoofed_identity_headers_reach_nobody_on_any_route() {
 }
 
 #[tokio::test]
-async fn credentials_that_were_meant_and_cannot_be_read_are_not_ignored() {
-    let (gateway, upstream) = gateway().await;
-    for value in ["Basic YTpi", "Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "bearer\ta", "a", "Bearer é"] {
-        for path in ["/ask/a", "/maybe/a"] {
-            let answer = ask(&gateway, get(path, &format!("Authorization: {value}\r\n")).as_bytes()).await.unwrap();
-            assert_eq!((answer.status, answer.code().as_str()), (401, "credentials_malformed"), "{value:?}");
-        }
-    }
-    upstream.assert_untouched();
-}
-
-#[tokio::test]
 async fn a_registration_says_nothing_it_is_not_asked() {
     let (gateway, _upstream) = gateway().await;
     let client = gateway.client();
@@ -290,6 +354,9 @@ async fn a_registration_says_nothing_it_is_not_asked() {
         ("email", json!(7)),
         ("email", json!(null)),
         ("email", json!("a\u{0}@example.org")),
+        ("email", json!("ann@example.org%00")),
+        ("email", json!("ann@exam_ple.org")),
+        ("email", json!("ann@10.0.0.1")),
         ("email", json!(format!("{}@example.org", "a".repeat(400)))),
         ("password", json!("short")),
         ("password", json!("x".repeat(129))),

@@ -1,12 +1,14 @@
 //! The main job, end to end, on both stores: a person registers, logs in and asks a service; the service knows who
 //! asked because it verified a signature; a wrong token gets nowhere.
 
+use portcullis::store::Login;
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use crate::harness::{
     client::PASSWORD,
-    gateway::{Engine, Gateway, ISSUER, Setup},
-    identity,
+    gateway::{Engine, Gateway, ISSUER, Setup, standard},
+    identity, soon,
     tokens::claims_of,
     upstream::Upstream,
 };
@@ -21,6 +23,7 @@ on_both_stores!(
     every_failed_login_looks_the_same,
     an_address_registers_once_whatever_its_case,
     a_profile_is_changed_by_its_owner,
+    a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones,
 );
 
 async fn a_person_registers_logs_in_asks_and_leaves(engine: Engine) {
@@ -111,17 +114,15 @@ async fn a_wrong_token_gets_nowhere(engine: Engine) {
             client.get(path).bearer(wrong).send().await.refused(401, "invalid_token");
         }
     }
-    client.get("/ask/a").header("authorization", "Basic YTpi").send().await.refused(401, "credentials_malformed");
+    client.get("/ask/a").header("authorization", "Basic YTpi").send().await.refused(401, "invalid_token");
     client.get("/nowhere").bearer(&session.access).send().await.refused(404, "no_route");
     upstream.assert_untouched();
 }
 
 async fn keys_of_the_other_algorithm_do_the_same(engine: Engine) {
     let upstream = Upstream::start().await;
-    let yaml = format!(
-        "tokens: {{issuer: \"{ISSUER}\", audience: gw-test, algorithm: EdDSA}}\n{}",
-        crate::harness::gateway::standard(&upstream)
-    );
+    let yaml =
+        format!("tokens: {{issuer: \"{ISSUER}\", audience: gw-test, algorithm: EdDSA}}\n{}", standard(&upstream));
     let gateway = Gateway::start(engine, &yaml).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
@@ -175,6 +176,29 @@ async fn every_failed_login_looks_the_same(engine: Engine) {
     assert_eq!(bodies.len(), 1, "{bodies:#?}");
 }
 
+async fn a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let mut gateway = Gateway::standard(engine, &upstream).await;
+    gateway.client().register("ann@example.org").await;
+    let costs = async |gateway: &Gateway| {
+        let found = gateway.store().await.find_login(&Login::Email("ann@example.org".into())).await.unwrap().unwrap();
+        found.1.expose_secret().split('$').nth(3).unwrap().to_owned()
+    };
+    assert_eq!(costs(&gateway).await, "m=19456,t=2,p=1");
+
+    let stronger = "passwords: {hash_threads: 1, argon2: {memory: 20MiB, iterations: 3}}\n";
+    gateway.restart_with(&format!("{stronger}{}", standard(&upstream))).await;
+    let client = gateway.client();
+    let wrong = json!({"email": "ann@example.org", "password": "another-Long-passphrase-77"});
+    client.post("/auth/login").json(&wrong).send().await.refused(401, "login_failed");
+    assert_eq!(costs(&gateway).await, "m=19456,t=2,p=1");
+    client.login("ann@example.org").await;
+    let upgraded = async { while costs(&gateway).await != "m=20480,t=3,p=1" {} };
+    soon("the hash to be upgraded", upgraded).await;
+    client.login("ann@example.org").await;
+    client.post("/auth/login").json(&wrong).send().await.refused(401, "login_failed");
+}
+
 async fn an_address_registers_once_whatever_its_case(engine: Engine) {
     let upstream = Upstream::start().await;
     let gateway = Gateway::standard(engine, &upstream).await;
@@ -204,10 +228,7 @@ async fn a_profile_is_changed_by_its_owner(engine: Engine) {
 }
 
 fn on_postgres_yaml(upstream: &Upstream) -> String {
-    format!(
-        "store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 3}}\n{}",
-        crate::harness::gateway::standard(upstream)
-    )
+    format!("store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 3}}\n{}", standard(upstream))
 }
 
 // One file, one gateway: the store of two is PostgreSQL.

@@ -1,8 +1,8 @@
 //! The gateway from outside: real sockets, real stores, a scripted service behind it. One binary, so that everything
 //! is linked once and shares one PostgreSQL cluster.
 //!
-//! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`] and
-//! [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
+//! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
+//! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
@@ -40,6 +40,8 @@ macro_rules! on_both_stores {
 
 #[cfg(test)]
 mod access_matrix;
+#[cfg(test)]
+mod bad_frames;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use portcullis::store::AuditEvent;
 use serde_json::json;
 
 use crate::harness::{
     client::{Answer, PASSWORD},
-    gateway::{Engine, Gateway, ISSUER},
+    gateway::{Engine, Gateway, ISSUER, standard},
     soon,
     tokens::claims_of,
     upstream::Upstream,
@@ -16,6 +17,7 @@ use crate::harness::{
 on_both_stores!(
     a_repeat_within_the_grace_gets_the_same_successor,
     reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once,
+    reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same,
     twenty_refreshes_at_once_yield_one_successor,
     a_lost_answer_is_repeated_after_the_grace_until_its_token_was_used,
     an_idle_session_cannot_be_refreshed,
@@ -71,6 +73,57 @@ async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(eng
     let events = gateway.store().await.audit_of(user, 100).await.unwrap();
     let events: Vec<_> = events.iter().map(|row| row.event.as_str()).collect();
     assert_eq!(events.iter().filter(|event| **event == "refresh_reuse_detected").count(), 1, "{events:?}");
+}
+
+/// On a store in whose way the test can stand for as long as the machine takes.
+async fn patient(engine: Engine, upstream: &Upstream) -> Gateway {
+    let store = match engine {
+        Engine::Sqlite => r#"url: "sqlite://data/test.db""#,
+        Engine::Postgres => r#"url: "${STORE_URL}", master_key: "${MASTER_KEY}""#,
+    };
+    Gateway::start(engine, &format!("store: {{{store}, pool: 4, timeout: 60s}}\n{}", standard(upstream))).await
+}
+
+/// Waits until a gauge is what it should be.
+async fn until(what: &str, gateway: &Gateway, gauge: &str, fits: impl Fn(f64) -> bool) {
+    let reached = async {
+        while !fits(gateway.metric(gauge).await) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(what, reached).await;
+}
+
+async fn reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same(engine: Engine) {
+    const BUSY: &str = "portcullis_store_pool_connections{state=\"busy\"}";
+    let upstream = Upstream::start().await;
+    let gateway = patient(engine, &upstream).await;
+    let client = gateway.client();
+    let first = client.register("ann@example.org").await;
+    let second = client.refreshed(&first.refresh).await;
+    let third = client.refreshed(&second.refresh).await;
+    gateway.clock.advance(Duration::from_secs(11));
+
+    let in_the_way = gateway.in_the_way_of_writes().await;
+    until("the store to rest", &gateway, BUSY, |busy| busy < 0.5).await;
+    let body = json!({"refresh_token": first.refresh}).to_string();
+    let mut thief = gateway.raw().await;
+    let head = "POST /auth/refresh HTTP/1.1\r\nHost: a.test\r\nContent-Type: application/json\r\n";
+    thief.send(&format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+    until("the store to be asked", &gateway, BUSY, |busy| busy > 0.5).await;
+    drop(thief);
+    until("the request to be given up", &gateway, "portcullis_requests_in_flight", |flying| flying < 0.5).await;
+    drop(in_the_way);
+
+    // Never used here until now: nothing but the kill can refuse it.
+    let refused = async { while client.status("/ask/a", &third.access).await != 401 {} };
+    soon("the session to end", refused).await;
+    client.get("/ask/a").bearer(&third.access).send().await.refused(401, "invalid_token");
+    client.refresh(&third.refresh).await.refused(400, "invalid_grant");
+    let user = first.user["id"].as_str().unwrap().parse().unwrap();
+    let events = gateway.store().await.audit_of(user, 100).await.unwrap();
+    let kills = events.iter().filter(|row| row.event == AuditEvent::RefreshReuseDetected).count();
+    assert_eq!(kills, 1, "{events:?}");
 }
 
 async fn twenty_refreshes_at_once_yield_one_successor(engine: Engine) {

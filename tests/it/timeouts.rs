@@ -3,7 +3,12 @@
 //! The time-outs here are the shortest the configuration takes; a test waits for what they cause (an answer, a closed
 //! connection), never for time itself. Nothing asserts how *fast* anything is.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::harness::{
+    client::PASSWORD,
     gateway::{Engine, Gateway, Setup},
     raw::Raw,
     tls::Authority,
@@ -112,6 +117,30 @@ async fn a_client_that_stops_sending_its_body_gets_408_and_is_closed() {
         raw.closed().await;
         assert!(!held.read_body().await, "the service must not take half a body for a whole one");
     }
+}
+
+/// Time is tokio's own here and jumps to the next timer whenever nothing else is to do.
+#[tokio::test]
+async fn a_form_that_drips_in_is_cut_after_half_a_minute() {
+    let (gateway, _upstream) = gateway("").await;
+    let body = format!("{{\"email\":\"ann@example.org\",\"password\":\"{PASSWORD}\"}}");
+    let mut raw = gateway.raw().await;
+    tokio::time::pause();
+    #[expect(clippy::disallowed_methods, reason = "the time that was paused, not the gateway's clock")]
+    let began = Instant::now();
+    raw.send(&post("/auth/login", &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())))
+        .await;
+    // Never silent for the ten seconds that a form may be silent for.
+    for byte in body.chars().take(3) {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        raw.send(&byte.to_string()).await;
+    }
+    let answer = raw.answer().await.unwrap();
+    let took = began.elapsed();
+    tokio::time::resume();
+    assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
+    assert!((30..31).contains(&took.as_secs()), "{took:?}");
+    raw.closed().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
-//! Tokens of every wrong kind (RFC 8725): each is 401, all with one body, so that nobody learns which check a forgery
-//! fails; and none of them reaches a service.
+//! Tokens of every wrong kind (RFC 8725), and what is no token at all where one belongs: each is 401, all with one body,
+//! so that nobody learns which check a forgery fails; and none of them reaches a service.
+
+use std::collections::BTreeSet;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use portcullis::policy::keys::{Algorithm, SigningKey};
@@ -7,6 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::harness::{
+    client::Answer,
     clock::BEGIN,
     gateway::{Engine, Gateway},
     tokens::{good_claims, good_header, hmac_signed, signed, signed_text, unsigned, with},
@@ -79,6 +82,36 @@ async fn wrong_tokens(gateway: &Gateway) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Values of `Authorization` that are no bearer token: credentials that were meant and cannot be read are not ignored.
+const NO_TOKENS: [&[u8]; 15] = [
+    b"",
+    b"Bearer",
+    b"Bearer ",
+    b"Bearer    ",
+    b"Bearer a b",
+    b"Bearer a,b",
+    b"Bearer a, Bearer b",
+    b"Bearer \"a\"",
+    b"Bearer a=b",
+    b"Bearer \xc3\xa9",
+    b"Bearer \xff",
+    b"bearer\ta",
+    b"a",
+    b"Basic YTpi",
+    b"Digest username=\"a\"",
+];
+
+/// What a client can tell an answer by, less what differs between any two.
+fn told(answer: &Answer) -> String {
+    let mut body = answer.json();
+    body["request_id"] = json!("");
+    body["instance"] = json!("");
+    let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
+    headers.retain(|(name, _)| *name != "date");
+    headers.sort_by_key(|(name, _)| name.as_str());
+    format!("{body} {headers:?}")
+}
+
 #[tokio::test]
 async fn every_wrong_kind_of_token_is_401_with_one_body_for_all() {
     let upstream = Upstream::start().await;
@@ -94,20 +127,24 @@ async fn every_wrong_kind_of_token_is_401_with_one_body_for_all() {
     let mut wrong = wrong_tokens(&gateway).await;
     wrong.push(("a refresh token", session.refresh.clone()));
     wrong.push(("of an ended session", ended.access.clone()));
-    let mut answers = Vec::new();
-    for (what, token) in &wrong {
-        for path in ["/ask/a", "/maybe/a"] {
-            let answer = client.get(path).bearer(token).send().await;
+    let mut wrong: Vec<(String, Vec<u8>)> =
+        wrong.into_iter().map(|(what, token)| (what.to_owned(), format!("Bearer {token}").into_bytes())).collect();
+    wrong.extend(NO_TOKENS.map(|value| (format!("{:?}", String::from_utf8_lossy(value)), value.to_vec())));
+    let mut answers = BTreeSet::new();
+    for (what, value) in &wrong {
+        for (method, path) in [("GET", "/ask/a"), ("GET", "/maybe/a"), ("GET", "/auth/me"), ("POST", "/auth/logout")] {
+            let answer = client.call(method, path).header_bytes("authorization", value).send().await;
             assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_token"), "{what}: {}", answer.text());
-            let mut body = answer.json();
-            body["request_id"] = json!("");
-            body["instance"] = json!("");
-            let challenge = answer.header("www-authenticate").unwrap().to_owned();
-            answers.push((body.to_string(), challenge));
+            let challenge = answer.header("www-authenticate");
+            assert_eq!(challenge, Some(r#"Bearer realm="portcullis", error="invalid_token""#), "{what}");
+            answers.insert(told(&answer));
         }
     }
-    answers.sort();
-    answers.dedup();
     assert_eq!(answers.len(), 1, "a client can tell wrong tokens apart: {answers:#?}");
+    for (method, path) in [("GET", "/ask/a"), ("GET", "/auth/me"), ("POST", "/auth/logout")] {
+        let none = client.call(method, path).send().await;
+        none.refused(401, "credentials_missing");
+        assert_eq!(none.header("www-authenticate"), Some(r#"Bearer realm="portcullis""#), "{path}");
+    }
     assert_eq!(upstream.received().len(), 1, "only the good one came through");
 }

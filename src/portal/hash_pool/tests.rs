@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::{
     clock::{SystemClock, SystemEntropy},
@@ -27,10 +29,14 @@ impl Entropy for Hold {
 
 /// One thread, one place in the queue, and the test's ends of the hold: who has arrived, and let one go on.
 pub(in crate::portal) fn held() -> (HashPool, Receiver<i32>, Sender<()>) {
+    held_with(1)
+}
+
+fn held_with(hash_queue: usize) -> (HashPool, Receiver<i32>, Sender<()>) {
     let (arrived, arrivals) = mpsc::channel();
     let (release, go_on) = mpsc::channel();
     let hold = Arc::new(Hold { arrived: Mutex::new(arrived), go_on: Mutex::new(go_on) });
-    let settings = Passwords { hash_threads: 1, hash_queue: 1, ..passwords() };
+    let settings = Passwords { hash_threads: 1, hash_queue, ..passwords() };
     (HashPool::new(&settings, hold, Arc::new(SystemClock::new())).unwrap(), arrivals, release)
 }
 
@@ -69,6 +75,35 @@ async fn a_password_that_breaks_the_rules_is_not_hashed() {
     assert_eq!(judged("short", "").await.unwrap_err(), PasswordFault::TooShort { min: 15 });
     let own_name = judged("annabelle.ames@example.org", "annabelle.ames@example.org").await;
     assert!(matches!(own_name, Err(PasswordFault::Guessable { .. })));
+}
+
+#[tokio::test]
+async fn a_password_in_use_is_hashed_again_whatever_the_rules_say_today() {
+    let pool = pool();
+    let phc = pool.rehash("short".into()).await.unwrap();
+    assert!(pool.verify("short".into(), Some(phc.clone())).await.unwrap());
+    assert!(!pool.is_weak(&phc));
+}
+
+#[tokio::test]
+async fn hashing_again_leaves_the_queue_to_those_who_wait() {
+    let (pool, arrivals, release) = held_with(3);
+    let mut asked: Vec<_> = ["one", "two", "three"].map(|seed| Box::pin(hashed(&pool, seed))).into();
+    assert!(futures_util::poll!(&mut asked[0]).is_pending());
+    arrivals.recv().unwrap();
+    for waiting in &mut asked[1..] {
+        assert!(futures_util::poll!(waiting).is_pending());
+    }
+    // One place is free: for a login, not for this.
+    let again = pool.rehash(password("four")).now_or_never().expect("an answer at once");
+    assert_eq!(again.unwrap_err().reason, Reason::HashQueueFull);
+    asked.push(Box::pin(hashed(&pool, "four")));
+    assert!(futures_util::poll!(&mut asked[3]).is_pending());
+    for _ in 0..=asked.len() {
+        release.send(()).unwrap();
+    }
+    futures_util::future::join_all(asked).await;
+    pool.rehash(password("five")).await.unwrap();
 }
 
 #[tokio::test]
@@ -156,10 +191,10 @@ async fn a_dropped_pool_ends_its_threads_and_answers_who_still_waits() {
     let (pool, arrivals, release) = held();
     let shared = Arc::downgrade(&pool.shared);
     let (answer, on_the_thread) = oneshot::channel();
-    pool.submit(Task::Hash { password: password("one"), about: Vec::new(), answer }).unwrap();
+    pool.submit(Task::Hash { password: password("one"), about: Some(Vec::new()), answer }).unwrap();
     arrivals.recv().unwrap();
     let (answer, waiting) = oneshot::channel();
-    pool.submit(Task::Hash { password: password("two"), about: Vec::new(), answer }).unwrap();
+    pool.submit(Task::Hash { password: password("two"), about: Some(Vec::new()), answer }).unwrap();
     // Enough for both: whether the second is still begun is the thread's to decide.
     release.send(()).unwrap();
     release.send(()).unwrap();

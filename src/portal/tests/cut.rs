@@ -69,6 +69,15 @@ impl Store for Cuttable {
         Ok(found.map(|(account, phc)| (self.seen(account), phc)))
     }
 
+    async fn upgrade_password_hash(
+        &self,
+        id: UserId,
+        old: &SecretString,
+        new: &SecretString,
+    ) -> Result<bool, StoreFault> {
+        self.there()?.upgrade_password_hash(id, old, new).await
+    }
+
     async fn account(&self, id: UserId) -> Result<Option<Account>, StoreFault> {
         Ok(self.there()?.account(id).await?.map(|account| self.seen(account)))
     }

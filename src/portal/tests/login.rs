@@ -1,7 +1,13 @@
 //! Login: one answer and one amount of work for every failure.
 
+use secrecy::SecretString;
+
 use super::*;
-use crate::portal::hash_pool::tests::held;
+use crate::{
+    policy::password::{self, HashCost},
+    portal::hash_pool::tests::held,
+    store::{Login, Store},
+};
 
 fn login(body: &Value) -> Ask {
     Ask::post("/auth/login").json(body)
@@ -128,6 +134,56 @@ async fn a_lost_store_is_503_and_never_a_wrong_password() {
     harness.store.cut();
     assert_eq!(harness.refused(by_email("ann@example.org", PASSWORD)).await, Reason::StoreUnavailable);
     assert_eq!(harness.refused(by_email("nobody\u{0}", PASSWORD)).await, Reason::StoreUnavailable);
+}
+
+async fn stored_hash(harness: &Harness) -> SecretString {
+    harness.store.find_login(&Login::Email("ann@example.org".into())).await.unwrap().unwrap().1
+}
+
+/// Ann, with a hash of less than today's cost; gives the hash.
+async fn weakened(harness: &Harness) -> SecretString {
+    let user = harness.ann("body").await.user_id().parse().unwrap();
+    let cheaper = HashCost { memory_kib: 8, iterations: 1, lanes: 1 };
+    let weak = password::hash(PASSWORD, &[1; 16], cheaper).unwrap();
+    let strong = stored_hash(harness).await;
+    assert!(harness.store.upgrade_password_hash(user, &strong, &weak).await.unwrap());
+    weak
+}
+
+#[tokio::test]
+async fn a_good_login_upgrades_a_weak_hash_behind_its_answer() {
+    let (pool, arrivals, release) = held();
+    let harness = Harness::with_pool(portal(), tokens(), pool).await;
+    release.send(()).unwrap();
+    let weak = weakened(&harness).await;
+    arrivals.recv().unwrap();
+
+    // The thread that hashes it anew is held until there is an answer.
+    assert_eq!(harness.ok(by_email("ann@example.org", PASSWORD)).await.status, StatusCode::OK);
+    assert_eq!(stored_hash(&harness).await.expose_secret(), weak.expose_secret());
+    release.send(()).unwrap();
+    let upgraded = async {
+        while stored_hash(&harness).await.expose_secret() == weak.expose_secret() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), upgraded).await.unwrap();
+    assert!(!harness.hash_pool.is_weak(&stored_hash(&harness).await));
+    let done = harness.hash_pool.stats().done;
+    assert_eq!(harness.ok(by_email("ann@example.org", PASSWORD)).await.status, StatusCode::OK);
+    assert_eq!(harness.hash_pool.stats().done, done + 1, "there is no more to upgrade");
+}
+
+#[tokio::test]
+async fn a_failed_login_upgrades_nothing() {
+    let harness = Harness::new().await;
+    let weak = weakened(&harness).await;
+    let done = harness.hash_pool.stats().done;
+    harness.refused(by_email("ann@example.org", "wrong password, long enough")).await;
+    harness.store.deactivate_everyone();
+    harness.refused(by_email("ann@example.org", PASSWORD)).await;
+    assert_eq!(harness.hash_pool.stats().done, done + 2, "one hash each");
+    assert_eq!(stored_hash(&harness).await.expose_secret(), weak.expose_secret());
 }
 
 #[tokio::test]

@@ -68,10 +68,10 @@ pub(crate) fn portal() -> Portal {
     }
 }
 
-/// The cheapest argon2id there is: what is tested is that it runs, not how long.
+/// Nearly the cheapest argon2id there is: what is tested is that it runs, not how long.
 pub(crate) fn passwords() -> Passwords {
     let rules = PasswordRules { min_chars: 15, max_chars: 128, blocklist: true, context_words: Vec::new() };
-    Passwords { rules, argon2_memory_kib: 8, argon2_iterations: 1, argon2_lanes: 1, hash_threads: 2, hash_queue: 16 }
+    Passwords { rules, argon2_memory_kib: 16, argon2_iterations: 1, argon2_lanes: 1, hash_threads: 2, hash_queue: 16 }
 }
 
 fn tokens() -> Tokens {
@@ -207,6 +207,23 @@ impl Harness {
         let rows = (self.store.clone() as SharedStore).audit_of(user.parse::<UserId>().unwrap(), 100).await.unwrap();
         assert!(rows.iter().all(|row| row.address == "192.0.2.7" && row.request_id == "r-1"));
         rows.into_iter().map(|row| row.event).collect()
+    }
+
+    /// Asks, as far as that comes without waiting (the store is asked), and drops the request.
+    async fn hung_up(&self, ask: Ask) {
+        let asking = self.ask(ask);
+        tokio::pin!(asking);
+        assert!(futures_util::poll!(asking.as_mut()).is_pending());
+    }
+
+    /// Waits until the session is known here to have ended.
+    async fn ends(&self, sid: SessionId) {
+        let ended = async {
+            while !self.is_ended(sid) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
     }
 
     fn is_ended(&self, sid: SessionId) -> bool {

@@ -63,6 +63,18 @@ async fn an_old_token_kills_the_session_and_the_newest_token_with_it() {
 }
 
 #[tokio::test]
+async fn a_thief_that_hangs_up_at_once_is_found_out_all_the_same() {
+    let harness = Harness::new().await;
+    let ann = harness.ann("body").await;
+    let second = harness.ok(refresh(ann.refresh())).await;
+    let third = harness.ok(refresh(second.refresh())).await;
+    harness.hung_up(refresh(ann.refresh())).await;
+    harness.ends(harness.verified(third.access()).session.unwrap()).await;
+    assert_eq!(harness.refused(refresh(third.refresh())).await, Reason::RefreshInvalid);
+    assert_eq!(harness.audited(ann.user_id()).await.last(), Some(&AuditEvent::RefreshReuseDetected));
+}
+
+#[tokio::test]
 async fn an_ended_session_is_remembered_until_its_last_access_token_expires() {
     let harness = Harness::new().await;
     let ann = harness.ann("body").await;

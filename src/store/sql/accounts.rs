@@ -68,6 +68,21 @@ pub(super) async fn by_login(link: &mut Link, login: &Login) -> Result<Option<(A
     Ok(Some((account, SecretString::from(hash))))
 }
 
+pub(super) async fn upgrade_password_hash(
+    link: &mut Link,
+    id: UserId,
+    old: &SecretString,
+    new: &SecretString,
+) -> Result<bool, StoreFault> {
+    let changed = Query::new("UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2")
+        .bind(id)
+        .bind(old.expose_secret())
+        .bind(new.expose_secret())
+        .execute(link)
+        .await?;
+    Ok(changed == 1)
+}
+
 pub(super) async fn register(
     link: &mut Link,
     account: &NewAccount,

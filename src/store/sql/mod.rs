@@ -110,6 +110,15 @@ impl Store for SqlStore {
         read!(self, link => accounts::by_login(&mut link, login))
     }
 
+    async fn upgrade_password_hash(
+        &self,
+        id: UserId,
+        old: &SecretString,
+        new: &SecretString,
+    ) -> Result<bool, StoreFault> {
+        write!(self, link => accounts::upgrade_password_hash(&mut link, id, old, new))
+    }
+
     async fn account(&self, id: UserId) -> Result<Option<Account>, StoreFault> {
         read!(self, link => accounts::by_id(&mut link, id))
     }
