@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::policy::reason::Reason;
@@ -76,6 +77,22 @@ fn parse(entry: &[u8]) -> Option<IpAddr> {
     port_ok.then(|| address.to_canonical())
 }
 
+/// The address as a header value. An IPv4 address is written digit by digit: it is made for every request.
+#[must_use]
+pub fn header_value(address: IpAddr) -> Option<HeaderValue> {
+    let IpAddr::V4(address) = address else { return HeaderValue::try_from(address.to_string()).ok() };
+    let (mut text, mut len) = ([0; 15], 0);
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        let leading = usize::from(octet < 100) + usize::from(octet < 10);
+        for byte in (place > 0).then_some(b'.').into_iter().chain(digits.into_iter().skip(leading)) {
+            text[len] = byte;
+            len += 1;
+        }
+    }
+    HeaderValue::from_bytes(&text[..len]).ok()
+}
+
 /// The address limits count by: an IPv4 address itself, of an IPv6 address the /64, which is what one customer gets
 /// (RFC 6177): counting single addresses would count nothing.
 #[must_use]
@@ -108,6 +125,17 @@ mod tests {
     fn an_untrusted_peer_is_the_client_whatever_it_claims() {
         assert_eq!(client("203.0.113.9", &["1.1.1.1"]), Ok(ip("203.0.113.9")));
         assert_eq!(client("203.0.113.9", &["garbage"]), Ok(ip("203.0.113.9")));
+    }
+
+    #[test]
+    fn an_address_is_written_as_rust_writes_it() {
+        for v6 in ["::1", "2001:db8::7"] {
+            assert_eq!(header_value(ip(v6)).unwrap(), v6);
+        }
+        for octet in 0..=u8::MAX {
+            let address = IpAddr::from([octet, 255 - octet, 7, octet]);
+            assert_eq!(header_value(address).unwrap(), address.to_string());
+        }
     }
 
     #[test]

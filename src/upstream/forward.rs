@@ -27,7 +27,7 @@ use crate::{
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
     },
-    policy::{headers, reason::Reason, rewrite, trace},
+    policy::{forwarded, headers, reason::Reason, rewrite, trace},
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
@@ -185,7 +185,7 @@ fn prepare(
         // hyper sends a GET's body only when it is told that there is one.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    forwarded(headers, exchange, asked_host.as_ref())?;
+    set_forwarded(headers, exchange, asked_host.as_ref())?;
     let host = match cluster.settings().host {
         HostHeader::Preserve => asked_host.unwrap_or_else(|| endpoint.host.clone()),
         HostHeader::Endpoint => endpoint.host.clone(),
@@ -219,9 +219,9 @@ fn target(asked: &Uri, route: &RouteEntry) -> Result<Option<Uri>, Refusal> {
 }
 
 /// `X-Forwarded-*`, the request id and the trace, each set to what *we* know; what the client sent of them is gone.
-fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<(), Refusal> {
-    let client = exchange.client()?.to_string();
-    let client = HeaderValue::try_from(client).map_err(|_| Refusal::internal("an address is no header value"))?;
+fn set_forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<(), Refusal> {
+    let client = forwarded::header_value(exchange.client()?)
+        .ok_or_else(|| Refusal::internal("an address is no header value"))?;
     headers.insert(X_FORWARDED_FOR, client);
     let proto = if exchange.https() { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
