@@ -3,7 +3,7 @@
 use crate::harness::{
     gateway::{Engine, Gateway, Setup},
     tls::Authority,
-    upstream::{Received, Refusing, Reply, Upstream},
+    upstream::{Held, Received, Refusing, Reply, Upstream},
 };
 
 const ROUTE: &str =
@@ -74,6 +74,57 @@ async fn connections_to_a_service_are_kept() {
     }
     let connections: Vec<_> = upstream.received().into_iter().map(|one| one.connection).collect();
     assert_eq!(connections, [1; 5]);
+}
+
+/// Asks for `/a` and gives the answered request, its connection still open.
+async fn answered(gateway: &Gateway, upstream: &Upstream) -> Held {
+    upstream.hold("/a");
+    let client = gateway.client();
+    let asking = tokio::spawn(async move { client.get("/a").send().await });
+    let mut held = upstream.held().await;
+    held.write("HTTP/1.1 200 OK\r\nx-test-upstream: yes\r\nContent-Length: 4\r\n\r\ndone").await;
+    asking.await.unwrap().expect(200);
+    held
+}
+
+#[tokio::test]
+async fn a_connection_that_the_service_has_closed_is_not_used_again() {
+    let upstream = Upstream::start().await;
+    let gateway = before(&upstream).await;
+    for _ in 0..20 {
+        drop(answered(&gateway, &upstream).await);
+    }
+    assert_eq!(upstream.received().len(), 20);
+}
+
+#[tokio::test]
+async fn an_idle_connection_to_a_service_is_closed_in_time() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&format!("endpoints: [\"{}\"], pool: {{idle_timeout: 1s}}", upstream.url())).await;
+    answered(&gateway, &upstream).await.given_up().await;
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_than_allowed() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&format!("endpoints: [\"{}\"], pool: {{idle_per_endpoint: 1}}", upstream.url())).await;
+    upstream.hold("/a");
+    let client = gateway.client();
+    let ask = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.get("/a").send().await })
+    };
+    let (first, second) = (ask(), ask());
+    let (mut one, mut other) = (upstream.held().await, upstream.held().await);
+    for held in [&mut one, &mut other] {
+        held.write("HTTP/1.1 200 OK\r\nx-test-upstream: yes\r\nContent-Length: 0\r\n\r\n").await;
+    }
+    first.await.unwrap().expect(200);
+    second.await.unwrap().expect(200);
+    tokio::select! {
+        _ = one.given_up() => {}
+        _ = other.given_up() => {}
+    }
 }
 
 /// Waits until the gateway has taken note of what `/health` answers now: a check begins only when the one before it

@@ -64,6 +64,39 @@ async fn an_upload_arrives_piece_by_piece() {
 }
 
 #[tokio::test]
+async fn both_bodies_flow_at_once() {
+    let (gateway, upstream) = gateway().await;
+    upstream.hold("/open/up");
+    let mut raw = gateway.raw().await;
+    raw.send("POST /open/up HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let mut held = upstream.held().await;
+    held.begin(200, &[]).await;
+    assert_eq!(raw.head_only().await.word(1), "200");
+    for _ in 0..20 {
+        raw.send("5\r\nhello\r\n").await;
+        assert_eq!(held.piece().await, Piece::Data(b"hello".to_vec()));
+        held.chunk("seen").await;
+    }
+    raw.send("0\r\n\r\n").await;
+    assert_eq!(held.piece().await, Piece::End);
+    held.end(&[]).await;
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_an_upload_is_passed_on_and_the_rest_is_not_sent() {
+    let (gateway, upstream) = gateway().await;
+    upstream.hold("/open/up");
+    let mut raw = gateway.raw().await;
+    raw.send("POST /open/up HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000\r\n\r\nhalf").await;
+    let mut held = upstream.held().await;
+    assert_eq!(held.piece().await, Piece::Data(b"half".to_vec()));
+    held.answer(&Reply::new(403, "enough")).await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (403, "enough"));
+    held.given_up().await;
+}
+
+#[tokio::test]
 async fn a_get_with_a_chunked_body_keeps_it() {
     let (gateway, upstream) = gateway().await;
     upstream.hold("/open/search");
