@@ -1,9 +1,10 @@
 //! Configuration: YAML in, [`settings::Settings`] out, or every mistake at once with line, column and key path.
 //!
-//! The only reader of files and the environment. The way of a file: [`tree`] (YAML with places) → [`reader`] (serde,
-//! but it goes on after a mistake) → one file per section, each with its raw type (documented: the JSON schema is made
-//! of it) and its check → [`settings`], which is all the rest of the program sees: checked and resolved. One string is
-//! left to interpret, the PostgreSQL URL: what is dangerous in it is refused here, the driver reads the rest at start.
+//! The only reader of the environment and of the files it names. The way of a file: [`tree`] (YAML with places) →
+//! [`reader`] (serde, but it goes on after a mistake) → one file per section, each with its raw type (documented: the
+//! JSON schema is made of it) and its check → [`settings`], which is all the rest of the program sees: checked and
+//! resolved. One string is left to interpret, the PostgreSQL URL: what is dangerous in it is refused here, the driver
+//! reads the rest at start.
 
 mod checks;
 mod clusters;

@@ -2,7 +2,7 @@
 //!
 //! The rarely used or large states are boxed, so that an idle connection's task stays small; an idle HTTP/1.1
 //! connection gives hyper's buffers (two of 8 KiB, and the box of the gate's future) back and waits *parked*, with
-//! nothing but its socket, until the next byte comes. New connections start parked too.
+//! nothing but its socket, until the next byte comes. New plaintext connections start parked too.
 
 use std::{
     future::Future,

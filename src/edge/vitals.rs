@@ -1,7 +1,7 @@
 //! What one connection's parts tell its watch: a handful of relaxed atomics behind one `Arc`.
 //!
 //! The wire sees bytes but not messages, the service sees messages but not bytes. Both write here; the connection's
-//! task reads after each poll. Only the bodies may live in other tasks; whatever they change, hyper wakes the
+//! task reads after each poll. HTTP/2 bodies live in tasks of their own; whatever they change, hyper wakes the
 //! connection afterwards.
 
 use std::{

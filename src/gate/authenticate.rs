@@ -1,5 +1,6 @@
-//! Who calls: *not requested*, *authenticated* or *failed*; a failure never falls through to anonymous. The one
-//! exception is the portal's logout (`Lenient`): whoever's token has expired may still leave, by the refresh token.
+//! Who calls: *not requested*, *authenticated* or *failed*; on a route that looks at credentials a failure
+//! never falls through to anonymous. The one exception is the portal's logout (`Lenient`): whoever's token has expired
+//! may still leave, by the refresh token.
 //!
 //! The signature is checked once per token and minute, the rest on every request: expiry, issuer, audience, whether
 //! the key is still published and the session still lives. One body for every bad token; the reason is in the log.

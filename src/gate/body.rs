@@ -1,4 +1,4 @@
-//! The one body type of the pipeline, both ways.
+//! The one body type of the pipeline, both ways: a client's, one made here, an answer that flows from an upstream.
 
 use std::{
     pin::Pin,

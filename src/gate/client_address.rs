@@ -1,4 +1,4 @@
-//! Who is on the line: the client's address, through trusted proxies only.
+//! Where the request comes from: the client's address, through trusted proxies only.
 //!
 //! First among the stages, since limits and logs need it even for requests that everything after refuses.
 

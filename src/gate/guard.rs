@@ -1,4 +1,5 @@
-//! Bodies under watch: size, silence, total time, and what is told at their end.
+//! Bodies under watch: the client's by size, silence and total time; the answer's by silence, total time and what is
+//! told at its end. [`Upload`] tells whoever waits for the answer how far the client's body has come.
 //!
 //! Nothing here buffers: a frame is passed on as it comes, and back-pressure is the reader's. Timers are made only
 //! when a body first has to wait, so a small answer that is there at once costs none.

@@ -1,7 +1,8 @@
-//! Tells the upstream who calls: strips the client's credentials, sets the plain headers, signs the identity.
+//! Tells a cluster who calls: strips the client's credentials (unless the route passes `Authorization` on), sets the
+//! plain headers, signs the identity. What goes to the portal is left alone.
 //!
-//! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every
-//! route, for anonymous callers too, so that its absence always means a request that did not come through here.
+//! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every route
+//! to a cluster, for anonymous callers too, so that its absence always means a request that did not come through here.
 //! Everything set here was removed from the request by hygiene first.
 
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,8 @@
 //! Rate limits: the address is peeked before authentication, charged after the subject's own limit.
 //!
 //! Narrow before wide: a client over its own limit drains nobody else's. A flood is refused by the peek before any
-//! crypto. Every other request is charged to the address: failed, anonymous, and what the subject's limit admitted.
+//! crypto. Of what has a route and passes the peek all is charged to the address, failed authentication too (by
+//! [`crate::gate::authenticate`]), but for what the subject's own limit refuses.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The `Authorization` header: a bearer token, nothing, or a fault (RFC 6750 §2.1).
 //!
 //! Never "something else, so nothing": credentials that were meant and cannot be read are refused, not ignored.
-//! (What becomes of the fault is the gate's to say; its one lenient route is logout.)
+//! (What becomes of the fault is the gate's to say: a route that asks for nobody never looks, and logout is lenient.)
 
 use http::{HeaderMap, header::AUTHORIZATION};
 

@@ -1,4 +1,5 @@
-//! One cluster: its endpoints, how one is picked, and how it is reached.
+//! One cluster: its endpoints, how one is picked, how it is reached, and its upkeep beside the requests
+//! ([`Cluster::maintain`]): look-ups, health checks, the sweep of idle connections.
 
 use std::{
     net::IpAddr,

@@ -1,4 +1,5 @@
-//! Our connector: TCP to the endpoint's very address, TLS with a fixed name, each within the connect time-out.
+//! Our connector: TCP to the endpoint's very address, then TLS with the name that is configured for it (or its host),
+//! both together within the connect time-out.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! From configured names to addresses: literals once, names by DNS again and again.
+//! From configured names to addresses, again and again: one name may have several, and each is an endpoint.
 //!
 //! A failing look-up keeps the addresses it last gave: a DNS outage must not empty a cluster.
 

@@ -1,7 +1,8 @@
-//! One resolved address of a cluster, and the idle connections to it.
+//! One resolved address of a cluster: the requests in flight there, which balancing compares, and its idle connections.
 //!
-//! The connection used last is taken first, so that the others age and go. Ages are counted in sweeps rather than read
-//! from a clock: [`Endpoint::sweep`] runs [`SWEEPS`] times in the idle time-out and closes what has seen that many.
+//! The connection used last is taken first, so that the others age and go; one that the service has closed meanwhile is
+//! dropped when it is about to be taken. Ages are counted in sweeps rather than read from a clock: the cluster calls
+//! [`Endpoint::sweep`] [`SWEEPS`] times in the idle time-out, and it closes what has seen that many.
 
 use std::{
     net::SocketAddr,

@@ -1,7 +1,8 @@
 //! The last service of the pipeline: one authorised request to one endpoint, and its answer back, streamed both ways.
 //!
-//! Hop-by-hop rules are RFC 9110 §7.6.1. Retries: only what was never sent, because the endpoint had closed an idle
-//! connection; once a byte may have reached the upstream, the failure is told, not repeated.
+//! Hop-by-hop rules are RFC 9110 §7.6.1; no protocol is upgraded, `Upgrade` stops here. Retries: only what was never
+//! sent, because the endpoint had closed an idle connection; once a byte may have reached the upstream, the failure is
+//! told, not repeated.
 
 use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! Active health checks: a GET over a connection of the cluster's own connector, so that checks see what traffic would.
+//! Active health checks: a GET over a new connection of the cluster's own connector, since whether an endpoint still
+//! takes connections is part of the question.
 
 use std::sync::{
     Arc,

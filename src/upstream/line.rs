@@ -1,8 +1,12 @@
-//! One HTTP/1.1 connection to an endpoint, driven by the exchange that uses it.
+//! One HTTP/1.1 connection to an endpoint, and the answer's body that flows over it ([`Flowing`]).
 //!
-//! hyper gives a handle and a future that reads and writes. Others run that future as a task; here the exchange polls it,
-//! which spares two wake-ups and a way through channels between tasks for each request (docs/performance.md), and makes
-//! giving up simple: dropping a line closes its connection, whatever was still flowing, uploads too.
+//! hyper gives a handle and a future that reads and writes. Others run that future as a task; here whoever waits for
+//! the answer polls it, which spares two wake-ups and a way through channels between tasks for each request (decision
+//! 0005). Dropping a line closes its connection, whatever was still flowing, uploads too; after the last byte
+//! [`Flowing`] gives it back to its endpoint. So an upload goes on only while its answer is waited for or read.
+//!
+//! The time to the answer's first byte and the exchange's total ([`Patience`]) are kept here; connecting has its own
+//! in [`super::connect`], the answer's body its own in [`crate::gate::guard`].
 
 use std::{
     fmt,

@@ -1,9 +1,10 @@
-//! The way to the services behind us: clusters, health, pooled connections, time-outs. No authentication here.
+//! The way to the services behind us: clusters, health, idle connections, time-outs. No authentication here.
 //!
-//! [`forward`] is the pipeline's last service and takes only what carries the gate's permit. A [`cluster`] is a set of
-//! endpoints ([`endpoint`], found by [`discovery`]), a way to pick one ([`balance`], on Pingora's load balancing) and
-//! active checks ([`health`]). Checks and traffic share one connector ([`connect`]) and with it certificates and names;
-//! a connection is a [`line`], which the exchange that uses it drives itself and its endpoint keeps when it is idle.
+//! A [`cluster`] is a set of endpoints ([`endpoint`], found by [`discovery`]), a way to pick one ([`balance`], on
+//! Pingora's load balancing) and active checks ([`health`]). The way of a request: [`forward`], the pipeline's last
+//! service, takes only what carries the gate's permit ([`crate::gate::authorise`]) and picks an endpoint; the endpoint
+//! gives an idle connection, or [`connect`] makes one; over that [`line`] the request is sent and the answer flows
+//! back; after its last byte the endpoint keeps the line until the next request or the sweep.
 
 pub mod balance;
 pub mod cluster;
