@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench bench-peers docs fmt
 
-SCRIPTS := $(wildcard scripts/*) .ci/run $(wildcard bench/*/start)
+SCRIPTS := $(wildcard scripts/*) .ci/run $(wildcard bench/*/start bench/*/peers/*/start)
 
 # rustup's folder, for shells that were open before it was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
