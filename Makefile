@@ -42,6 +42,6 @@ bench-peers: ## Side by side with other proxies: make bench-peers BENCH=/path/to
 	cargo build --release --locked --bin portcullis --example bench_tokens
 	"$(BENCH)/run" --peer-dir bench/portcullis --only '$(ONLY)' $(ARGS)
 
-docs: ## Generates what is generated: config/schema.json, docs/reference/metrics.md
+docs: ## Generates what is generated: config/schema.json, docs/reference/
 	BLESS=1 cargo test --quiet --locked --package portcullis --test config_files schema
-	BLESS=1 cargo test --quiet --locked --package portcullis --test docs metrics_page
+	BLESS=1 cargo test --quiet --locked --package portcullis --test docs _page_is_

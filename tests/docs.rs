@@ -1,5 +1,5 @@
 //! What the documents name exists: tests in `docs/threats.md`, files behind relative links, commands and
-//! configurations shown, and the metrics page (`BLESS=1` writes it).
+//! configurations shown, and the reference pages (`BLESS=1` writes them).
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
@@ -9,6 +9,9 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+#[path = "docs/reference.rs"]
+mod reference;
 
 use portcullis::config;
 
@@ -136,14 +139,28 @@ fn every_configuration_shown_is_one_that_starts() {
 
 #[test]
 fn the_metrics_page_is_what_the_table_says() {
-    let page = root().join("docs/reference/metrics.md");
-    let current = portcullis::telemetry::metrics::reference();
+    assert_current("metrics", &portcullis::telemetry::metrics::reference());
+}
+
+#[test]
+fn the_configuration_page_is_what_the_schema_says() {
+    assert_current("config", &reference::configuration());
+}
+
+#[test]
+fn the_errors_page_is_what_the_table_says() {
+    assert_current("errors", &reference::errors());
+}
+
+#[track_caller]
+fn assert_current(page: &str, current: &str) {
+    let file = root().join(format!("docs/reference/{page}.md"));
     if std::env::vars().any(|(name, _)| name == "BLESS") {
-        fs::create_dir_all(page.parent().unwrap()).unwrap();
-        fs::write(&page, &current).unwrap();
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, current).unwrap();
     }
-    let committed = fs::read_to_string(&page).unwrap_or_default();
-    assert!(committed == current, "docs/reference/metrics.md is not what the code says; run make docs");
+    let committed = fs::read_to_string(&file).unwrap_or_default();
+    assert!(committed == current, "docs/reference/{page}.md is not what the code says; run make docs");
 }
 
 #[test]
