@@ -134,7 +134,7 @@ impl<S: Gate> Conn<S> {
             },
             Stage::Http1(http) => match Pin::new(http.as_mut()).poll(cx) {
                 Poll::Pending => Step::Waiting,
-                Poll::Ready(result) => self.linger(result),
+                Poll::Ready(result) => self.linger(result, cx),
             },
             Stage::Http2(http) => match http.as_mut().poll(cx) {
                 Poll::Pending => Step::Waiting,
@@ -186,12 +186,17 @@ impl<S: Gate> Conn<S> {
         }
     }
 
-    /// HTTP/1.1 has ended and our side of the socket is shut down; the client's may not be.
-    fn linger(&mut self, result: hyper::Result<()>) -> Step {
+    /// HTTP/1.1 has ended. Our side of the socket is shut down, by hyper or, in the middle of an answer, here; the
+    /// client's may not be.
+    fn linger(&mut self, result: hyper::Result<()>, cx: &mut Context<'_>) -> Step {
         let outcome = self.outcome(result);
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Http1(http) if !self.vitals.is_gone() => {
-                self.stage = Stage::Lingering(Box::new(http.into_parts().io.into_inner()), outcome);
+                let mut wire = Box::new(http.into_parts().io.into_inner());
+                if outcome.is_err() {
+                    wire.cut(cx);
+                }
+                self.stage = Stage::Lingering(wire, outcome);
                 Step::Again
             }
             _ => Step::Done(outcome),
@@ -271,8 +276,8 @@ impl<S: Gate> Conn<S> {
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
-            // Once is enough until it is used: a spawned task's waker is the same for life.
-            if !std::mem::replace(&mut self.registered, true) {
+            // Once is enough until it is used: a spawned task's waker is the same for life. Over HTTP/2 any stream may.
+            if !std::mem::replace(&mut self.registered, !self.http2) {
                 self.vitals.register(cx.waker());
             }
             match self.shared.drain.order() {

@@ -143,10 +143,7 @@ pub(super) struct Answer {
 
 impl Answer {
     fn new(body: GateBody, pending: Option<Pending>, http2: bool) -> Self {
-        let mut answer = Self { body, pending, http2, held: false };
-        // A stream's body is not even polled before there is window.
-        answer.hold(!answer.body.is_end_stream());
-        answer
+        Self { body, pending, http2, held: false }
     }
 
     fn hold(&mut self, held: bool) {
@@ -177,7 +174,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if self.http2 {
-            // Even when the next frame is here too, this one was let go.
+            // hyper asks for a frame before there is window for it, and for the next once it has let this one go.
             self.hold(false);
             self.hold(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }

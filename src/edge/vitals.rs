@@ -140,9 +140,12 @@ impl Vitals {
         self.served.load(Relaxed)
     }
 
-    /// An answer on a stream waits for the client.
+    /// An answer on a stream waits for the client. The first one wakes the connection's task: with no window nothing
+    /// else would, and nobody would watch how long it lasts.
     pub(super) fn hold(&self) {
-        self.held.fetch_add(1, Relaxed);
+        if self.held.fetch_add(1, Relaxed) == 0 {
+            self.waker.wake();
+        }
     }
 
     /// It waits no longer.

@@ -36,6 +36,18 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Ends our side of the socket without TLS's word for a proper end (RFC 8446 §6.1): what was cut must not look whole.
+    fn cut(&mut self, cx: &mut Context<'_>) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
+        };
+        // At once, whatever the socket still has to send.
+        let _ = Pin::new(stream).poll_shutdown(cx);
+    }
+}
+
 /// A transport that reports to its connection's vitals.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -53,6 +65,11 @@ impl Wire {
     /// The transport, and bytes that nobody has read yet.
     pub(super) fn into_parts(self) -> (Transport, Bytes) {
         (self.transport, self.kept)
+    }
+
+    /// Ends our side of the socket in the middle of an answer.
+    pub(super) fn cut(&mut self, cx: &mut Context<'_>) {
+        self.transport.cut(cx);
     }
 
     fn note_write(&self, polled: &Poll<io::Result<usize>>) {

@@ -236,6 +236,7 @@ impl Body for ResponseGuard {
                     finish.sent(data.len() as u64);
                 }
                 if let Some(trailers) = frame.trailers_mut() {
+                    this.ended = true;
                     headers::strip_reserved_response::<&str>(trailers, &[]);
                 }
                 Poll::Ready(Some(Ok(frame)))

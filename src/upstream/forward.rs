@@ -1,13 +1,13 @@
 //! The last service of the pipeline: one authorised request to one endpoint, and its answer back, streamed both ways.
 //!
-//! Hop-by-hop rules are RFC 9110 §7.6.1; no protocol is upgraded, `Upgrade` stops here. Retries: only what was never
-//! sent, because the endpoint had closed an idle connection; once a byte may have reached the upstream, the failure is
-//! told, not repeated.
+//! Hop-by-hop rules are RFC 9110 §7.6.1; no protocol is upgraded, `Upgrade` stops here. Retries: what was never
+//! sent, because the endpoint had closed an idle connection, and once a safe request without a body that such a
+//! connection swallowed. Any other failure is told, not repeated.
 
-use std::{error::Error as StdError, future::Future, pin::Pin, sync::Arc};
+use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Tick},
     config::settings::HostHeader,
     gate::{
         authorise::Authorised,
@@ -102,7 +102,7 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let mut total = route.timeouts.total.map(|total| Box::pin(sleep(total)));
     let sent = clock.tick();
     let in_use = EndpointUse::begin(endpoint);
-    let (response, line) = answer(request, cluster, &in_use, &exchange, total.as_mut()).await?;
+    let (response, line) = answer(request, cluster, &in_use, &exchange, sent, total.as_mut()).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::with(Reason::UpstreamBroken, Detail::Log("switched protocols unasked".to_owned())));
     }
@@ -113,35 +113,61 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     Ok(deliver(response, route, exchange.snapshot(), total))
 }
 
-/// The answer's head and the connection it came over: an idle one as long as the request can be taken back from one that
-/// turns out to be closed, else a new one.
+/// The answer's head and the connection it came over: an idle one as long as the request can be taken back from one
+/// that turns out to be closed, else a new one. A safe request (RFC 9110 §9.2.1) that a connection at rest for long has
+/// swallowed is sent once more, over a new one: most likely the service closed it in that very moment.
 async fn answer(
     mut request: Request<GateBody>,
     cluster: &Cluster,
     in_use: &EndpointUse,
     exchange: &Exchange,
+    sent: Tick,
     mut total: Option<&mut Pin<Box<Sleep>>>,
 ) -> Result<(Response<Incoming>, Box<Line>), Refusal> {
     let route = exchange.route()?;
+    let mut may_be_idle = true;
     loop {
-        let mut line = match in_use.endpoint().take_idle() {
+        let mut line = match in_use.endpoint().take_idle().filter(|_| may_be_idle) {
             Some(line) => line,
             None => connect(cluster, in_use.endpoint(), total.as_deref_mut()).await?,
         };
-        let again = line.used();
+        let used = line.used();
+        let spare = line.rested_long(sent).then(|| spare(&request)).flatten();
         let first_byte = route.timeouts.first_byte;
         let patience = Patience { first_byte, total: total.as_deref_mut(), upload: exchange.upload() };
-        match line.send(request, patience).await {
-            Ok(response) => return Ok((response, line)),
-            Err(Missed::NeverSent(taken_back)) if again => request = *taken_back,
-            Err(Missed::NeverSent(_)) => {
+        match (line.send(request, sent, patience).await, spare) {
+            (Ok(response), _) => return Ok((response, line)),
+            (Err(Missed::NeverSent(taken_back)), _) if used => request = *taken_back,
+            (Err(Missed::Failed(error)), Some(spare)) if is_hang_up(&error) => {
+                (request, may_be_idle) = (spare, false);
+            }
+            (Err(Missed::NeverSent(_)), _) => {
                 return Err(Refusal::with(Reason::UpstreamBroken, Detail::Log("closed before the request".to_owned())));
             }
-            Err(Missed::Failed(error)) => return Err(failed(&error)),
-            Err(Missed::FirstByte) => return Err(Reason::UpstreamTimeout.into()),
-            Err(Missed::Total) => return Err(Reason::TotalTimeout.into()),
+            (Err(Missed::Failed(error)), _) => return Err(failed(&error)),
+            (Err(Missed::FirstByte), _) => return Err(Reason::UpstreamTimeout.into()),
+            (Err(Missed::Total), _) => return Err(Reason::TotalTimeout.into()),
         }
     }
+}
+
+/// A second copy of a request that may be sent twice: safe, and without a body.
+fn spare(request: &Request<GateBody>) -> Option<Request<GateBody>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !safe || !matches!(request.body(), GateBody::Empty) {
+        return None;
+    }
+    let mut copy = Request::new(GateBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Whether the connection ended before the answer had a head, rather than with something that is no answer.
+fn is_hang_up(error: &hyper::Error) -> bool {
+    let socket = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_incomplete_message() || socket.is_some()
 }
 
 /// A new connection, within the connect time-out and the exchange's total.

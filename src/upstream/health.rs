@@ -16,6 +16,7 @@ use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use tokio::time::timeout;
 
 use crate::{
+    clock::Tick,
     config::settings,
     gate::body::GateBody,
     upstream::{
@@ -70,7 +71,7 @@ impl HttpCheck {
             let stream = self.connector.connect(&endpoint).await.map_err(|error| error.to_string())?;
             let mut line = Line::over(stream).await.map_err(|error| error.to_string())?;
             let patience = Patience { first_byte: self.check.timeout, total: None, upload: None };
-            line.send(request, patience).await.map_err(|missed| match missed {
+            line.send(request, Tick::from_nanos(0), patience).await.map_err(|missed| match missed {
                 Missed::Failed(error) => error.to_string(),
                 Missed::NeverSent(_) => "the connection was closed".to_owned(),
                 Missed::FirstByte | Missed::Total => "no answer in time".to_owned(),

@@ -27,24 +27,31 @@ use hyper::{
 use tokio::{task::unconstrained, time::Sleep};
 
 use crate::{
-    clock::LazyTimer,
+    clock::{LazyTimer, Tick},
     gate::{body::GateBody, guard::Upload},
     upstream::{connect::Stream, endpoint::EndpointUse},
 };
 
+/// Services close idle connections after a second at the soonest (uvicorn: five).
+const LONG_REST: Duration = Duration::from_secs(1);
+
 /// A connection to an endpoint.
 pub struct Line {
     sender: SendRequest<GateBody>,
-    connection: Connection<Stream, GateBody>,
-    over: bool,
+    /// Gone once it has ended: only then does hyper give a request back that waits in it.
+    connection: Option<Connection<Stream, GateBody>>,
     /// Lasts over requests: most answers come long before it fires.
     timer: LazyTimer,
-    used: bool,
+    /// When its last request was begun.
+    used: Option<Tick>,
 }
 
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("over", &self.over).field("used", &self.used).finish_non_exhaustive()
+        f.debug_struct("Line")
+            .field("ended", &self.connection.is_none())
+            .field("used", &self.used.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,34 +85,33 @@ impl Line {
     /// None that hyper knows of today.
     pub async fn over(stream: Stream) -> hyper::Result<Self> {
         let (sender, connection) = handshake(stream).await?;
-        Ok(Self { sender, connection, over: false, timer: LazyTimer::default(), used: false })
-    }
-
-    /// Reads and writes as far as possible. What fails is told to whoever waits for the answer or its body.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.over {
-            self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
+        Ok(Self { sender, connection: Some(connection), timer: LazyTimer::default(), used: None })
     }
 
     /// Whether another request could be sent: the last one and its answer are over, and the endpoint has not closed.
     pub fn rests(&mut self) -> bool {
         // Not for the task's budget: a line must not be lost because its task was busy.
         let mut driven = unconstrained(poll_fn(|cx| {
-            self.drive(cx);
+            drive(&mut self.connection, cx);
             Poll::Ready(())
         }));
         let _ = Pin::new(&mut driven).poll(&mut Context::from_waker(Waker::noop()));
-        !self.over && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 
     /// Whether it has been sent a request before: then the endpoint may just have closed it.
     #[must_use]
     pub const fn used(&self) -> bool {
-        self.used
+        self.used.is_some()
     }
 
-    /// Sends a request and waits for the answer's head. The upstream's time starts when the request's body has been
+    /// Whether that was so long ago that the endpoint may be about to close it.
+    #[must_use]
+    pub fn rested_long(&self, now: Tick) -> bool {
+        self.used.is_some_and(|began| now.since(began) >= LONG_REST)
+    }
+
+    /// Sends a request, begun `now`, and waits for the answer's head. The upstream's time starts when the request's body has been
     /// sent: while an upload still flows, its own idle time-out watches the client, but a service that takes none of
     /// what the client has sent is out of time as well.
     ///
@@ -114,17 +120,16 @@ impl Line {
     pub async fn send(
         &mut self,
         request: Request<GateBody>,
+        now: Tick,
         mut patience: Patience<'_>,
     ) -> Result<Response<Incoming>, Missed> {
-        self.used = true;
+        self.used = Some(now);
         self.timer.restart(patience.first_byte);
         let mut seen = 0;
         // Nothing but the connection, polled just before by the same task, can make it ready: it needs no waker.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         poll_fn(|cx| {
-            if !self.over {
-                self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
-            }
+            drive(&mut self.connection, cx);
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(answer.map_err(|mut failed| match failed.take_message() {
                     Some(request) => Missed::NeverSent(Box::new(request)),
@@ -144,6 +149,13 @@ impl Line {
             }
         })
         .await
+    }
+}
+
+/// Reads and writes as far as possible. What fails is told to whoever waits for the answer or its body.
+fn drive(connection: &mut Option<Connection<Stream, GateBody>>, cx: &mut Context<'_>) {
+    if connection.as_mut().is_some_and(|running| Pin::new(running).poll(cx).is_ready()) {
+        *connection = None;
     }
 }
 
@@ -188,11 +200,13 @@ impl Body for Flowing {
         if polled.is_pending()
             && let Some((line, _)) = &mut this.line
         {
-            line.drive(cx);
+            drive(&mut line.connection, cx);
             polled = Pin::new(&mut this.body).poll_frame(cx);
         }
         match polled {
             Poll::Ready(None) => this.give_back(),
+            // Nothing follows them, and nobody asks again.
+            Poll::Ready(Some(Ok(ref frame))) if frame.is_trailers() => this.give_back(),
             // Told with the next poll, so that what came before it is on its way to the client first.
             Poll::Ready(Some(Err(error))) => {
                 this.broken = Some(error);

@@ -215,7 +215,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
 
 async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, number: usize, shared: Arc<Shared>) {
     let _ = tcp.set_nodelay(true);
-    let (mut conn, sni) = match tls {
+    let (conn, sni) = match tls {
         None => (Conn::new(tcp), None),
         Some(acceptor) => {
             // A client that does not trust us ends the handshake; the test sees that at the other end.
@@ -224,6 +224,10 @@ async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, number: usize, sha
             (Conn::new(stream), sni)
         }
     };
+    serve(conn, sni, number, shared).await;
+}
+
+async fn serve(mut conn: Conn, sni: Option<String>, number: usize, shared: Arc<Shared>) {
     while let Some(head) = conn.head().await {
         let path = head.word(1).split('?').next().unwrap_or_default().to_owned();
         let method = head.word(0).to_owned();
@@ -344,6 +348,12 @@ impl Held {
     pub(crate) async fn answer(&mut self, reply: &Reply) {
         let bytes = reply.render(self.request().method());
         self.conn.write(&bytes).await.unwrap();
+    }
+
+    /// Gives the connection back, for its next request.
+    pub(crate) fn serve_on(self) {
+        let Received { connection, sni, .. } = self.request();
+        tokio::spawn(serve(self.conn, sni, connection, self.shared));
     }
 
     /// Waits until the gateway gives this call up; gives how many bytes still came.

@@ -1,5 +1,7 @@
 //! Services that are not there, break off, fall ill and recover, and how TLS to them is checked.
 
+use std::time::Duration;
+
 use crate::harness::{
     gateway::{Engine, Gateway, Setup},
     tls::Authority,
@@ -95,6 +97,33 @@ async fn a_connection_that_the_service_has_closed_is_not_used_again() {
         drop(answered(&gateway, &upstream).await);
     }
     assert_eq!(upstream.received().len(), 20);
+}
+
+#[tokio::test]
+async fn a_get_that_a_closing_connection_swallows_is_sent_again_and_a_post_is_not() {
+    let upstream = Upstream::start().await;
+    let gateway = before(&upstream).await;
+    for (method, again) in [("GET", true), ("POST", false)] {
+        answered(&gateway, &upstream).await.serve_on();
+        gateway.clock.advance(Duration::from_secs(2));
+        let client = gateway.client();
+        let asking = tokio::spawn(async move {
+            let request = if method == "GET" { client.get("/a") } else { client.post("/a") };
+            request.send().await
+        });
+        // As a service does whose time for idle connections is up just when the request comes.
+        let swallowed = upstream.held().await;
+        let connection = swallowed.request().connection;
+        drop(swallowed);
+        if again {
+            let mut held = upstream.held().await;
+            assert_ne!(held.request().connection, connection);
+            held.answer(&Reply::new(200, "again")).await;
+            asking.await.unwrap().expect(200);
+        } else {
+            asking.await.unwrap().refused(502, "upstream_broken");
+        }
+    }
 }
 
 #[tokio::test]

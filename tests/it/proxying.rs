@@ -223,6 +223,26 @@ async fn trailers_of_an_answer_pass_without_reserved_names() {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_in_trailers_is_whole_and_its_connection_kept() {
+    let (gateway, upstream) = gateway().await;
+    upstream.hold("/open/x");
+    for number in 1..=2 {
+        let mut raw = gateway.raw().await;
+        raw.send("GET /open/x HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\n\r\n").await;
+        let mut held = upstream.held().await;
+        assert_eq!(held.request().connection, 1, "request {number}");
+        held.begin(200, &[("trailer", "x-sum")]).await;
+        held.chunk("some").await;
+        held.end(&[("x-sum", "4")]).await;
+        assert!(raw.answer().await.unwrap().body.whole);
+        held.serve_on();
+    }
+    let whole =
+        gateway.metric(r#"portcullis_requests_total{route="open",reason="ok",method="GET",status="2xx"}"#).await;
+    assert!((whole - 2.0).abs() < f64::EPSILON, "{whole}");
+}
+
+#[tokio::test]
 async fn the_service_is_told_where_the_client_is() {
     let upstream = Upstream::start().await;
     let yaml = format!(

@@ -255,3 +255,24 @@ async fn a_gate_that_is_not_ready_is_waited_for() {
         assert!(client.answer().await.ends_with("GET /a 0 tls=false"));
     }
 }
+
+/// Time is tokio's own here and jumps to the next timer whenever nothing else is to do.
+#[tokio::test]
+async fn an_answer_that_breaks_off_ends_at_once() {
+    let broken = service_fn(|_: Request<GateBody>| async {
+        let frames = [
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"some"))),
+            Err(crate::gate::body::BodyFault::Cut(crate::policy::reason::Reason::AnswerCut)),
+        ];
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        Ok::<_, Infallible>(Response::new(GateBody::boxed(body)))
+    });
+    let server = Server::start(&listener(), broken);
+    let mut client = server.connect().await;
+    tokio::time::pause();
+    #[expect(clippy::disallowed_methods, reason = "the time that was paused, not the clock")]
+    let began = tokio::time::Instant::now();
+    client.send(GET).await;
+    client.closed().await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}

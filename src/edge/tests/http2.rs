@@ -120,6 +120,37 @@ async fn a_client_that_grants_no_window_is_cut() {
 }
 
 #[tokio::test]
+async fn a_client_that_grants_no_window_is_cut_however_late_the_body_comes() {
+    let mut listener = h2c();
+    listener.timeouts.idle = IDLE;
+    let (body, late) = tokio::sync::oneshot::channel::<()>();
+    let late = Arc::new(std::sync::Mutex::new(Some(late)));
+    let gate = service_fn(move |_: Request<GateBody>| {
+        let late = late.lock().expect("not poisoned").take().expect("one request");
+        let frames = futures_util::stream::once(async {
+            let _ = late.await;
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"event")))
+        });
+        std::future::ready(Ok::<_, Infallible>(Response::new(GateBody::boxed(http_body_util::StreamBody::new(frames)))))
+    });
+    let server = Server::start(&listener, gate);
+    let stream = TcpStream::connect(server.address).await.expect("connects");
+    let shut = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (mut sender, connection) = shut.expect("shakes hands");
+    let driven = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let response = sender.send_request(get(0)).await.expect("an answer");
+    body.send(()).expect("the body is waited for");
+    patiently(driven).await.expect("the server closes");
+    drop(response);
+    assert_eq!(server.errors(ConnectionError::Timeout), 1);
+}
+
+#[tokio::test]
 async fn a_silent_stream_whose_client_reads_is_not_cut() {
     let mut listener = h2c();
     listener.timeouts.idle = IDLE;
