@@ -123,17 +123,15 @@ async fn a_client_that_grants_no_window_is_cut() {
 async fn a_client_that_grants_no_window_is_cut_however_late_the_body_comes() {
     let mut listener = h2c();
     listener.timeouts.idle = IDLE;
-    let (body, late) = tokio::sync::oneshot::channel::<()>();
-    let late = Arc::new(std::sync::Mutex::new(Some(late)));
-    let gate = service_fn(move |_: Request<GateBody>| {
-        let late = late.lock().expect("not poisoned").take().expect("one request");
+    let late = service_fn(|_: Request<GateBody>| async {
+        // When nothing moves on the connection any more, the watch's timer neither.
         let frames = futures_util::stream::once(async {
-            let _ = late.await;
+            tokio::time::sleep(IDLE * 2).await;
             Ok(http_body::Frame::data(bytes::Bytes::from_static(b"event")))
         });
-        std::future::ready(Ok::<_, Infallible>(Response::new(GateBody::boxed(http_body_util::StreamBody::new(frames)))))
+        Ok::<_, Infallible>(Response::new(GateBody::boxed(http_body_util::StreamBody::new(frames))))
     });
-    let server = Server::start(&listener, gate);
+    let server = Server::start(&listener, late);
     let stream = TcpStream::connect(server.address).await.expect("connects");
     let shut = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(0)
@@ -144,7 +142,6 @@ async fn a_client_that_grants_no_window_is_cut_however_late_the_body_comes() {
         let _ = connection.await;
     });
     let response = sender.send_request(get(0)).await.expect("an answer");
-    body.send(()).expect("the body is waited for");
     patiently(driven).await.expect("the server closes");
     drop(response);
     assert_eq!(server.errors(ConnectionError::Timeout), 1);
