@@ -41,19 +41,15 @@ impl Follow {
     pub(super) async fn run(mut self, reloader: Arc<Reloader>, mut files: Vec<PathBuf>) {
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut seen, mut taken) = (None, None);
+        let mut settling = Settling::default();
         loop {
             let asked = tokio::select! {
                 _ = every.tick() => false,
                 _ = self.hangups.recv() => true,
             };
-            let now = Some(stamps(&files).await);
-            let settled = now == seen && now != taken;
-            if asked || settled {
+            if settling.look(stamps(&files).await, asked) {
                 files = self.reload(&reloader, asked).await;
-                taken.clone_from(&now);
             }
-            seen = now;
         }
     }
 
@@ -81,4 +77,50 @@ impl Follow {
 async fn stamps(files: &[PathBuf]) -> Arc<Stamps> {
     let files = files.to_vec();
     spawn_blocking(move || Arc::new(Stamps::of(files))).await.unwrap_or_default()
+}
+
+/// Whether what is looked at again and again has changed and stands still.
+struct Settling<T> {
+    seen: Option<T>,
+    taken: Option<T>,
+}
+
+impl<T> Default for Settling<T> {
+    fn default() -> Self {
+        Self { seen: None, taken: None }
+    }
+}
+
+impl<T: PartialEq + Clone> Settling<T> {
+    /// Whether to take what is there `now`. The first look takes nothing: what was read at the start may be older.
+    fn look(&mut self, now: T, at_once: bool) -> bool {
+        let stands = self.seen.as_ref() == Some(&now) && self.taken.as_ref() != Some(&now);
+        let take = at_once || stands;
+        if take {
+            self.taken = Some(now.clone());
+        }
+        self.seen = Some(now);
+        take
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(looks: &[(&str, bool)]) -> Vec<bool> {
+        let mut settling = Settling::default();
+        looks.iter().map(|(now, at_once)| settling.look((*now).to_owned(), *at_once)).collect()
+    }
+
+    #[test]
+    fn a_change_is_taken_once_and_not_before_it_stands_still() {
+        let looks = ["a", "a", "a", "half", "b", "b", "b", "a", "a"].map(|now| (now, false));
+        assert_eq!(taken(&looks), [false, true, false, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn who_asks_need_not_wait_and_is_not_told_twice() {
+        assert_eq!(taken(&[("a", false), ("b", true), ("b", false), ("b", true)]), [false, true, false, true]);
+    }
 }
