@@ -4,23 +4,36 @@
 //! that can fail has been built, and the gateway it gives back stops cleanly: listeners first, then requests in
 //! flight, then tasks.
 
+mod follow;
+mod force;
 mod keys;
 mod readiness;
+mod reload;
 mod routes;
 mod tasks;
 
-use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
+pub use self::follow::Follow;
+use self::{force::Force, reload::Reloader};
 use crate::{
     clock::{Clock, Entropy},
-    config::settings::Settings,
+    config::{ConfigErrors, settings::Settings},
     edge::{BindFault, Edge},
     gate::{
         authenticate::Authenticate,
-        dispatch::Dispatch,
+        dispatch::{Dispatch, SnapshotPortal},
         identity::Identity,
         keyring::Keyring,
         limits::{AddressPeek, SubjectLimit},
@@ -32,13 +45,12 @@ use crate::{
     policy::master_key::MasterKey,
     portal::{
         PortalState,
-        border::Portal,
         hash_pool::{HashPool, JobDone},
     },
     store::{SharedStore, memory::ended_sessions::EndedSessions},
     telemetry::{
         health::{self, Lifecycle},
-        metrics::Metrics,
+        metrics::{Metrics, ReloadResult},
     },
     upstream::{cluster::Cluster, forward::Forward},
 };
@@ -102,15 +114,17 @@ pub struct Running {
     edge: JoinHandle<()>,
     admin_server: JoinHandle<()>,
     tasks: tasks::Tasks,
-    metrics: Arc<Metrics>,
-    routes: Arc<ArcSwap<Snapshot>>,
-    _claim: Option<File>,
+    reloader: Arc<Reloader>,
+    followers: JoinSet<()>,
 }
+
+/// The label of requests that no route took.
+const UNROUTED: &str = "-";
 
 /// The parts that verify and mint: what the portal and the pipeline share.
 struct Shared {
     /// The store is ours alone as long as this is held.
-    claim: Option<File>,
+    _claim: Option<File>,
     store: SharedStore,
     master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
@@ -126,20 +140,20 @@ impl App {
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = Arc::new(shared.hash_pool(&settings)?);
 
-        let mut clusters = Vec::new();
-        for cluster in &settings.clusters {
-            clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
-        }
-        let counters = routes::counters(&settings, &metrics);
-        let snapshot = Arc::new(ArcSwap::from_pointee(routes::snapshot(&settings, &clusters, &counters, &metrics)?));
+        let force = Force::first(settings, &metrics).await;
+        let (settings, clusters) = (force.settings.clone(), force.clusters());
+        let accounts = shared.accounts(&settings, &hash_pool);
+        let snapshot = routes::snapshot(&settings, &clusters, &force.counters, &metrics, Some(accounts))?;
+        let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
         let (seen, seen_queue) = tasks::seen_queue();
         let stages = shared.stages(&settings, &snapshot, seen);
-        let portal = Portal::new(shared.portal_state(&settings, Arc::clone(&hash_pool)));
-        let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
+        let gate = pipeline(stages, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
-        let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.clone());
+        let stale = Arc::new(AtomicBool::new(false));
+        let store = Arc::clone(&shared.store);
+        let readiness = readiness::Readiness::new(store, Arc::clone(&force), Arc::clone(&stale));
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
@@ -148,8 +162,13 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, clusters, counters, hash_pool, seen_queue);
+        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), Arc::clone(&hash_pool), seen_queue);
+        shared.took(&settings);
+        metrics.config_last_reload_successful.set(1);
         lifecycle.started();
+        let certificates = edge.certificates();
+        let reloader =
+            Reloader { shared, hash_pool, snapshot, force, certificates, stale, last: tokio::sync::Mutex::default() };
         Ok(Running {
             public: edge.local_addr()?,
             admin: admin.local_addr()?,
@@ -159,9 +178,8 @@ impl App {
             admin_stop,
             lifecycle,
             tasks,
-            metrics,
-            routes: snapshot,
-            _claim: shared.claim,
+            reloader: Arc::new(reloader),
+            followers: JoinSet::new(),
         })
     }
 }
@@ -184,7 +202,7 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
 
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
 pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
-    routes::snapshot(settings, clusters, &routes::counters(settings, metrics), metrics)
+    routes::snapshot(settings, clusters, &routes::counters(settings, metrics, |_| None), metrics, None)
 }
 
 impl Shared {
@@ -200,7 +218,7 @@ impl Shared {
             ended.insert(session, at.plus(life));
         }
         let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
-        Ok(Self { claim, store, master, keyring, ended, metrics, rim })
+        Ok(Self { _claim: claim, store, master, keyring, ended, metrics, rim })
     }
 
     fn stages(
@@ -214,7 +232,7 @@ impl Shared {
             observer: Arc::new(Observer {
                 snapshot: Arc::clone(snapshot),
                 metrics: Arc::clone(&self.metrics),
-                unrouted: self.metrics.route("-"),
+                unrouted: self.metrics.route(UNROUTED),
                 clock: clock(),
                 entropy: Arc::clone(&self.rim.entropy),
                 access_log: settings.telemetry.access_log,
@@ -274,18 +292,30 @@ impl Running {
     /// Its counters.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        &self.reloader.shared.metrics
     }
 
     /// The configuration in force: for tests that walk every route.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.routes.load_full()
+        self.reloader.snapshot.load_full()
+    }
+
+    /// Follows a configuration file until the gateway stops: SIGHUP, or a change of it or of what it includes, reloads.
+    pub fn follow(&mut self, file: Follow) {
+        let files = self.reloader.force.load().settings.written.files();
+        self.followers.spawn(file.run(Arc::clone(&self.reloader), files));
+    }
+
+    /// Brings another configuration into force, if it can be; else the last good one stays.
+    pub async fn reload(&self, read: Result<Settings, ConfigErrors>) -> ReloadResult {
+        self.reloader.reload(read, true).await
     }
 
     /// Tells the load balancer (`/readyz`), stops accepting, lets requests in flight finish within the drain time,
     /// then ends everything. The admin listener goes last: operators watch the drain through it.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.followers.shutdown().await;
         self.lifecycle.draining();
         let _ = self.stop.send(true);
         let _ = self.edge.await;

@@ -4,7 +4,7 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Rim, stop_asked},
+    app::{App, Follow, Rim, stop_asked},
     cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     // Before anything can install another provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
-        Command::Serve { config } => load(&config).map_or_else(|code| code, serve),
+        Command::Serve { config } => load(&config).map_or_else(|code| code, |settings| serve(&config, settings)),
         Command::Check { config } => load(&config).map_or_else(|code| code, |_| ExitCode::SUCCESS),
         Command::Schema => say(&format!("{:#}", config::schema())),
         Command::Health { admin } => {
@@ -40,12 +40,12 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
     })
 }
 
-fn serve(settings: Settings) -> ExitCode {
+fn serve(config: &Path, settings: Settings) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers);
     }
-    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(settings))) {
+    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(config, settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             complain(&format!("portcullis: {fault}"));
@@ -54,11 +54,13 @@ fn serve(settings: Settings) -> ExitCode {
     }
 }
 
-async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+async fn run(config: &Path, settings: Settings) -> Result<(), Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let _log = logging::install(&settings.telemetry, &metrics)?;
-    let running = App::start(settings, metrics, Rim::system()).await?;
+    let file = Follow::new(config, Arc::new(ProcessEnvironment))?;
+    let mut running = App::start(settings, metrics, Rim::system()).await?;
     tracing::info!(public = %running.public_addr(), admin = %running.admin_addr(), "serving");
+    running.follow(file);
     stop_asked().await;
     tracing::info!("draining");
     running.stop().await;

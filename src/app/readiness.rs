@@ -3,14 +3,21 @@
 //! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
 //! every gateway out of rotation for it would turn a login outage into a full one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use crate::{
+    app::force::Force,
     store::{SharedStore, StoreFault},
     telemetry::health::{self, Check, CheckState},
-    upstream::cluster::Cluster,
 };
 
 /// How long the store may take to answer. Well below what the endpoint gives the whole check, so that a store which
@@ -20,18 +27,31 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// What `/readyz` asks.
 pub(super) struct Readiness {
     store: SharedStore,
-    clusters: Vec<Arc<Cluster>>,
+    force: Arc<ArcSwap<Force>>,
+    /// Whether the file says something that could not be taken.
+    stale: Arc<AtomicBool>,
 }
 
 impl Readiness {
-    pub(super) fn new(store: SharedStore, clusters: Vec<Arc<Cluster>>) -> Self {
-        Self { store, clusters }
+    pub(super) fn new(store: SharedStore, force: Arc<ArcSwap<Force>>, stale: Arc<AtomicBool>) -> Self {
+        Self { store, force, stale }
     }
 }
 
 impl Readiness {
+    fn configuration(&self) -> Check {
+        let (state, detail) = if self.stale.load(Ordering::Acquire) {
+            let told = "the file could not be taken; the last good configuration serves (see the log)";
+            (CheckState::Degraded, Some(told.to_owned()))
+        } else {
+            (CheckState::Ok, None)
+        };
+        Check { name: "configuration", state, detail }
+    }
+
     fn upstreams(&self) -> Check {
-        let missing = self.clusters.iter().filter_map(|cluster| {
+        let clusters = self.force.load().clusters();
+        let missing = clusters.iter().filter_map(|cluster| {
             let (all, healthy) = cluster.healthy();
             (healthy < all || all == 0).then(|| format!("{}: {healthy} of {all} endpoints healthy", cluster.name()))
         });
@@ -47,9 +67,9 @@ impl Readiness {
 #[async_trait]
 impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
-        // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
-        let ok = |name| Check { name, state: CheckState::Ok, detail: None };
-        vec![ok("configuration"), ok("signing_keys"), answers(self.store.ping()).await, self.upstreams()]
+        // Reached at all, the signing keys are unsealed: nothing starts without them.
+        let keys = Check { name: "signing_keys", state: CheckState::Ok, detail: None };
+        vec![self.configuration(), keys, answers(self.store.ping()).await, self.upstreams()]
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
-    gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
+    gate::snapshot::{Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
     policy::limit_headers::quoted,
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::memory::limits::LimitCounter,
@@ -25,9 +25,16 @@ const PORTAL_TIMEOUTS: RouteTimeouts =
 /// The counters of every configured limit, by name: one for all routes that name it.
 pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;
 
-/// Makes the counters.
-pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
+/// Makes the counters, but for those that are `kept`.
+pub(super) fn counters(
+    settings: &Settings,
+    metrics: &Metrics,
+    kept: impl Fn(&Arc<Limit>) -> Option<RouteLimit>,
+) -> Counters {
     let counter = |limit: &Arc<Limit>| {
+        if let Some(kept) = kept(limit) {
+            return (Arc::clone(&limit.name), kept);
+        }
         let route_limit = RouteLimit {
             name: Arc::clone(&limit.name),
             quoted_name: quoted(&limit.name).into(),
@@ -48,6 +55,7 @@ pub(super) fn snapshot(
     clusters: &[Arc<Cluster>],
     counters: &Counters,
     metrics: &Metrics,
+    accounts: Option<Accounts>,
 ) -> Result<Snapshot, PatternFault> {
     Ok(Snapshot {
         routes: table(settings, clusters, counters, metrics)?,
@@ -56,6 +64,7 @@ pub(super) fn snapshot(
         leeway: settings.tokens.leeway,
         own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
         request_id_header: settings.telemetry.request_id_header.clone(),
+        accounts,
     })
 }
 

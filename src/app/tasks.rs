@@ -1,16 +1,17 @@
-//! What runs beside the requests: health checks, notes for the refresh protocol, housekeeping.
+//! What runs beside the requests: notes for the refresh protocol, housekeeping. Each cluster has a task of its own,
+//! which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    app::{Shared, routes::Counters},
+    app::{Shared, force::Force},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
     store::SharedStore,
     telemetry::metrics::PoolState,
-    upstream::cluster::Cluster,
 };
 
 /// First uses of access tokens that may wait to be noted.
@@ -33,15 +34,11 @@ pub(super) struct Tasks(JoinSet<()>);
 impl Tasks {
     pub(super) fn start(
         shared: &Shared,
-        clusters: Vec<Arc<Cluster>>,
-        counters: Counters,
+        force: Arc<ArcSwap<Force>>,
         hash_pool: Arc<HashPool>,
         seen: mpsc::Receiver<Seen>,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        for cluster in clusters {
-            tasks.spawn(async move { cluster.maintain().await });
-        }
         tasks.spawn(note_seen(Arc::clone(&shared.store), seen));
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
@@ -60,7 +57,7 @@ impl Tasks {
                 let pool = store.pool();
                 metrics.store_pool_connections.of(PoolState::Idle).set(count(pool.idle));
                 metrics.store_pool_connections.of(PoolState::Busy).set(count(pool.busy));
-                for limit in counters.values() {
+                for limit in force.load().counters.values() {
                     limit.metrics.keys.set(count(limit.counter.len()));
                 }
             }

@@ -8,6 +8,8 @@ use std::{
 use super::{
     errors::{ConfigError, nearest},
     item::{At, Item},
+    tls::Pem,
+    written::Inputs,
 };
 
 /// Something was wrong, and that has been noted.
@@ -19,11 +21,12 @@ pub(super) struct Checks<'a> {
     /// Relative paths start here.
     pub(super) base_dir: &'a Path,
     pub(super) errors: Vec<ConfigError>,
+    pub(super) inputs: Inputs,
 }
 
 impl<'a> Checks<'a> {
     pub(super) fn new(base_dir: &'a Path, errors: Vec<ConfigError>) -> Self {
-        Self { base_dir, errors }
+        Self { base_dir, errors, inputs: Inputs::default() }
     }
 
     /// Notes a mistake.
@@ -85,6 +88,15 @@ impl<'a> Checks<'a> {
     /// A path of the file as the program opens it.
     pub(super) fn path(&self, written: &str) -> PathBuf {
         self.base_dir.join(written)
+    }
+
+    /// A PEM file that the key at `at` names: part of the configuration from now on.
+    pub(super) fn pem(&mut self, at: &At, written: &str) -> Result<Pem, String> {
+        let path = self.path(written);
+        self.inputs.file(&path);
+        let pem = Pem::read(path)?;
+        self.inputs.content(&at.path, pem.content());
+        Ok(pem)
     }
 }
 

@@ -257,7 +257,10 @@ fn check_tls(
     };
     let (roots, place) = match raw.ca_file {
         None => (tls::system_roots(), at),
-        Some(file) => (tls::roots_of_file(&checks.path(&file.value.ok_or(Noted)?.0)), file.at),
+        Some(file) => {
+            let pem = checks.pem(&file.at, &file.value.ok_or(Noted)?.0);
+            (pem.and_then(|pem| tls::roots_of_file(&pem)), file.at)
+        }
     };
     let made = roots.and_then(|roots| tls::client(roots, server_name));
     made.map(Some).map_err(|message| {

@@ -5,7 +5,9 @@
 //! file, except secrets, whatever the environment gave, and anything with an `@` in it (a URL with a password). Paths
 //! of files that cannot be read are shown whole.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
+
+use super::written::Inputs;
 
 /// One mistake in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,7 @@ pub struct ConfigError {
 pub struct ConfigErrors {
     file: String,
     errors: Vec<ConfigError>,
+    files: Vec<PathBuf>,
 }
 
 impl ConfigErrors {
@@ -35,7 +38,7 @@ impl ConfigErrors {
         errors.sort_by_key(|error| (error.line, error.column));
         // One anchor used twice reports its mistake once.
         errors.dedup();
-        Self { file: file.to_owned(), errors }
+        Self { file: file.to_owned(), errors, files: Vec::new() }
     }
 
     /// The file could not be read.
@@ -43,7 +46,19 @@ impl ConfigErrors {
         Self {
             file: file.to_owned(),
             errors: vec![ConfigError { line: 0, column: 0, key_path: String::new(), message, suggestion: None }],
+            files: Vec::new(),
         }
+    }
+
+    /// With the files that were read on the way.
+    pub(super) fn reading(self, inputs: &Inputs) -> Self {
+        Self { files: inputs.files(), ..self }
+    }
+
+    /// The files the configuration is made of, as far as it could be read: mending one of them may mend it.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The mistakes, in the order of the file.

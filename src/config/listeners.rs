@@ -63,7 +63,7 @@ pub(super) struct RawPublic {
 pub(super) struct RawServerTls {
     /// PEM file with the certificate chain, the server's own first. A relative path starts at this file's folder.
     certificate: Item<FilePath>,
-    /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1, unencrypted). Read once, at start.
+    /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1, unencrypted).
     key: Item<FilePath>,
 }
 
@@ -188,11 +188,12 @@ fn check_tls(raw: RawServerTls, parent: &At, checks: &mut Checks) -> Option<supe
     let certificate = checks.required(raw.certificate, parent, "certificate", "TLS needs a certificate chain in PEM");
     let key = checks.required(raw.key, parent, "key", "TLS needs the certificate's private key in PEM");
     let certificates = certificate.and_then(|path| {
-        let read = tls::certificates(&checks.path(&path.0));
+        let read = checks.pem(&certificate_at, &path.0).and_then(|pem| tls::certificates(&pem));
         read.map_err(|message| checks.error(&certificate_at, message)).ok()
     });
     let key = key.and_then(|path| {
-        tls::private_key(&checks.path(&path.0)).map_err(|message| checks.error(&key_at, message)).ok()
+        let read = checks.pem(&key_at, &path.0).and_then(|pem| tls::private_key(&pem));
+        read.map_err(|message| checks.error(&key_at, message)).ok()
     });
     tls::server(certificates?, key?).map_err(|message| checks.error(&key_at, message)).ok()
 }

@@ -13,6 +13,7 @@ mod expand;
 mod item;
 mod limits;
 mod listeners;
+pub mod living;
 mod passwords;
 mod paths;
 mod portal;
@@ -31,9 +32,11 @@ mod tokens;
 mod tree;
 mod units;
 mod urls;
+pub mod watched;
 mod words;
+pub mod written;
 
-use std::{cell::RefCell, collections::HashMap, fs::File, io::Read, path::Path};
+use std::{cell::RefCell, collections::HashMap, fs::File, io::Read, path::Path, sync::Arc};
 
 use serde::Deserialize;
 
@@ -44,6 +47,7 @@ use self::{
     reader::{NodeReader, Reader},
     routes::Around,
     settings::Settings,
+    written::{Inputs, Written},
 };
 
 /// Largest configuration file, bytes; ten thousand routes need about three million.
@@ -90,9 +94,12 @@ impl<S: std::hash::BuildHasher> Environment for HashMap<String, String, S> {
 /// Everything that is wrong with it; one error without a place when it cannot be read.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Settings, ConfigErrors> {
     let name = path.display().to_string();
-    let text = read(path).map_err(|message| ConfigErrors::unreadable(&name, message))?;
+    let mut inputs = Inputs::default();
+    inputs.file(path);
+    let unreadable = |message| ConfigErrors::unreadable(&name, message).reading(&inputs);
+    let text = read(path).map_err(unreadable)?;
     let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
-    parse(&Source { name: &name, text: &text, base_dir }, environment)
+    settings(&Source { name: &name, text: &text, base_dir }, environment, inputs)
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -110,14 +117,27 @@ fn read(path: &Path) -> Result<String, String> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(source: &Source<'_>, environment: &dyn Environment) -> Result<Settings, ConfigErrors> {
-    let root = tree::parse(source.text).map_err(|error| ConfigErrors::new(source.name, vec![error]))?;
-    let reader = Reader { environment, base_dir: source.base_dir, errors: RefCell::default() };
+    settings(source, environment, Inputs::default())
+}
+
+fn settings(source: &Source<'_>, environment: &dyn Environment, inputs: Inputs) -> Result<Settings, ConfigErrors> {
+    let root = match tree::parse(source.text) {
+        Ok(root) => root,
+        Err(error) => return Err(ConfigErrors::new(source.name, vec![error]).reading(&inputs)),
+    };
+    let (errors, inputs) = (RefCell::default(), RefCell::new(inputs));
+    let reader = Reader { environment, base_dir: source.base_dir, errors, inputs };
     let raw = item::Item::<RawSettings>::deserialize(NodeReader::root(&reader, &root));
     let mut checks = Checks::new(source.base_dir, reader.errors.into_inner());
+    checks.inputs = reader.inputs.into_inner();
+    // Plain data of ours: it has no way to fail.
+    let values = raw.as_ref().ok().and_then(|raw| serde_json::to_value(raw).ok()).unwrap_or_default();
     let settings = raw.ok().and_then(|raw| check(raw.value?, &mut checks));
     match settings {
-        Some(settings) if checks.errors.is_empty() => Ok(settings),
-        _ => Err(ConfigErrors::new(source.name, checks.errors)),
+        Some(settings) if checks.errors.is_empty() => {
+            Ok(Settings { written: Arc::new(Written::new(source.text, values, checks.inputs)), ..settings })
+        }
+        _ => Err(ConfigErrors::new(source.name, checks.errors).reading(&checks.inputs)),
     }
 }
 
@@ -153,6 +173,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         routes: routes?,
         portal: portal?,
         telemetry: telemetry?,
+        written: Arc::default(),
     })
 }
 

@@ -22,6 +22,7 @@ use super::{
     item::{At, ITEM},
     secret::{self, LITERAL_OR_SECRET, SECRET},
     tree::{Entry, Mark, Node, Value},
+    written::Inputs,
 };
 
 /// What reading needs besides the tree, and where its mistakes go.
@@ -30,6 +31,8 @@ pub(super) struct Reader<'a> {
     /// Relative paths start here.
     pub(super) base_dir: &'a Path,
     pub(super) errors: RefCell<Vec<ConfigError>>,
+    /// What was read beside the tree.
+    pub(super) inputs: RefCell<Inputs>,
 }
 
 impl Reader<'_> {
@@ -64,6 +67,13 @@ impl<'r, 'a> NodeReader<'r, 'a> {
             Value::Scalar { text, .. } if !self.node.is_null() => Ok(expand(text, self.reader.environment)?.text),
             _ => Err(expected(visitor)),
         }
+    }
+
+    /// A secret's value, of which a digest stays.
+    fn secret(&self, literal: bool) -> Result<String, Fault> {
+        let value = secret::resolve(self.node, self.reader, literal)?;
+        self.reader.inputs.borrow_mut().content(&self.at.path, value.as_bytes());
+        Ok(value)
     }
 
     fn is_from_environment(&self) -> bool {
@@ -171,8 +181,8 @@ impl<'de> Deserializer<'de> for NodeReader<'_, '_> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
         match name {
             ITEM => visitor.visit_seq(Parts { node: self, part: 0 }),
-            SECRET => visitor.visit_string(secret::resolve(self.node, self.reader, false)?),
-            LITERAL_OR_SECRET => visitor.visit_string(secret::resolve(self.node, self.reader, true)?),
+            SECRET => visitor.visit_string(self.secret(false)?),
+            LITERAL_OR_SECRET => visitor.visit_string(self.secret(true)?),
             _ => visitor.visit_newtype_struct(self),
         }
     }

@@ -55,7 +55,11 @@ fn from_source(entries: &[Entry], reader: &Reader<'_>) -> Result<String, Fault> 
     };
     let text = expand(text, reader.environment)?.text;
     match key.as_str() {
-        "file" => from_file(&reader.base_dir.join(text)),
+        "file" => {
+            let path = reader.base_dir.join(text);
+            reader.inputs.borrow_mut().file(&path);
+            from_file(&path)
+        }
         "env" if is_name(&text) => {
             let value = reader.environment.var(&text);
             value.ok_or_else(|| Fault::new(format!("the environment variable {text} is not set")))

@@ -9,6 +9,8 @@ use http::{HeaderName, Method, Uri, uri::Authority};
 use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
+use super::written::Written;
+
 /// One whole configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -32,6 +34,8 @@ pub struct Settings {
     pub portal: Portal,
     /// Logs and traces.
     pub telemetry: Telemetry,
+    /// What it was made of: for telling one configuration from another.
+    pub written: Arc<Written>,
 }
 
 /// Both listeners.

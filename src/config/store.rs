@@ -49,6 +49,10 @@ impl Default for RawStore {
 pub(super) fn check(item: Item<RawStore>, checks: &mut Checks) -> Option<Store> {
     let at = item.at.or(&super::item::At::root(), "store");
     let raw = item.value?;
+    if let Some(url) = &raw.url.value {
+        // The default too: writing it down is no change.
+        checks.inputs.content("store.url", url.0.expose_secret().as_bytes());
+    }
     let engine = raw
         .url
         .value

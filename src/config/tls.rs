@@ -3,7 +3,7 @@
 //! rustls with aws-lc-rs, named explicitly: which provider is the process's default is decided elsewhere and may not
 //! have been yet. TLS 1.2 and 1.3 only (RFC 9325).
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -20,31 +20,44 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let length = std::fs::metadata(path).map_err(cannot)?.len();
-    if length > MAX_PEM {
-        return Err(format!("{} is larger than 4 MiB", path.display()));
+/// A PEM file, read once: what is checked is what is used.
+pub(super) struct Pem {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Pem {
+    pub(super) fn read(path: PathBuf) -> Result<Self, String> {
+        let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+        let length = std::fs::metadata(&path).map_err(cannot)?.len();
+        if length > MAX_PEM {
+            return Err(format!("{} is larger than 4 MiB", path.display()));
+        }
+        let content = std::fs::read(&path).map_err(cannot)?;
+        Ok(Self { path, content })
     }
-    std::fs::read(path).map_err(cannot)
+
+    pub(super) fn content(&self) -> &[u8] {
+        &self.content
+    }
 }
 
 /// The certificates of a PEM file; at least one.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+pub(super) fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
+    let path = pem.path.display();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem.content).collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(format!("{} holds no certificate", path.display())),
+        Ok(certificates) if certificates.is_empty() => Err(format!("{path} holds no certificate")),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(format!("{} is not PEM: {error}", path.display())),
+        Err(error) => Err(format!("{path} is not PEM: {error}")),
     }
 }
 
 /// The first private key of a PEM file.
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let pem = read(path)?;
+pub(super) fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, String> {
     // The library's error for a broken body could quote it.
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| format!("{} holds no unencrypted private key", path.display()))
+    PrivateKeyDer::from_pem_slice(&pem.content)
+        .map_err(|_| format!("{} holds no unencrypted private key", pem.path.display()))
 }
 
 /// The public listener's TLS: the certificate and the key belong together.
@@ -65,11 +78,11 @@ pub(super) fn server(
 }
 
 /// The roots of a CA file.
-pub(super) fn roots_of_file(path: &Path) -> Result<RootCertStore, String> {
+pub(super) fn roots_of_file(pem: &Pem) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates(pem)? {
         let added = roots.add(certificate);
-        added.map_err(|error| format!("{} holds a certificate that is no root: {error}", path.display()))?;
+        added.map_err(|error| format!("{} holds a certificate that is no root: {error}", pem.path.display()))?;
     }
     Ok(roots)
 }
@@ -97,8 +110,6 @@ pub(super) fn client(roots: RootCertStore, server_name: Option<ServerName<'stati
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     struct Files {
@@ -110,10 +121,10 @@ mod tests {
             Self { folder: tempfile::tempdir().unwrap() }
         }
 
-        fn put(&self, name: &str, text: &str) -> PathBuf {
+        fn put(&self, name: &str, text: &str) -> Pem {
             let path = self.folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            path
+            Pem::read(path).unwrap()
         }
     }
 
@@ -147,8 +158,9 @@ mod tests {
         assert!(private_key(&certificate_file).unwrap_err().ends_with("holds no unencrypted private key"));
         let broken = files.put("b.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
         assert!(certificates(&broken).unwrap_err().contains("is not PEM"));
-        assert!(certificates(&files.folder.path().join("none.pem")).unwrap_err().starts_with("cannot read "));
-        assert!(certificates(files.folder.path()).is_err());
+        let missing = Pem::read(files.folder.path().join("none.pem")).err().unwrap();
+        assert!(missing.starts_with("cannot read "), "{missing}");
+        assert!(Pem::read(files.folder.path().to_owned()).is_err());
     }
 
     #[test]

@@ -83,8 +83,8 @@ impl<S: Gate> Conn<S> {
         shared: Arc<Shared>,
         slot: OwnedSemaphorePermit,
     ) -> Self {
-        let stage = if let Some(acceptor) = &shared.tls {
-            Stage::Handshake(Box::new(acceptor.accept(stream)))
+        let stage = if let Some(certificates) = &shared.tls {
+            Stage::Handshake(Box::new(certificates.acceptor().accept(stream)))
         } else {
             shared.metrics.connections_parked.inc();
             Stage::Parked(Transport::Plain(stream), Bytes::new())

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
 use tokio::{
@@ -45,9 +46,29 @@ pub struct BindFault {
     cause: io::Error,
 }
 
+/// What new connections are shown: certificate and key of the listener, exchangeable while it accepts. Handshakes that
+/// have begun and connections that stand keep what they began with.
+#[derive(Clone)]
+pub struct Certificates(Arc<ArcSwap<rustls::ServerConfig>>);
+
+impl Certificates {
+    fn new(tls: &settings::ServerTls) -> Self {
+        Self(Arc::new(ArcSwap::new(Arc::clone(&tls.config))))
+    }
+
+    /// From the next connection on it is these.
+    pub fn replace(&self, tls: &settings::ServerTls) {
+        self.0.store(Arc::clone(&tls.config));
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.load_full())
+    }
+}
+
 /// What the connections of one listener share.
 pub(super) struct Shared {
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Certificates>,
     pub(super) h2c: bool,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<TokioExecutor>,
@@ -74,7 +95,7 @@ impl Edge {
         // A semaphore counts in u32 when it is asked for everything; more connections than that do not exist.
         let max_connections = u32::try_from(listener.max_connections).unwrap_or(u32::MAX >> 3);
         let shared = Shared {
-            tls: listener.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config))),
+            tls: listener.tls.as_ref().map(Certificates::new),
             h2c: listener.h2c && listener.tls.is_none(),
             http1: http1_builder(listener),
             http2: http2_builder(listener),
@@ -90,6 +111,12 @@ impl Edge {
     /// Where it listens: the real port when 0 was asked for.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The listener's certificates, for whoever exchanges them; `None`: it is plaintext.
+    #[must_use]
+    pub fn certificates(&self) -> Option<Certificates> {
+        self.shared.tls.clone()
     }
 
     /// Accepts until `shutdown` is ready, then drains and returns: no new connections, idle ones closed at once,

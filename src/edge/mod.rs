@@ -19,7 +19,7 @@ use std::{convert::Infallible, future::Future, net::SocketAddr};
 use http::{Request, Response};
 use tower::Service;
 
-pub use self::listener::{BindFault, Edge};
+pub use self::listener::{BindFault, Certificates, Edge};
 use crate::gate::body::GateBody;
 
 /// What the edge knows of the connection a request came on. It lies in the request's extensions.

@@ -1,7 +1,7 @@
 //! The end of the pipeline: the account endpoints or an upstream, whichever the route leads to.
 
 use std::{
-    future::Future,
+    future::{Future, Ready},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,14 +9,14 @@ use std::{
 
 use futures_util::future::Either;
 use http::{Request, Response};
-use tower::Service;
+use tower::{Service, ServiceExt, util::Oneshot};
 
 use crate::{
     gate::{
         body::GateBody,
         exchange::Exchange,
         refusal::Refusal,
-        snapshot::Target,
+        snapshot::{Accounts, Target},
         stage::{Decided, Outcome, refused},
     },
     upstream::cluster::Cluster,
@@ -28,6 +28,30 @@ pub trait Forwarder: Clone {
     type Future: Future<Output = Outcome>;
     /// Forwards one authorised request.
     fn forward(&self, request: Request<GateBody>, cluster: Arc<Cluster>) -> Self::Future;
+}
+
+/// The account endpoints of the configuration that the request began with.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotPortal;
+
+impl Service<Request<GateBody>> for SnapshotPortal {
+    type Response = Response<GateBody>;
+    type Error = Refusal;
+    type Future = Either<Oneshot<Accounts, Request<GateBody>>, Ready<Outcome>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<GateBody>) -> Self::Future {
+        let accounts = Exchange::of(&request).and_then(|exchange| {
+            exchange.snapshot().accounts.clone().ok_or_else(|| Refusal::internal("no portal was wired"))
+        });
+        match accounts {
+            Ok(accounts) => Either::Left(accounts.oneshot(request)),
+            Err(refusal) => refused(refusal),
+        }
+    }
 }
 
 /// Sends a request where its route leads.

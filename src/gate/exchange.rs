@@ -257,6 +257,7 @@ impl Exchange {
             leeway: std::time::Duration::ZERO,
             own_cookies: Vec::new(),
             request_id_header: http::HeaderName::from_static("x-request-id"),
+            accounts: None,
         };
         let arrival = Arrival { peer: client, tls: false };
         let trace = TraceContext::start([1; 16], [1; 8], false);

@@ -4,10 +4,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use tower::util::BoxCloneSyncService;
 
 use crate::{
     config::settings::{AuthMode, Rewrite, RouteTimeouts},
+    gate::{body::GateBody, refusal::Refusal},
     policy::{
         limit_headers::{self, LimitState},
         reason::Reason,
@@ -314,7 +316,12 @@ pub struct Snapshot {
     pub own_cookies: Vec<Arc<str>>,
     /// Request-id header: accepted from trusted proxies, set on every answer.
     pub request_id_header: HeaderName,
+    /// The account endpoints; `None`: whatever is routed to them is a fault of ours.
+    pub accounts: Option<Accounts>,
 }
+
+/// The account endpoints, made for one configuration.
+pub type Accounts = BoxCloneSyncService<Request<GateBody>, Response<GateBody>, Refusal>;
 
 #[cfg(test)]
 mod tests {

@@ -8,18 +8,19 @@ mod cells;
 mod exposition;
 mod labels;
 
-use std::{fmt, fmt::Write, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, fmt::Write, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 use prometheus_client::{metrics::MetricType, registry::Registry};
 
 use self::cells::{Build, Cell, Exported, LabelRow};
 pub use self::{
-    cells::{Counter, Each, Gauge, Histogram, Label, Name, Named, Rare, Sampled},
+    cells::{Counter, Each, Gauge, Histogram, Label, Name, Named, Rare, Sampled, Told},
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
-        LimitName, LimitResult, PoolState, RefreshResult, RouteName, StatusClass, UpstreamResult, Verb,
+        FileSha256, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName, StatusClass,
+        UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -110,6 +111,14 @@ table! {
     limit_keys: Named<LimitName, Gauge> = "limit_keys";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
+    /// Reloads of the configuration that were asked for or found something changed.
+    config_reloads: Each<ReloadResult, Counter> = "config_reloads";
+    /// 1 unless the file, when it was last read, said something that could not be taken.
+    config_last_reload_successful: Gauge = "config_last_reload_successful";
+    /// When the configuration in force was last read, start included: seconds since 1970-01-01T00:00:00Z.
+    config_last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds";
+    /// Always 1; the label tells the configuration in force: SHA-256 of the file, as `sha256sum` prints it.
+    config_info: Told<FileSha256> = "config_info";
     /// Log lines dropped because standard output did not keep up.
     log_lines_dropped: Sampled = "log_lines_dropped";
     /// Always 1; the labels tell the build.
@@ -184,6 +193,24 @@ impl Metrics {
     #[must_use]
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         Arc::new(LimitMetrics { decisions: self.limit_decisions.get(name), keys: self.limit_keys.get(name) })
+    }
+
+    /// Forgets the cells of names that are not among these: a reload must not leave series behind. Who holds a handle
+    /// counts on into nowhere.
+    pub fn retain(&self, routes: &HashSet<&str>, clusters: &HashSet<&str>, limits: &HashSet<&str>) {
+        self.requests.retain(&|name| routes.contains(name));
+        self.request_duration.retain(&|name| routes.contains(name));
+        self.upstream_first_byte.retain(&|name| clusters.contains(name));
+        self.upstream_requests.retain(&|name| clusters.contains(name));
+        self.upstream_connects.retain(&|name| clusters.contains(name));
+        self.upstream_endpoint_healthy.retain(&|name| clusters.contains(name));
+        self.limit_decisions.retain(&|name| limits.contains(name));
+        self.limit_keys.retain(&|name| limits.contains(name));
+    }
+
+    /// Forgets a cluster's endpoints but these.
+    pub fn retain_endpoints(&self, cluster: &str, wanted: &dyn Fn(&str) -> bool) {
+        self.upstream_endpoint_healthy.get(cluster).retain(wanted);
     }
 
     /// Everything as text.

@@ -3,7 +3,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,7 @@ pub struct Cluster {
     metrics: Arc<ClusterMetrics>,
     all_metrics: Arc<Metrics>,
     known: Arc<Known>,
+    retired: AtomicBool,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -63,7 +67,16 @@ impl Cluster {
         let discovery = Discovery::new(Arc::clone(&settings), Arc::clone(&endpoints));
         let balancer = Balancer::new(settings.balance, Backends::new(Box::new(discovery)), check);
         let all_metrics = Arc::clone(all_metrics);
-        let cluster = Self { settings, endpoints, balancer, connector, metrics, all_metrics, known };
+        let cluster = Self {
+            settings,
+            endpoints,
+            balancer,
+            connector,
+            metrics,
+            all_metrics,
+            known,
+            retired: AtomicBool::default(),
+        };
         cluster.balancer.update().await;
         cluster.balancer.check().await;
         cluster.known.checked.store(true, Ordering::Relaxed);
@@ -101,14 +114,28 @@ impl Cluster {
         }
     }
 
-    fn publish_health(&self) {
+    /// Sets the gauges of its endpoints, and forgets those of addresses it no longer has.
+    pub fn publish_health(&self) {
+        if self.retired.load(Ordering::Relaxed) {
+            // Another cluster may have the name by now.
+            return;
+        }
         let health = self.balancer.health();
+        self.all_metrics.retain_endpoints(&self.settings.name, &|name| {
+            health.iter().any(|(address, _)| address.to_string() == name)
+        });
         if !health.is_empty() && health.iter().all(|(_, healthy)| *healthy) {
             self.known.well.store(true, Ordering::Relaxed);
         }
         for (address, healthy) in health {
             self.all_metrics.endpoint(&self.settings.name, &address.to_string()).set(i64::from(healthy));
         }
+    }
+
+    /// No configuration wants it any more: idle connections are closed, and those in use after their request.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.endpoints.load().values().for_each(|endpoint| endpoint.retire());
     }
 
     /// Its name.

@@ -31,7 +31,7 @@ pub struct Endpoint {
     pub server_name: Option<ServerName<'static>>,
     in_flight: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
-    max_idle: usize,
+    max_idle: AtomicUsize,
 }
 
 /// A connection nobody uses.
@@ -57,7 +57,7 @@ impl Endpoint {
             server_name,
             in_flight: AtomicUsize::new(0),
             idle: Mutex::default(),
-            max_idle,
+            max_idle: AtomicUsize::new(max_idle),
         })
     }
 
@@ -83,8 +83,20 @@ impl Endpoint {
         // The swept ones were used before those that have come back meanwhile.
         std::mem::swap(&mut *meanwhile, &mut idle);
         meanwhile.append(&mut idle);
-        let surplus = meanwhile.len().saturating_sub(self.max_idle);
+        let surplus = meanwhile.len().saturating_sub(self.max_idle());
         meanwhile.drain(..surplus);
+    }
+
+    /// Keeps no connection from now on.
+    pub fn retire(&self) {
+        self.max_idle.store(0, Ordering::Relaxed);
+        let closed = std::mem::take(&mut *self.idle());
+        // Outside the lock.
+        drop(closed);
+    }
+
+    fn max_idle(&self) -> usize {
+        self.max_idle.load(Ordering::Relaxed)
     }
 
     fn give_back(&self, mut line: Box<Line>) {
@@ -92,7 +104,7 @@ impl Endpoint {
             return;
         }
         let mut idle = self.idle();
-        if idle.len() < self.max_idle {
+        if idle.len() < self.max_idle() {
             idle.push(Idle { line, sweeps: 0 });
         }
     }

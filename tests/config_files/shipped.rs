@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use portcullis::config::{
-    Source, load, parse, schema,
+    Source,
+    living::{TAKEN, Taken, taken},
+    load, parse, schema,
     settings::{AuthMode, Engine, Settings},
 };
 use secrecy::ExposeSecret;
@@ -95,6 +97,24 @@ fn the_sample_file_names_every_key() {
     found.remove("store.master_key.file");
     assert!(expected.len() > 80, "the schema walk sees the keys: {expected:?}");
     assert_eq!(found, expected);
+}
+
+#[test]
+fn every_key_is_known_to_be_taken_by_a_reload_or_at_start_and_operators_are_told() {
+    let (root, mut keys) = (schema(), BTreeSet::new());
+    keys_of_schema(&root, &root, "", &mut keys);
+    let undecided: Vec<_> = keys.iter().filter(|key| taken(key).is_none()).collect();
+    assert_eq!(undecided, Vec::<&String>::new(), "give them a row in config/living.rs and docs/operations.md");
+    let operations = std::fs::read_to_string(config_dir().join("../docs/operations.md")).unwrap();
+    let table = operations.split("| taken by a reload | needs a restart |").nth(1).unwrap();
+    let rows: Vec<_> = table.lines().take_while(|line| line.is_empty() || line.starts_with('|')).collect();
+    for (key, taken) in TAKEN {
+        assert!(keys.contains(*key), "{key} is no key");
+        let column = if *taken == Taken::Live { 1 } else { 2 };
+        let told =
+            rows.iter().filter_map(|row| row.split('|').nth(column)).any(|cell| cell.contains(&format!("`{key}`")));
+        assert!(told, "docs/operations.md does not say so of {key}");
+    }
 }
 
 #[test]

@@ -76,6 +76,19 @@ impl Binary {
         kill_process(self.pid, Signal::TERM).unwrap();
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        kill_process(self.pid, Signal::HUP).unwrap();
+    }
+
+    /// Waits until it has written a line that fits, and gives it.
+    pub(crate) async fn logged(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let mut lines = self.log.clone();
+        let told = soon(what, lines.wait_for(|lines| lines.iter().any(|line| fits(line)))).await;
+        let told = told.map_or_else(|_| panic!("it ended: {:#?}", self.log()), |lines| lines.clone());
+        told.into_iter().find(|line| fits(line)).unwrap()
+    }
+
     /// Waits for its end; gives exit code and everything it wrote.
     pub(crate) async fn ended(mut self) -> (Option<i32>, Vec<String>) {
         let status = soon("the program to end", self.exit.wait_for(Option::is_some)).await.unwrap().unwrap();

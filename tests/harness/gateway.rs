@@ -12,6 +12,7 @@ use portcullis::{
     },
     policy::keys::SigningKey,
     store::{KeyState, SharedStore, master_key::master_key, sql},
+    telemetry::metrics::ReloadResult,
 };
 use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, SqliteConnection};
@@ -198,6 +199,22 @@ impl Gateway {
     pub(crate) async fn restart_with(&mut self, yaml: &str) {
         self.setup.yaml = whole(self.setup.engine, yaml);
         self.restart().await;
+    }
+
+    /// Another configuration for the gateway that runs; see [`Setup::new`].
+    pub(crate) async fn reload(&mut self, yaml: &str) -> ReloadResult {
+        self.setup.yaml = whole(self.setup.engine, yaml);
+        self.reload_files().await
+    }
+
+    /// The same configuration read again: a file beside it may have changed.
+    pub(crate) async fn reload_files(&mut self) -> ReloadResult {
+        soon("the reload", self.running().reload(self.setup.settings())).await
+    }
+
+    /// Writes a file beside the configuration.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.setup.folder.path().join(name), text).unwrap();
     }
 
     /// A connection of the test's own to the gateway's store.

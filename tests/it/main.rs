@@ -4,7 +4,7 @@
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
 //! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
-//! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
+//! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -58,6 +58,10 @@ mod memory;
 mod proxying;
 #[cfg(test)]
 mod python_clients;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod reload_files;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

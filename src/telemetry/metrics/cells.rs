@@ -273,6 +273,11 @@ impl<N: Name, C: Cell> Named<N, C> {
         }
         Arc::clone(cells.entry(Arc::from(name)).or_default())
     }
+
+    /// Forgets every cell whose name is not wanted.
+    pub fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
+        self.cells.write().unwrap_or_else(PoisonError::into_inner).retain(|name, _| wanted(name));
+    }
 }
 
 impl<N: Name, C: Cell> Cell for Named<N, C> {
@@ -316,6 +321,40 @@ impl Cell for Sampled {
 
     fn export(&self, labels: &[(&str, &str)], encoder: &mut MetricEncoder<'_>) -> fmt::Result {
         labelled(labels, encoder, |encoder| encoder.encode_counter::<NoLabelSet, _, u64>(&self.get(), None))
+    }
+}
+
+/// A fact that changes now and then: always 1, told by its one label; nothing until it is known.
+#[derive(Debug)]
+pub struct Told<N> {
+    value: RwLock<Option<String>>,
+    name: PhantomData<fn(N)>,
+}
+
+impl<N> Default for Told<N> {
+    fn default() -> Self {
+        Self { value: RwLock::default(), name: PhantomData }
+    }
+}
+
+impl<N> Told<N> {
+    /// From now on it is this.
+    pub fn set(&self, value: &str) {
+        *self.value.write().unwrap_or_else(PoisonError::into_inner) = Some(value.to_owned());
+    }
+}
+
+impl<N: Name> Cell for Told<N> {
+    const TYPE: MetricType = MetricType::Gauge;
+
+    fn export(&self, labels: &[(&str, &str)], encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        let value = self.value.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(value) = &*value else { return Ok(()) };
+        labelled(&with(labels, N::NAME, value), encoder, |encoder| encoder.encode_gauge(&1_i64))
+    }
+
+    fn describe(labels: &mut Vec<LabelRow>) {
+        labels.push((N::NAME, None));
     }
 }
 

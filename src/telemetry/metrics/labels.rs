@@ -160,6 +160,18 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// What came of reading the configuration again.
+    ReloadResult: "result" {
+        /// In force.
+        Applied = "applied",
+        /// It says what is in force already.
+        Unchanged = "unchanged",
+        /// It has mistakes; the last good one stays.
+        Broken = "broken",
+        /// It changes what only a restart can change; the last good one stays.
+        NeedsRestart = "needs_restart",
+    }
+
     /// What a pooled connection does.
     PoolState: "state" {
         /// Waiting for work.
@@ -231,6 +243,14 @@ pub struct EndpointName;
 
 impl Name for EndpointName {
     const NAME: &'static str = "endpoint";
+}
+
+/// A file's digest.
+#[derive(Debug)]
+pub struct FileSha256;
+
+impl Name for FileSha256 {
+    const NAME: &'static str = "sha256";
 }
 
 /// A limit's name.

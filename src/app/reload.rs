@@ -1,0 +1,169 @@
+//! From one configuration to the next, while requests flow: all of it or nothing.
+//!
+//! Whatever is new is made, looked up and checked first; then one pointer is exchanged, and each request keeps the
+//! snapshot it began with. A configuration that is broken, or that changes what only a restart can change, leaves the
+//! last good one in force. What is logged are key paths, never values.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    app::{Shared, UNROUTED, force::Force, routes},
+    config::{ConfigErrors, settings::Settings, written::Differences},
+    edge::Certificates,
+    gate::snapshot::{Accounts, Snapshot},
+    portal::{border::Portal, hash_pool::HashPool},
+    telemetry::metrics::ReloadResult,
+};
+
+/// Mistakes of a broken configuration that are logged, a line each.
+const LOGGED: usize = 20;
+
+/// What came of reading a configuration.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    Applied(Differences),
+    Unchanged,
+    NeedsRestart(Differences),
+    Mistakes(ConfigErrors),
+    /// The checks let through what cannot be built: a fault of ours.
+    Fault(String),
+}
+
+impl Verdict {
+    const fn result(&self) -> ReloadResult {
+        match self {
+            Self::Applied(_) => ReloadResult::Applied,
+            Self::Unchanged => ReloadResult::Unchanged,
+            Self::NeedsRestart(_) => ReloadResult::NeedsRestart,
+            Self::Mistakes(_) | Self::Fault(_) => ReloadResult::Broken,
+        }
+    }
+
+    const fn is_good(&self) -> bool {
+        matches!(self, Self::Applied(_) | Self::Unchanged)
+    }
+
+    /// Whether `last` has said it already: a file may be read more often than it changes.
+    fn is_news_after(&self, last: Option<&Self>) -> bool {
+        match self {
+            Self::Applied(_) => true,
+            Self::Unchanged => last.is_some_and(|last| !last.is_good()),
+            _ => last != Some(self),
+        }
+    }
+
+    fn tell(&self) {
+        const STAYS: &str = "the last good configuration stays in force";
+        match self {
+            Self::Applied(keys) => tracing::info!(%keys, "the configuration was reloaded"),
+            Self::Unchanged => tracing::info!("the configuration is the one in force: nothing has changed"),
+            Self::NeedsRestart(keys) => {
+                tracing::warn!(%keys, "the new configuration changes what needs a restart, so none of it is taken; {STAYS}");
+            }
+            Self::Mistakes(errors) => {
+                let all = errors.errors();
+                for error in all.iter().take(LOGGED) {
+                    let (line, column) = (error.line, error.column);
+                    let suggestion = error.suggestion.as_deref();
+                    tracing::error!(line, column, key = error.key_path, suggestion, "configuration: {}", error.message);
+                }
+                tracing::error!(mistakes = all.len(), "the new configuration is broken; {STAYS}");
+            }
+            Self::Fault(fault) => tracing::error!(fault, "the new configuration cannot be taken; {STAYS}"),
+        }
+    }
+}
+
+/// What is exchanged, and what the next configuration is built from.
+pub(super) struct Reloader {
+    pub(super) shared: Shared,
+    pub(super) hash_pool: Arc<HashPool>,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) force: Arc<ArcSwap<Force>>,
+    /// The public listener's, when it speaks TLS.
+    pub(super) certificates: Option<Certificates>,
+    /// Whether the file says something that could not be taken.
+    pub(super) stale: Arc<AtomicBool>,
+    /// The last verdict. Locked while the next one is made: one reload at a time.
+    pub(super) last: tokio::sync::Mutex<Option<Verdict>>,
+}
+
+impl Reloader {
+    /// Brings a configuration into force, if it can be. `asked`: somebody waits for an answer in the log, even that
+    /// nothing has changed.
+    pub(super) async fn reload(&self, read: Result<Settings, ConfigErrors>, asked: bool) -> ReloadResult {
+        let mut last = self.last.lock().await;
+        let verdict = match read {
+            Ok(settings) => self.take(settings).await,
+            Err(errors) => Verdict::Mistakes(errors),
+        };
+        let metrics = &self.shared.metrics;
+        self.stale.store(!verdict.is_good(), Ordering::Release);
+        metrics.config_last_reload_successful.set(i64::from(verdict.is_good()));
+        if asked || verdict.is_news_after(last.as_ref()) {
+            verdict.tell();
+            metrics.config_reloads.of(verdict.result()).inc();
+        }
+        last.insert(verdict).result()
+    }
+
+    async fn take(&self, settings: Settings) -> Verdict {
+        let force = self.force.load_full();
+        let differences = force.settings.written.differences(&settings.written);
+        let fixed = differences.needing_a_restart();
+        if !fixed.is_empty() {
+            return Verdict::NeedsRestart(fixed);
+        }
+        if differences.is_empty() {
+            self.shared.took(&settings);
+            return Verdict::Unchanged;
+        }
+        let metrics = &self.shared.metrics;
+        let next = Arc::new(force.next(settings, metrics).await);
+        let accounts = self.shared.accounts(&next.settings, &self.hash_pool);
+        let made = routes::snapshot(&next.settings, &next.clusters(), &next.counters, metrics, Some(accounts));
+        let verdict = match made {
+            Ok(snapshot) => {
+                if let (Some(certificates), Some(tls)) = (&self.certificates, &next.settings.listeners.public.tls) {
+                    certificates.replace(tls);
+                }
+                self.shared.took(&next.settings);
+                self.snapshot.store(Arc::new(snapshot));
+                self.force.store(next);
+                Verdict::Applied(differences)
+            }
+            Err(fault) => Verdict::Fault(fault.to_string()),
+        };
+        // What is not handed on ends with it, before its last words are pruned.
+        drop(force);
+        self.prune();
+        verdict
+    }
+
+    fn prune(&self) {
+        let snapshot = self.snapshot.load();
+        let routes: HashSet<&str> = snapshot.routes.all().iter().map(|route| &*route.name).chain([UNROUTED]).collect();
+        self.force.load().prune(&routes, &self.shared.metrics);
+    }
+}
+
+impl Shared {
+    /// From now on this is the configuration in force, as far as metrics tell.
+    pub(super) fn took(&self, settings: &Settings) {
+        self.metrics.config_info.set(settings.written.sha256());
+        self.metrics.config_last_reload_success.set(self.rim.clock.now().seconds());
+    }
+
+    /// The portal as these settings want it.
+    pub(super) fn accounts(&self, settings: &Settings, hash_pool: &Arc<HashPool>) -> Accounts {
+        Accounts::new(Portal::new(self.portal_state(settings, Arc::clone(hash_pool))))
+    }
+}
