@@ -7,6 +7,7 @@
 mod keys;
 mod readiness;
 mod routes;
+mod shared_state;
 mod tasks;
 
 use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
@@ -20,10 +21,11 @@ use crate::{
     edge::{BindFault, Edge},
     gate::{
         authenticate::Authenticate,
+        charge::SubjectLimit,
         dispatch::Dispatch,
         identity::Identity,
         keyring::Keyring,
-        limits::{AddressPeek, SubjectLimit},
+        limits::AddressPeek,
         observe::Observer,
         snapshot::{PatternFault, Snapshot},
         stack::{Stages, pipeline},
@@ -75,6 +77,9 @@ pub enum StartFault {
     /// No signing keys.
     #[error("signing keys: {0}")]
     Keys(#[from] keys::KeysFault),
+    /// The Redis cannot be used at all. One that is merely not there starts no fault.
+    #[error(transparent)]
+    SharedState(#[from] crate::store::redis::UrlFault),
     /// A route cannot be placed.
     #[error("routes: {0}")]
     Pattern(#[from] PatternFault),
@@ -130,7 +135,8 @@ impl App {
         for cluster in &settings.clusters {
             clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
         }
-        let counters = routes::counters(&settings, &metrics);
+        let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
+        let counters = routes::counters(&settings, redis.as_ref(), &metrics);
         let snapshot = Arc::new(ArcSwap::from_pointee(routes::snapshot(&settings, &clusters, &counters, &metrics)?));
 
         let (seen, seen_queue) = tasks::seen_queue();
@@ -139,7 +145,7 @@ impl App {
         let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
-        let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.clone());
+        let readiness = readiness::Readiness::new(Arc::clone(&shared.store), redis.clone(), clusters.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
@@ -148,7 +154,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, clusters, counters, hash_pool, seen_queue);
+        let tasks = tasks::Tasks::start(&shared, clusters, counters, redis, hash_pool, seen_queue);
         lifecycle.started();
         Ok(Running {
             public: edge.local_addr()?,
@@ -184,7 +190,7 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
 
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
 pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
-    routes::snapshot(settings, clusters, &routes::counters(settings, metrics), metrics)
+    routes::snapshot(settings, clusters, &routes::counters(settings, None, metrics), metrics)
 }
 
 impl Shared {

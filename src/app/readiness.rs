@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    store::{SharedStore, StoreFault},
+    store::{SharedStore, StoreFault, redis::Redis},
     telemetry::health::{self, Check, CheckState},
     upstream::cluster::Cluster,
 };
@@ -20,16 +20,27 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// What `/readyz` asks.
 pub(super) struct Readiness {
     store: SharedStore,
+    redis: Option<Arc<Redis>>,
     clusters: Vec<Arc<Cluster>>,
 }
 
 impl Readiness {
-    pub(super) fn new(store: SharedStore, clusters: Vec<Arc<Cluster>>) -> Self {
-        Self { store, clusters }
+    pub(super) fn new(store: SharedStore, redis: Option<Arc<Redis>>, clusters: Vec<Arc<Cluster>>) -> Self {
+        Self { store, redis, clusters }
     }
 }
 
 impl Readiness {
+    /// Asked in earnest, so a Redis that is back is used from the moment this says so.
+    async fn shared_state(&self) -> Option<Check> {
+        let asked = self.redis.as_ref()?.check().await;
+        let (state, detail) = match asked {
+            Ok(()) => (CheckState::Ok, None),
+            Err(why) => (CheckState::Degraded, Some(format!("shared limits are counted per gateway: {why}"))),
+        };
+        Some(Check { name: "shared_state", state, detail })
+    }
+
     fn upstreams(&self) -> Check {
         let missing = self.clusters.iter().filter_map(|cluster| {
             let (all, healthy) = cluster.healthy();
@@ -49,7 +60,12 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
         let ok = |name| Check { name, state: CheckState::Ok, detail: None };
-        vec![ok("configuration"), ok("signing_keys"), answers(self.store.ping()).await, self.upstreams()]
+        let mut checks = vec![ok("configuration"), ok("signing_keys")];
+        let (store, shared_state) = tokio::join!(answers(self.store.ping()), self.shared_state());
+        checks.push(store);
+        checks.extend(shared_state);
+        checks.push(self.upstreams());
+        checks
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
     policy::limit_headers::quoted,
     portal::endpoints::{ENDPOINTS, Endpoint},
-    store::memory::limits::LimitCounter,
+    store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
     upstream::cluster::Cluster,
 };
@@ -26,12 +26,12 @@ const PORTAL_TIMEOUTS: RouteTimeouts =
 pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;
 
 /// Makes the counters.
-pub(super) fn counters(settings: &Settings, metrics: &Metrics) -> Counters {
+pub(super) fn counters(settings: &Settings, redis: Option<&Arc<Redis>>, metrics: &Metrics) -> Counters {
     let counter = |limit: &Arc<Limit>| {
         let route_limit = RouteLimit {
             name: Arc::clone(&limit.name),
             quoted_name: quoted(&limit.name).into(),
-            counter: Arc::new(LimitCounter::new(limit, MAX_KEYS)),
+            limiter: Arc::new(Limiter::new(limit, redis, MAX_KEYS)),
             // What a client sees is a full bucket and the time that fills it: the burst is what it may spend at once.
             quota: limit.burst.get(),
             window: limit.period.mul_f64(f64::from(limit.burst.get()) / f64::from(limit.requests.get())),

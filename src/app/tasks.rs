@@ -1,4 +1,4 @@
-//! What runs beside the requests: health checks, notes for the refresh protocol, housekeeping.
+//! What runs beside the requests: health checks, looking after a lost Redis, notes for the refresh protocol, housekeeping.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     app::{Shared, routes::Counters},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
-    store::SharedStore,
+    store::{SharedStore, redis::Redis},
     telemetry::metrics::PoolState,
     upstream::cluster::Cluster,
 };
@@ -35,12 +35,16 @@ impl Tasks {
         shared: &Shared,
         clusters: Vec<Arc<Cluster>>,
         counters: Counters,
+        redis: Option<Arc<Redis>>,
         hash_pool: Arc<HashPool>,
         seen: mpsc::Receiver<Seen>,
     ) -> Self {
         let mut tasks = JoinSet::new();
         for cluster in clusters {
             tasks.spawn(async move { cluster.maintain().await });
+        }
+        if let Some(redis) = redis {
+            tasks.spawn(async move { redis.maintain().await });
         }
         tasks.spawn(note_seen(Arc::clone(&shared.store), seen));
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
@@ -61,7 +65,7 @@ impl Tasks {
                 metrics.store_pool_connections.of(PoolState::Idle).set(count(pool.idle));
                 metrics.store_pool_connections.of(PoolState::Busy).set(count(pool.busy));
                 for limit in counters.values() {
-                    limit.metrics.keys.set(count(limit.counter.len()));
+                    limit.metrics.keys.set(count(limit.limiter.len()));
                 }
             }
         });

@@ -20,7 +20,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// A PEM file as it is.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let length = std::fs::metadata(path).map_err(cannot)?.len();
     if length > MAX_PEM {
