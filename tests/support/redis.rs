@@ -20,9 +20,11 @@ up() {
     server=$!
 }
 down() {
+    [ -n "$server" ] || return
     kill -KILL "$server"
     wait "$server" 2>/dev/null
     rm -f "$1/redis.sock"
+    server=
 }
 up "$1"
 echo "$server" >"$1/pid"
