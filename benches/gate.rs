@@ -22,9 +22,10 @@ use portcullis::{
     gate::{
         authenticate::Authenticate,
         body::GateBody,
+        charge::SubjectLimit,
         identity::Identity,
         keyring::Keyring,
-        limits::{AddressPeek, SubjectLimit},
+        limits::AddressPeek,
         observe::Observer,
         refusal::Refusal,
         snapshot::Snapshot,

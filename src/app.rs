@@ -10,6 +10,7 @@ mod keys;
 mod readiness;
 mod reload;
 mod routes;
+mod shared_state;
 mod tasks;
 
 use std::{
@@ -33,10 +34,11 @@ use crate::{
     edge::{BindFault, Edge},
     gate::{
         authenticate::Authenticate,
+        charge::SubjectLimit,
         dispatch::{Dispatch, SnapshotPortal},
         identity::Identity,
         keyring::Keyring,
-        limits::{AddressPeek, SubjectLimit},
+        limits::AddressPeek,
         observe::Observer,
         snapshot::{PatternFault, Snapshot},
         stack::{Stages, pipeline},
@@ -47,7 +49,7 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::ended_sessions::EndedSessions},
+    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -87,6 +89,9 @@ pub enum StartFault {
     /// No signing keys.
     #[error("signing keys: {0}")]
     Keys(#[from] keys::KeysFault),
+    /// The Redis cannot be used at all. One that is merely not there starts no fault.
+    #[error(transparent)]
+    SharedState(#[from] crate::store::redis::UrlFault),
     /// A route cannot be placed.
     #[error("routes: {0}")]
     Pattern(#[from] PatternFault),
@@ -126,6 +131,8 @@ struct Shared {
     /// The store is ours alone as long as this is held.
     _claim: Option<File>,
     store: SharedStore,
+    /// Counts shared limits, when the configuration names one.
+    redis: Option<Arc<Redis>>,
     master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
     ended: Arc<EndedSessions>,
@@ -140,7 +147,7 @@ impl App {
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = Arc::new(shared.hash_pool(&settings)?);
 
-        let force = Force::first(settings, &metrics).await;
+        let force = Force::first(settings, shared.redis.as_ref(), &metrics).await;
         let (settings, clusters) = (force.settings.clone(), force.clusters());
         let accounts = shared.accounts(&settings, &hash_pool);
         let snapshot = routes::snapshot(&settings, &clusters, &force.counters, &metrics, Some(accounts))?;
@@ -153,7 +160,7 @@ impl App {
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let stale = Arc::new(AtomicBool::new(false));
         let store = Arc::clone(&shared.store);
-        let readiness = readiness::Readiness::new(store, Arc::clone(&force), Arc::clone(&stale));
+        let readiness = readiness::Readiness::new(store, shared.redis.clone(), Arc::clone(&force), Arc::clone(&stale));
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
@@ -202,7 +209,7 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
 
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
 pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
-    routes::snapshot(settings, clusters, &routes::counters(settings, metrics, |_| None), metrics, None)
+    routes::snapshot(settings, clusters, &routes::counters(settings, None, metrics, |_| None), metrics, None)
 }
 
 impl Shared {
@@ -218,7 +225,8 @@ impl Shared {
             ended.insert(session, at.plus(life));
         }
         let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
-        Ok(Self { _claim: claim, store, master, keyring, ended, metrics, rim })
+        let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
+        Ok(Self { _claim: claim, store, redis, master, keyring, ended, metrics, rim })
     }
 
     fn stages(

@@ -236,6 +236,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the paused clock is what the timer runs on")]
     async fn a_restarted_timer_fires_when_it_was_last_told_to() {
         #[expect(clippy::disallowed_methods, reason = "the time that is paused, not the clock")]
         let begun = Instant::now();

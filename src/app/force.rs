@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::{
     app::routes::{self, Counters},
     config::settings::{self, Settings},
+    store::redis::Redis,
     telemetry::metrics::Metrics,
     upstream::cluster::Cluster,
 };
@@ -47,14 +48,14 @@ pub(super) struct Force {
 
 impl Force {
     /// Everything made: at the start.
-    pub(super) async fn first(settings: Settings, metrics: &Arc<Metrics>) -> Self {
+    pub(super) async fn first(settings: Settings, redis: Option<&Arc<Redis>>, metrics: &Arc<Metrics>) -> Self {
         let kept = join_all(settings.clusters.iter().map(|cluster| Kept::start(cluster, metrics))).await;
-        let counters = routes::counters(&settings, metrics, |_| None);
+        let counters = routes::counters(&settings, redis, metrics, |_| None);
         Self { settings, kept, counters }
     }
 
     /// The next one: what has changed is made, looked up and checked, the rest handed on.
-    pub(super) async fn next(&self, settings: Settings, metrics: &Arc<Metrics>) -> Self {
+    pub(super) async fn next(&self, settings: Settings, redis: Option<&Arc<Redis>>, metrics: &Arc<Metrics>) -> Self {
         let kept = join_all(settings.clusters.iter().map(|cluster| async {
             match self.unchanged(cluster, &settings) {
                 Some(kept) => kept,
@@ -62,7 +63,7 @@ impl Force {
             }
         }));
         let kept = kept.await;
-        let counters = routes::counters(&settings, metrics, |limit| {
+        let counters = routes::counters(&settings, redis, metrics, |limit| {
             let before = self.settings.limits.iter().find(|old| old.name == limit.name)?;
             self.counters.get(&limit.name).filter(|_| before == limit).cloned()
         });

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 use crate::{
     app::force::Force,
-    store::{SharedStore, StoreFault},
+    store::{SharedStore, StoreFault, redis::Redis},
     telemetry::health::{self, Check, CheckState},
 };
 
@@ -27,14 +27,20 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// What `/readyz` asks.
 pub(super) struct Readiness {
     store: SharedStore,
+    redis: Option<Arc<Redis>>,
     force: Arc<ArcSwap<Force>>,
     /// Whether the file says something that could not be taken.
     stale: Arc<AtomicBool>,
 }
 
 impl Readiness {
-    pub(super) fn new(store: SharedStore, force: Arc<ArcSwap<Force>>, stale: Arc<AtomicBool>) -> Self {
-        Self { store, force, stale }
+    pub(super) fn new(
+        store: SharedStore,
+        redis: Option<Arc<Redis>>,
+        force: Arc<ArcSwap<Force>>,
+        stale: Arc<AtomicBool>,
+    ) -> Self {
+        Self { store, redis, force, stale }
     }
 }
 
@@ -47,6 +53,16 @@ impl Readiness {
             (CheckState::Ok, None)
         };
         Check { name: "configuration", state, detail }
+    }
+
+    /// Asked in earnest, so a Redis that is back is used from the moment this says so.
+    async fn shared_state(&self) -> Option<Check> {
+        let asked = self.redis.as_ref()?.check().await;
+        let (state, detail) = match asked {
+            Ok(()) => (CheckState::Ok, None),
+            Err(why) => (CheckState::Degraded, Some(format!("shared limits are counted per gateway: {why}"))),
+        };
+        Some(Check { name: "shared_state", state, detail })
     }
 
     fn upstreams(&self) -> Check {
@@ -69,7 +85,11 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the signing keys are unsealed: nothing starts without them.
         let keys = Check { name: "signing_keys", state: CheckState::Ok, detail: None };
-        vec![self.configuration(), keys, answers(self.store.ping()).await, self.upstreams()]
+        let (store, shared_state) = tokio::join!(answers(self.store.ping()), self.shared_state());
+        let mut checks = vec![self.configuration(), keys, store];
+        checks.extend(shared_state);
+        checks.push(self.upstreams());
+        checks
     }
 }
 

@@ -127,7 +127,7 @@ impl Reloader {
             return Verdict::Unchanged;
         }
         let metrics = &self.shared.metrics;
-        let next = Arc::new(force.next(settings, metrics).await);
+        let next = Arc::new(force.next(settings, self.shared.redis.as_ref(), metrics).await);
         let accounts = self.shared.accounts(&next.settings, &self.hash_pool);
         let made = routes::snapshot(&next.settings, &next.clusters(), &next.counters, metrics, Some(accounts));
         let verdict = match made {

@@ -7,7 +7,7 @@ use crate::{
     gate::snapshot::{Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
     policy::limit_headers::quoted,
     portal::endpoints::{ENDPOINTS, Endpoint},
-    store::memory::limits::LimitCounter,
+    store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
     upstream::cluster::Cluster,
 };
@@ -28,6 +28,7 @@ pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;
 /// Makes the counters, but for those that are `kept`.
 pub(super) fn counters(
     settings: &Settings,
+    redis: Option<&Arc<Redis>>,
     metrics: &Metrics,
     kept: impl Fn(&Arc<Limit>) -> Option<RouteLimit>,
 ) -> Counters {
@@ -38,7 +39,7 @@ pub(super) fn counters(
         let route_limit = RouteLimit {
             name: Arc::clone(&limit.name),
             quoted_name: quoted(&limit.name).into(),
-            counter: Arc::new(LimitCounter::new(limit, MAX_KEYS)),
+            limiter: Arc::new(Limiter::new(limit, redis, MAX_KEYS)),
             // What a client sees is a full bucket and the time that fills it: the burst is what it may spend at once.
             quota: limit.burst.get(),
             window: limit.period.mul_f64(f64::from(limit.burst.get()) / f64::from(limit.requests.get())),

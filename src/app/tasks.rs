@@ -1,5 +1,5 @@
-//! What runs beside the requests: notes for the refresh protocol, housekeeping. Each cluster has a task of its own,
-//! which lives and ends with it.
+//! What runs beside the requests: looking after a lost Redis, notes for the refresh protocol, housekeeping. Each cluster
+//! has a task of its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +39,9 @@ impl Tasks {
         seen: mpsc::Receiver<Seen>,
     ) -> Self {
         let mut tasks = JoinSet::new();
+        if let Some(redis) = shared.redis.clone() {
+            tasks.spawn(async move { redis.maintain().await });
+        }
         tasks.spawn(note_seen(Arc::clone(&shared.store), seen));
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
@@ -58,7 +61,7 @@ impl Tasks {
                 metrics.store_pool_connections.of(PoolState::Idle).set(count(pool.idle));
                 metrics.store_pool_connections.of(PoolState::Busy).set(count(pool.busy));
                 for limit in force.load().counters.values() {
-                    limit.metrics.keys.set(count(limit.counter.len()));
+                    limit.metrics.keys.set(count(limit.limiter.len()));
                 }
             }
         });

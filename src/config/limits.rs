@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::Checks,
     item::{Item, Named},
-    settings::{Limit, LimitKey},
+    settings::{Limit, LimitKey, LimitScope, SharedState},
     units::{Int, Rate},
     words,
 };
@@ -25,6 +25,29 @@ pub(super) struct RawLimit {
     /// Requests that may come at once before the rate holds. Default: the requests of the rate.
     #[serde(default)]
     burst: Option<Item<Int<1, 1_000_000>>>,
+    /// local: each gateway counts for itself, so a client may use the limit once per gateway. shared: all gateways count
+    /// together in `shared_state.redis`.
+    #[serde(default = "scope")]
+    scope: Item<Scope>,
+    /// With scope shared: requests of a busy client that a gateway takes ahead, so that most need not ask Redis. In any
+    /// window at most this many more than the limit are admitted for each gateway, and as many may lie at one gateway
+    /// while another refuses. 0: every request asks. Default: a tenth of the burst.
+    #[serde(default)]
+    lease: Option<Item<Int<0, 1_000_000>>>,
+}
+
+fn scope() -> Item<Scope> {
+    Item::of(Scope::Local)
+}
+
+/// Who counts a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Scope {
+    /// Each gateway for itself.
+    Local,
+    /// All gateways together.
+    Shared,
 }
 
 /// What a limit counts.
@@ -74,12 +97,14 @@ impl Limits {
     }
 }
 
-pub(super) fn check(item: Item<Named<RawLimit>>, checks: &mut Checks) -> Limits {
+/// `shared`: `None` when its section was wrong, which has been noted.
+pub(super) fn check(item: Item<Named<RawLimit>>, shared: Option<&SharedState>, checks: &mut Checks) -> Limits {
+    let has_redis = shared.is_none_or(|shared| shared.redis.is_some());
     let entries = item.value.unwrap_or_default().0;
-    Limits(entries.into_iter().map(|(name, raw)| (name.clone(), check_one(&name, raw, checks))).collect())
+    Limits(entries.into_iter().map(|(name, raw)| (name.clone(), check_one(&name, raw, has_redis, checks))).collect())
 }
 
-fn check_one(name: &str, item: Item<RawLimit>, checks: &mut Checks) -> Option<Arc<Limit>> {
+fn check_one(name: &str, item: Item<RawLimit>, has_redis: bool, checks: &mut Checks) -> Option<Arc<Limit>> {
     if !words::is_name(name) {
         checks.error(&item.at, "expected a name (letters, digits, _ . -, at most 64)");
     }
@@ -94,6 +119,36 @@ fn check_one(name: &str, item: Item<RawLimit>, checks: &mut Checks) -> Option<Ar
         By::Address => LimitKey::Address,
         By::Subject => LimitKey::Subject,
     };
-    let Rate { requests, period } = rate?;
-    Some(Arc::new(Limit { name: name.into(), key, requests, period, burst: burst? }))
+    let (Rate { requests, period }, burst) = (rate?, burst?);
+    let scope = check_scope(&raw.scope, raw.lease.as_ref(), burst, has_redis, checks)?;
+    Some(Arc::new(Limit { name: name.into(), key, requests, period, burst, scope }))
+}
+
+fn check_scope(
+    scope: &Item<Scope>,
+    lease: Option<&Item<Int<0, 1_000_000>>>,
+    burst: NonZeroU32,
+    has_redis: bool,
+    checks: &mut Checks,
+) -> Option<LimitScope> {
+    match (scope.value?, lease) {
+        (Scope::Local, None) => Some(LimitScope::Local),
+        (Scope::Local, Some(lease)) => {
+            checks.error(&lease.at, "is for scope: shared; a limit that is counted here has nothing to take ahead");
+            None
+        }
+        (Scope::Shared, _) if !has_redis => {
+            checks.error(&scope.at, "shared needs a Redis to count in: shared_state.redis.url");
+            None
+        }
+        (Scope::Shared, None) => Some(LimitScope::Shared { lease: burst.get() / 10 }),
+        (Scope::Shared, Some(lease)) => {
+            let size = lease.value?.get()?;
+            if size > burst.get() {
+                checks.error(&lease.at, format!("more than the burst ({burst}), which is all there ever is"));
+                return None;
+            }
+            Some(LimitScope::Shared { lease: size })
+        }
+    }
 }

@@ -25,6 +25,7 @@ mod runtime;
 mod scalar;
 mod secret;
 pub mod settings;
+mod shared_state;
 mod store;
 mod telemetry;
 mod tls;
@@ -146,10 +147,10 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let listeners = listeners::check(raw.listeners, checks);
     let workers = runtime::check(raw.runtime);
     let store = store::check(raw.store, checks);
-    let shared_state = runtime::check_shared_state(raw.shared_state);
+    let shared_state = shared_state::check(raw.shared_state, checks);
     let tokens = tokens::check(raw.tokens, checks);
     let passwords = passwords::check(raw.passwords, checks);
-    let limits = limits::check(raw.limits, checks);
+    let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, &limits, checks);
     let telemetry = telemetry::check(raw.telemetry);
@@ -161,10 +162,10 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     {
         checks.error(&routes_at, "empty, and the portal is off: there is nothing to serve");
     }
-    shared_state?;
     Some(Settings {
         listeners: listeners?,
         store: store?,
+        shared_state: shared_state?,
         workers: workers.ok()?,
         tokens: tokens?,
         passwords: passwords?,

@@ -18,6 +18,8 @@ pub struct Settings {
     pub listeners: Listeners,
     /// Where the facts live.
     pub store: Store,
+    /// What gateways share and may lose.
+    pub shared_state: SharedState,
     /// Worker threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
     /// Access and refresh tokens.
@@ -126,6 +128,28 @@ pub enum Engine {
     },
 }
 
+/// What gateways share besides the store.
+#[derive(Debug, Clone, Default)]
+pub struct SharedState {
+    /// Counts shared limits; `None`: each gateway counts for itself.
+    pub redis: Option<Redis>,
+}
+
+/// The Redis that counts shared limits.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis://`, `rediss://` or `redis+unix://`; may hold a password.
+    pub url: SecretString,
+    /// PEM with the only roots to trust; `None`: the operating system's.
+    pub ca: Option<Vec<u8>>,
+    /// Put before every key.
+    pub prefix: Arc<str>,
+    /// How long a request waits for an answer.
+    pub deadline: Duration,
+    /// Between two looks at a Redis that was lost.
+    pub retry: Duration,
+}
+
 /// Access and refresh tokens.
 #[derive(Debug, Clone)]
 pub struct Tokens {
@@ -173,6 +197,18 @@ pub enum LimitKey {
     Subject,
 }
 
+/// Who counts a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitScope {
+    /// Each gateway for itself.
+    Local,
+    /// All gateways together, in Redis.
+    Shared {
+        /// Requests of a busy key that one gateway may take ahead; 0: none.
+        lease: u32,
+    },
+}
+
 /// One named limit (GCRA).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
@@ -186,6 +222,8 @@ pub struct Limit {
     pub period: Duration,
     /// Requests that may come at once.
     pub burst: NonZeroU32,
+    /// Who counts it. `Shared` only with [`Settings::shared_state`].
+    pub scope: LimitScope,
 }
 
 /// One upstream cluster.

@@ -68,6 +68,16 @@ word! {
 }
 
 word! {
+    /// What keys in a shared database begin with: 1 to 64 letters, digits, `_`, `.`, `-`, `:`.
+    KeyPrefix(String), "^[A-Za-z0-9_.:-]{1,64}$|\\$\\{", |value| value.clone(),
+    |text| {
+        let ok = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
+        kept(ok, text, "a prefix (letters, digits, _ . : -, at most 64)").map(Self)
+    }
+}
+
+word! {
     /// Any text of visible characters and inner spaces, at most 256 bytes.
     Text(String), "\\S", |value| value.clone(),
     |text| {

@@ -134,7 +134,8 @@ impl Exchange {
         &self.trace
     }
 
-    /// When the request's head had been read: what tokens are judged by. Read once, since no stage waits.
+    /// When the request's head had been read: what tokens are judged by. Read once: the only stage
+    /// that waits, for a shared limit, waits milliseconds.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now

@@ -15,6 +15,7 @@ pub mod authorise;
 pub mod body;
 pub mod body_limit;
 pub mod caller;
+pub mod charge;
 pub mod client_address;
 pub mod dispatch;
 pub mod exchange;

@@ -14,7 +14,7 @@ use crate::{
         limit_headers::{self, LimitState},
         reason::Reason,
     },
-    store::memory::limits::LimitCounter,
+    store::limits::Limiter,
     telemetry::metrics::{LimitMetrics, RouteMetrics},
     upstream::cluster::Cluster,
 };
@@ -27,7 +27,7 @@ pub struct RouteLimit {
     /// The same as the `RateLimit` headers write it.
     pub quoted_name: Arc<str>,
     /// Counts; shared by every route that names the limit.
-    pub counter: Arc<LimitCounter>,
+    pub limiter: Arc<Limiter>,
     /// Requests a client may send at once (`q`).
     pub quota: u32,
     /// The time in which they come back (`w`).

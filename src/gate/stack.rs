@@ -10,10 +10,11 @@ use crate::gate::{
     authorise::Authorise,
     body::GateBody,
     body_limit::BodyLimit,
+    charge::SubjectLimit,
     client_address::ClientAddress,
     hygiene::Hygiene,
     identity::Identity,
-    limits::{AddressPeek, SubjectLimit},
+    limits::AddressPeek,
     observe::{ObserveLayer, Observer},
     refusal::Refusal,
     rescue::RescueLayer,
@@ -42,7 +43,10 @@ pub fn pipeline<T>(
     terminal: T,
 ) -> impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible, Future: Send> + Clone
 where
-    T: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal, Future: Send> + Clone,
+    T: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal, Future: Send>
+        + Clone
+        + Send
+        + 'static,
 {
     ServiceBuilder::new()
         // Outermost: even a refusal needs an id, and whatever happens is told once.
@@ -61,8 +65,8 @@ where
         // Before the subject's limit, which needs a subject that is proven.
         .layer(StageLayer(stages.authenticate))
         // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
-        // that probing for forbidden things is limited too.
-        .layer(StageLayer(stages.subject_limit))
+        // that probing for forbidden things is limited too. The only layer that may wait, for a shared limit.
+        .layer(stages.subject_limit)
         // The only maker of the permit that portal and upstream demand.
         .layer(StageLayer(Authorise))
         // After authorisation: no byte of a body is read for a request that is refused.

@@ -29,10 +29,11 @@ use crate::{
     gate::{
         authenticate::Authenticate,
         body::GateBody,
+        charge::SubjectLimit,
         exchange::Exchange,
         identity::{Identity, X_GATEWAY_IDENTITY},
         keyring::Keyring,
-        limits::{AddressPeek, SubjectLimit},
+        limits::AddressPeek,
         observe::Observer,
         refusal::Refusal,
         stack::{Stages, pipeline},

@@ -19,8 +19,8 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
-        FileSha256, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName, StatusClass,
-        UpstreamResult, Verb,
+        FileSha256, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName, SharedStateCall,
+        SharedStateResult, StatusClass, UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -109,6 +109,12 @@ table! {
     limit_decisions: Named<LimitName, Each<LimitResult, Counter>> = "limit_decisions";
     /// Keys a rate limit keeps count of.
     limit_keys: Named<LimitName, Gauge> = "limit_keys";
+    /// 1 while Redis is lost and each gateway counts shared limits for itself, else 0.
+    shared_state_lost: Gauge = "shared_state_lost";
+    /// Questions to Redis. Requests wait for those of kind charge only.
+    shared_state_calls: Each<SharedStateCall, Each<SharedStateResult, Counter>> = "shared_state_calls";
+    /// Decisions on shared limits that this gateway made alone, because Redis was lost.
+    shared_state_fallbacks: Counter = "shared_state_fallbacks";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Reloads of the configuration that were asked for or found something changed.

@@ -144,14 +144,44 @@ fn contradictions_between_keys_are_refused() {
              f.yaml:7:31: portal.base_path: the portal would take every path; give it one of its own, e.g. /auth",
         ),
         (
-            "shared_state: {backend: redis}\n",
-            "f.yaml:7:16: shared_state.backend: expected process (no other backend is available in this version), \
-             found \"redis\"",
+            "shared_state: {redis: {url: 'http://x', deadline: 0s}}\n",
+            "f.yaml:7:24: shared_state.redis.url: expected redis://host:port, rediss://host:port (TLS) or \
+             redis+unix:///path\nf.yaml:7:41: shared_state.redis.deadline: expected a duration from 1ms to 1m (ms, s, \
+             m, h, d), found \"0s\"",
+        ),
+        ("shared_state: {redis: {}}\n", "f.yaml:7:16: shared_state.redis.url: missing; e.g. redis://127.0.0.1:6379"),
+        (
+            "shared_state: {redis: {url: 'redis://x', ca_file: ca.pem}}\n",
+            "f.yaml:7:42: shared_state.redis.ca_file: contradicts url: it is not rediss://",
         ),
     ];
     for (rest, expected) in cases {
         assert_eq!(errors(rest), expected);
     }
+}
+
+#[test]
+fn a_shared_limit_needs_a_redis_and_a_lease_a_shared_limit() {
+    const LIMITS: &str = "\
+tokens: {issuer: 'https://a.example'}
+limits:
+  a: {by: address, rate: 5/s, scope: shared}
+  b: {by: address, rate: 5/s, lease: 2}
+  c: {by: address, rate: 5/s, scope: global}
+  d: {by: address, rate: 5/s, burst: 8, scope: shared, lease: 9}
+";
+    let local = "f.yaml:4:31: limits.b.lease: is for scope: shared; a limit that is counted here has nothing to take \
+                 ahead\nf.yaml:5:31: limits.c.scope: expected local or shared, found \"global\"";
+    let alone = "shared needs a Redis to count in: shared_state.redis.url";
+    let without = errors_with(LIMITS, &Variables::new());
+    for line in
+        [&format!("f.yaml:3:31: limits.a.scope: {alone}"), local, &format!("f.yaml:6:41: limits.d.scope: {alone}")]
+    {
+        assert!(without.contains(line), "{line}\n{without}");
+    }
+    let with = errors_with(&format!("{LIMITS}shared_state: {{redis: {{url: 'redis://x'}}}}\n"), &Variables::new());
+    assert!(with.contains(local) && !with.contains(alone), "{with}");
+    assert!(with.contains("limits.d.lease: more than the burst (8), which is all there ever is"), "{with}");
 }
 
 #[test]
@@ -246,7 +276,7 @@ fn a_broken_value_never_hides_another_mistake() {
 listeners: {public: {bind: here}}
 runtime: {workers: some}
 store: {url: 'mysql://x'}
-shared_state: {backend: redis}
+shared_state: {redis: {url: nowhere}}
 tokens: {issuer: nowhere}
 passwords: {min_length: 7}
 limits: {'a b': {by: adress, rate: fast}}
@@ -262,7 +292,7 @@ extra: 1
         "listeners.public.bind",
         "runtime.workers",
         "store.url",
-        "shared_state.backend",
+        "shared_state.redis.url",
         "tokens.issuer",
         "passwords.min_length",
         "limits.a b",

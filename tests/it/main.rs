@@ -2,7 +2,7 @@
 //! is linked once and shares one PostgreSQL cluster.
 //!
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
-//! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
+//! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] and [`shared_limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
@@ -12,7 +12,6 @@
 mod harness;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "shared with the store's contract suite, which uses the rest")]
 mod support;
 
 /// Each named test once on SQLite and once on PostgreSQL, each time on a store of its own.
@@ -68,6 +67,8 @@ mod secrets;
 mod seeing;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod shared_limits;
 #[cfg(test)]
 mod start;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! any cryptography and charges it afterwards, for failed, anonymous and authenticated requests alike; only one that
 //! its own subject's limit refuses is not charged to the address.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZeroU32, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use governor::{Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware};
@@ -36,6 +36,16 @@ impl CounterKey {
         let hash = digest(&SHA256, &[issuer.as_bytes(), &[0], subject.as_bytes()].concat());
         let (half, _) = hash.as_ref().split_at(16);
         Self::Subject(half.iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte)))
+    }
+}
+
+impl fmt::Display for CounterKey {
+    /// As it stands in Redis: short, without a sign that means something there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "a:{address}"),
+            Self::Subject(hash) => write!(f, "s:{hash:032x}"),
+        }
     }
 }
 
@@ -148,6 +158,7 @@ mod tests {
             requests: NonZeroU32::new(requests).unwrap(),
             period,
             burst: NonZeroU32::new(burst).unwrap(),
+            scope: settings::LimitScope::Local,
         }
     }
 

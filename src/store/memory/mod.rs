@@ -1,8 +1,10 @@
-//! What may be lost with the process: ended sessions and limit counters, both bounded.
+//! What may be lost with the process: ended sessions, limit counters and leases of shared limits, all bounded.
 //!
-//! Both are asked on every request, so neither allocates or takes a process-wide lock to answer. A restarted gateway
-//! reads its ended sessions back from the store; limit counters simply begin anew.
+//! They are asked on every request, so none allocates or takes a process-wide lock to answer. A restarted gateway
+//! reads its ended sessions back from the store; the rest simply begins anew.
 
+mod bounded;
 pub mod ended_sessions;
 mod gcra_state;
+pub(super) mod leases;
 pub mod limits;

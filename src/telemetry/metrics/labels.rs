@@ -172,6 +172,26 @@ labels! {
         NeedsRestart = "needs_restart",
     }
 
+    /// What Redis is asked for.
+    SharedStateCall: "kind" {
+        /// For a request that waits.
+        Charge = "charge",
+        /// For requests taken ahead.
+        Lease = "lease",
+        /// For a sign of life.
+        Probe = "probe",
+    }
+
+    /// What came of asking Redis.
+    SharedStateResult: "result" {
+        /// It answered.
+        Answered = "answered",
+        /// No connection, or an error.
+        Failed = "failed",
+        /// No answer within the deadline.
+        Timeout = "timeout",
+    }
+
     /// What a pooled connection does.
     PoolState: "state" {
         /// Waiting for work.

@@ -1,0 +1,146 @@
+//! `shared_state:` what several gateways share besides the store, and may lose: counters of limits, in Redis.
+
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    checks::Checks,
+    item::Item,
+    secret::LiteralOrSecret,
+    settings::{Redis, SharedState},
+    tls,
+    units::Span,
+    words::{FilePath, KeyPrefix},
+};
+
+/// What may be lost and need not outlive the process: rate-limit counters. Without redis each gateway counts for itself,
+/// so a client may use each limit once per gateway.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SharedState")]
+pub(super) struct RawSharedState {
+    /// Redis 6.2 or later, or what speaks as it does (Valkey): one server, not a cluster. It counts the limits whose
+    /// scope is shared. Lost or slow, it costs no request: each gateway then counts for itself.
+    redis: Option<Item<RawRedis>>,
+}
+
+/// How Redis is reached.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Redis")]
+pub(super) struct RawRedis {
+    /// `redis://host:6379/0`, `rediss://` for TLS or `redis+unix:///path`. Whoever can write there can lift every shared
+    /// limit. A password belongs in the environment or a file: "${NAME}", {env: NAME} or {file: path}.
+    url: Item<LiteralOrSecret>,
+    /// PEM file with the only roots to trust, for rediss:// with a private CA. A relative path starts at this file's
+    /// folder. Default: the operating system's roots.
+    #[serde(default)]
+    ca_file: Option<Item<FilePath>>,
+    /// Put before every key, so that several installations can share one Redis. Gateways that share limits need the
+    /// same.
+    #[serde(default = "prefix")]
+    prefix: Item<KeyPrefix>,
+    /// How long a request waits for Redis before it is counted by this gateway alone, and all requests after it until
+    /// Redis answers again.
+    #[serde(default = "deadline")]
+    deadline: Item<Span<1, 60_000>>,
+    /// Time between two looks at a Redis that was lost. No request waits for them.
+    #[serde(default = "retry")]
+    retry: Item<Span<10, 60_000>>,
+}
+
+fn prefix() -> Item<KeyPrefix> {
+    Item::of(KeyPrefix("portcullis:".to_owned()))
+}
+
+fn deadline() -> Item<Span<1, 60_000>> {
+    Item::of(Span::millis(25))
+}
+
+fn retry() -> Item<Span<10, 60_000>> {
+    Item::of(Span::secs(1))
+}
+
+pub(super) fn check(item: Item<RawSharedState>, checks: &mut Checks) -> Option<SharedState> {
+    let redis = match item.value?.redis {
+        None => None,
+        Some(redis) => Some(check_redis(redis, checks)?),
+    };
+    Some(SharedState { redis })
+}
+
+fn check_redis(item: Item<RawRedis>, checks: &mut Checks) -> Option<Redis> {
+    let raw = item.value?;
+    let url = checks.required(raw.url.clone(), &item.at, "url", "e.g. redis://127.0.0.1:6379");
+    let scheme = url.as_ref().map(|url| scheme(&url.0));
+    if let Some(Err(message)) = &scheme {
+        checks.error(&raw.url.at, *message);
+    }
+    let ca = match &raw.ca_file {
+        None => Some(None),
+        Some(ca) => match scheme {
+            Some(Ok("rediss")) => read_ca(ca, checks).map(Some),
+            Some(Ok(_)) => {
+                checks.error(&ca.at, "contradicts url: it is not rediss://");
+                None
+            }
+            _ => None,
+        },
+    };
+    let (prefix, deadline, retry) = (raw.prefix.value?.0, raw.deadline.value?.0, raw.retry.value?.0);
+    scheme?.ok()?;
+    Some(Redis { url: url?.0, ca: ca?, prefix: prefix.into(), deadline, retry })
+}
+
+/// What is checked here is what we refuse; the driver reads the rest. No message quotes it: it may hold a password.
+fn scheme(url: &SecretString) -> Result<&'static str, &'static str> {
+    const EXPECTED: &str = "expected redis://host:port, rediss://host:port (TLS) or redis+unix:///path";
+    let (scheme, rest) = url.expose_secret().split_once("://").ok_or(EXPECTED)?;
+    let scheme = ["redis", "rediss", "redis+unix"].into_iter().find(|known| *known == scheme).ok_or(EXPECTED)?;
+    if rest.contains('#') {
+        return Err("a fragment (#…) means nothing here; write # in a password as %23");
+    }
+    let authority = rest.split(['/', '?']).next().unwrap_or("");
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let named = if scheme == "redis+unix" { authority.is_empty() && rest.len() > 1 } else { !host.is_empty() };
+    if named { Ok(scheme) } else { Err(EXPECTED) }
+}
+
+fn read_ca(item: &Item<FilePath>, checks: &mut Checks) -> Option<Vec<u8>> {
+    let pem = checks.pem(&item.at, &item.value.as_ref()?.0);
+    let read = pem.and_then(|pem| tls::roots_of_file(&pem).map(|_| pem.content().to_vec()));
+    read.map_err(|message| checks.error(&item.at, message)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_name_no_redis_are_refused_and_never_quoted() {
+        for url in [
+            "",
+            "127.0.0.1:6379",
+            "http://hunter2@x",
+            "redis://",
+            "redis:///0",
+            "redis://:hunter2@/0",
+            "redis+unix://hunter2/sock",
+            "redis+unix:///",
+            "rediss://:hunter2@x#insecure",
+            "REDIS://x",
+        ] {
+            let refused = scheme(&url.into()).unwrap_err();
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        for (url, expected) in [
+            ("redis://127.0.0.1", "redis"),
+            ("redis://user:p%23ss@cache:6379/3", "redis"),
+            ("rediss://cache.example:6380?protocol=resp3", "rediss"),
+            ("redis+unix:///run/redis.sock?db=1", "redis+unix"),
+        ] {
+            assert_eq!(scheme(&url.into()), Ok(expected));
+        }
+    }
+}
