@@ -24,6 +24,7 @@ use crate::{Failure, connect};
 #[derive(Debug, Clone)]
 pub struct Pool {
     port: u16,
+    #[expect(clippy::vec_box, reason = "a line moves for each request, and it is large")]
     idle: Arc<Mutex<Vec<Box<Line>>>>,
 }
 
@@ -65,8 +66,8 @@ impl Pool {
 #[derive(Debug)]
 struct Line {
     sender: SendRequest<Incoming>,
-    connection: Connection<TokioIo<TcpStream>, Incoming>,
-    over: bool,
+    /// Dropped as soon as it has ended: hyper hands back a request that still waits in it only then.
+    connection: Option<Connection<TokioIo<TcpStream>, Incoming>>,
 }
 
 /// Why there is no answer.
@@ -78,34 +79,25 @@ enum Missed {
 impl Line {
     async fn open(port: u16) -> Result<Self, Failure> {
         let (sender, connection) = handshake(connect(port).await?).await?;
-        Ok(Self { sender, connection, over: false })
-    }
-
-    /// Reads and writes as far as possible. What fails is told to whoever waits for the answer or its body.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.over {
-            self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
+        Ok(Self { sender, connection: Some(connection) })
     }
 
     /// Whether another request could be sent.
     fn rests(&mut self) -> bool {
         // Outside the task's budget: a busy task must not cost its connection.
         let driven = pin!(unconstrained(poll_fn(|cx| {
-            self.drive(cx);
+            drive(&mut self.connection, cx);
             Poll::Ready(())
         })));
         let _ = driven.poll(&mut Context::from_waker(Waker::noop()));
-        !self.over && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 
     async fn send(&mut self, request: Request<Incoming>) -> Result<Response<Incoming>, Missed> {
         // Only the connection can make it ready, and that is polled just before: it needs no waker and no budget.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         poll_fn(|cx| {
-            if !self.over {
-                self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
-            }
+            drive(&mut self.connection, cx);
             answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
@@ -113,6 +105,13 @@ impl Line {
             Some(request) => Missed::NeverSent(Box::new(request)),
             None => Missed::Failed(failed.into_error()),
         })
+    }
+}
+
+/// Reads and writes as far as possible. What fails is told to whoever waits for the answer or its body.
+fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, Incoming>>, cx: &mut Context<'_>) {
+    if connection.as_mut().is_some_and(|open| Pin::new(open).poll(cx).is_ready()) {
+        *connection = None;
     }
 }
 
@@ -146,7 +145,7 @@ impl Body for Answer {
         if polled.is_pending()
             && let Some((line, _)) = &mut this.line
         {
-            line.drive(cx);
+            drive(&mut line.connection, cx);
             polled = Pin::new(&mut this.body).poll_frame(cx);
         }
         if matches!(polled, Poll::Ready(None)) {
