@@ -70,10 +70,10 @@ fn table(
         if let Some(host) = &settings.portal.host {
             table.set_portal_host(Arc::clone(host));
         }
-        table.set_portal_base(Arc::clone(&settings.portal.base_path));
+        table.set_portal_bases(settings.portal.base_paths.clone());
         for endpoint in ENDPOINTS {
-            let path = endpoint.full_path(&settings.portal.base_path);
-            table.insert_portal(&path, portal_entry(endpoint, settings, counters, metrics))?;
+            let paths = endpoint.full_paths(&settings.portal.base_paths);
+            table.insert_portal(&paths, portal_entry(endpoint, settings, counters, metrics))?;
         }
     }
     for route in &settings.routes {

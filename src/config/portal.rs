@@ -24,8 +24,9 @@ pub(super) struct RawPortal {
     enabled: Item<bool>,
     /// Serve them only on this host. Keeps other origins' scripts away from the portal's cookies.
     host: Option<Item<Host>>,
-    /// Path they live under.
-    base_path: Item<PathPrefix>,
+    /// Paths they live under, for front ends that expect one or another; the same endpoints, sessions and cookies under
+    /// each. None may lie below another.
+    base_paths: Item<Vec<Item<PathPrefix>>>,
     /// Who may register: open (anyone) or closed (nobody).
     registration: Item<Registration>,
     /// Role of a newly registered user. Never admin: anybody who can register would be one.
@@ -57,7 +58,7 @@ impl Default for RawPortal {
         Self {
             enabled: Item::of(true),
             host: None,
-            base_path: Item::of(PathPrefix("/auth".to_owned())),
+            base_paths: Item::of(vec![Item::of(PathPrefix("/auth".to_owned()))]),
             registration: Item::of(Registration::Open),
             default_role: Item::of(Name("user".to_owned())),
             limits: Item::default(),
@@ -69,9 +70,7 @@ impl Default for RawPortal {
 
 pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks) -> Option<Portal> {
     let raw = item.value?;
-    if raw.base_path.value.as_ref().is_some_and(|path| path.0 == "/") {
-        checks.error(&raw.base_path.at, "the portal would take every path; give it one of its own, e.g. /auth");
-    }
+    check_base_paths(&raw.base_paths, checks);
     if raw.default_role.value.as_ref().is_some_and(|role| role.0.eq_ignore_ascii_case("admin")) {
         checks.error(&raw.default_role.at, "anybody who registers would be an administrator");
     }
@@ -84,7 +83,7 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
     Some(Portal {
         enabled: raw.enabled.value?,
         host,
-        base_path: raw.base_path.value?.0.into(),
+        base_paths: values(raw.base_paths.value?)?.into_iter().map(|path| path.0.into()).collect(),
         registration: match raw.registration.value? {
             Registration::Open => settings::Registration::Open,
             Registration::Closed => settings::Registration::Closed,
@@ -94,4 +93,24 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
         cookie_name: raw.cookie_name.value?.0.into(),
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
     })
+}
+
+fn check_base_paths(item: &Item<Vec<Item<PathPrefix>>>, checks: &mut Checks) {
+    let Some(paths) = &item.value else { return };
+    if paths.is_empty() {
+        checks.error(&item.at, "empty; name at least one path, e.g. /auth (or switch the portal off: enabled: false)");
+    }
+    checks.no_repeats(paths);
+    for path in paths {
+        let Some(PathPrefix(text)) = &path.value else { continue };
+        if text == "/" {
+            checks.error(&path.at, "the portal would take every path; give it one of its own, e.g. /auth");
+        }
+        // Compared as the route table does: a mistyped login must not reach a service.
+        let lower = text.to_ascii_lowercase();
+        let is_above = |other: &PathPrefix| lower.starts_with(&format!("{}/", other.0.to_ascii_lowercase()));
+        if let Some(above) = paths.iter().filter_map(|other| other.value.as_ref()).find(|other| is_above(other)) {
+            checks.error(&path.at, format!("lies below \"{above}\", where its cookies would come twice"));
+        }
+    }
 }

@@ -342,8 +342,8 @@ pub struct Portal {
     pub enabled: bool,
     /// Serve them only on this host (lower case, no port).
     pub host: Option<Arc<str>>,
-    /// Path they live under, no trailing slash.
-    pub base_path: Arc<str>,
+    /// Paths they live under, no trailing slash; at least one, none below another.
+    pub base_paths: Vec<Arc<str>>,
     /// Who may register.
     pub registration: Registration,
     /// Role of a registered user.

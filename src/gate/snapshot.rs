@@ -207,17 +207,17 @@ impl Paths {
 pub struct RouteTable {
     portal: Paths,
     portal_host: Option<Arc<str>>,
-    portal_base: Option<Arc<str>>,
+    portal_bases: Vec<Arc<str>>,
     by_host: HashMap<Arc<str>, Paths>,
     any_host: Paths,
     all: Vec<Arc<RouteEntry>>,
 }
 
 impl RouteTable {
-    /// All below this path is the portal's, whether there is an endpoint or not and in whatever case it is spelled: a
+    /// All below these paths is the portal's, whether there is an endpoint or not and in whatever case it is spelled: a
     /// mistyped login is 404 and its password goes nowhere.
-    pub fn set_portal_base(&mut self, base: Arc<str>) {
-        self.portal_base = Some(base);
+    pub fn set_portal_bases(&mut self, bases: Vec<Arc<str>>) {
+        self.portal_bases = bases;
     }
 
     /// Serves the portal on this host only.
@@ -225,11 +225,13 @@ impl RouteTable {
         self.portal_host = Some(host);
     }
 
-    /// Adds one of the portal's endpoints, at a literal path.
-    pub fn insert_portal(&mut self, path: &str, route: RouteEntry) -> Result<(), PatternFault> {
+    /// Adds one of the portal's endpoints, at literal paths: one route, however many lead to it.
+    pub fn insert_portal(&mut self, paths: &[String], route: RouteEntry) -> Result<(), PatternFault> {
         let route = Arc::new(route);
-        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
-        self.portal.insert(path, &route, false).map_err(fault)?;
+        for path in paths {
+            let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.clone(), cause };
+            self.portal.insert(path, &route, false).map_err(fault)?;
+        }
         self.all.push(route);
         Ok(())
     }
@@ -276,9 +278,10 @@ impl RouteTable {
     }
 
     fn is_below_base(&self, path: &str) -> bool {
-        let Some(base) = &self.portal_base else { return false };
-        let Some((start, rest)) = path.split_at_checked(base.len()) else { return false };
-        start.eq_ignore_ascii_case(base) && (rest.is_empty() || rest.starts_with('/'))
+        self.portal_bases.iter().any(|base| {
+            let Some((start, rest)) = path.split_at_checked(base.len()) else { return false };
+            start.eq_ignore_ascii_case(base) && (rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     /// The table keeps lower-case names; clients may spell theirs as they like (RFC 9110 §4.2.3).
@@ -352,7 +355,7 @@ mod tests {
         let mut table = RouteTable::default();
         table.insert(&["rag.example".into()], "/{*rest}", route("of_host", &[])).unwrap();
         table.insert(&[], "/{*rest}", route("of_any", &[])).unwrap();
-        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        table.insert_portal(&["/auth/login".into()], route("login", &[Method::POST])).unwrap();
         assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "login");
         assert_eq!(found(&table, "other", "/auth/login", &Method::POST), "login");
         // Nor with a method the portal does not take: the path is its own.
@@ -363,11 +366,16 @@ mod tests {
     #[test]
     fn a_mistyped_login_goes_nowhere() {
         let mut table = RouteTable::default();
-        table.set_portal_base("/auth".into());
+        table.set_portal_bases(vec!["/auth".into(), "/api/auth".into()]);
         table.insert(&[], "/{*rest}", route("of_any", &[])).unwrap();
-        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
-        for path in ["/auth/login/", "/auth/Login", "/AUTH/login", "/auth/logon", "/auth", "/auth/"] {
+        let paths = ["/auth/login".into(), "/api/auth/login".into()];
+        table.insert_portal(&paths, route("login", &[Method::POST])).unwrap();
+        for path in ["/auth/login/", "/auth/Login", "/AUTH/login", "/auth/logon", "/auth", "/auth/", "/api/Auth/login"]
+        {
             assert_eq!(found(&table, "h", path, &Method::POST), "nothing", "{path}");
+        }
+        for path in &paths {
+            assert_eq!(found(&table, "h", path, &Method::POST), "login", "{path}");
         }
         assert_eq!(found(&table, "h", "/authors", &Method::GET), "of_any");
     }
@@ -376,7 +384,7 @@ mod tests {
     fn a_portal_on_a_host_of_its_own_is_on_no_other() {
         let mut table = RouteTable::default();
         table.set_portal_host("login.example".into());
-        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        table.insert_portal(&["/auth/login".into()], route("login", &[Method::POST])).unwrap();
         assert_eq!(found(&table, "LOGIN.example", "/auth/login", &Method::POST), "login");
         assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "nothing");
     }

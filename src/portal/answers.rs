@@ -35,6 +35,14 @@ impl Answer {
         self.headers.insert(name, value);
         self
     }
+
+    /// With these cookies.
+    pub(crate) fn with_cookies(mut self, lines: Vec<HeaderValue>) -> Self {
+        for line in lines {
+            self.headers.append(header::SET_COOKIE, line);
+        }
+        self
+    }
 }
 
 impl IntoResponse for Answer {

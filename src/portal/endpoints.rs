@@ -3,6 +3,8 @@
 //! The axum router is built from it here, the gate's route table and the access matrix elsewhere, so that an endpoint
 //! cannot be served without a route that says who may call it, nor be routed to and not be served.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     handler::Handler,
@@ -38,7 +40,7 @@ pub struct Endpoint {
 /// Where an endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointPath {
-    /// Below `portal.base_path`.
+    /// Below each of `portal.base_paths`.
     Base(&'static str),
     /// At this very path (RFC 8615).
     Absolute(&'static str),
@@ -98,12 +100,12 @@ const fn public(name: &'static str, path: &'static str, call: Call) -> Endpoint 
 }
 
 impl Endpoint {
-    /// The whole path, given `portal.base_path`.
+    /// Every whole path it has, given `portal.base_paths`.
     #[must_use]
-    pub fn full_path(&self, base: &str) -> String {
+    pub fn full_paths(&self, bases: &[Arc<str>]) -> Vec<String> {
         match self.path {
-            EndpointPath::Base(path) => format!("{base}{path}"),
-            EndpointPath::Absolute(path) => path.to_owned(),
+            EndpointPath::Base(path) => bases.iter().map(|base| format!("{base}{path}")).collect(),
+            EndpointPath::Absolute(path) => vec![path.to_owned()],
         }
     }
 
@@ -136,11 +138,11 @@ impl Endpoint {
 
 /// The router of every endpoint in [`ENDPOINTS`].
 pub(crate) fn router(state: Shared) -> Router {
-    let base = state.portal.base_path.clone();
-    let routed = ENDPOINTS
+    let bases = state.portal.base_paths.clone();
+    let places = ENDPOINTS
         .iter()
-        .fold(Router::new(), |router, endpoint| router.route(&endpoint.full_path(&base), endpoint.handler()));
-    routed.with_state(state)
+        .flat_map(|endpoint| endpoint.full_paths(&bases).into_iter().map(move |path| (path, endpoint.handler())));
+    places.fold(Router::new(), |router, (path, handler)| router.route(&path, handler)).with_state(state)
 }
 
 #[cfg(test)]
@@ -152,8 +154,10 @@ mod tests {
     #[test]
     fn every_endpoint_has_a_name_and_a_place_of_its_own() {
         let names: HashSet<_> = ENDPOINTS.iter().map(|endpoint| endpoint.name).collect();
-        let places: HashSet<_> =
-            ENDPOINTS.iter().map(|endpoint| (endpoint.method.clone(), endpoint.full_path("/auth"))).collect();
+        let places: HashSet<_> = ENDPOINTS
+            .iter()
+            .map(|endpoint| (endpoint.method.clone(), endpoint.full_paths(&["/auth".into()])))
+            .collect();
         assert_eq!((names.len(), places.len()), (ENDPOINTS.len(), ENDPOINTS.len()));
     }
 
@@ -165,9 +169,10 @@ mod tests {
     #[test]
     fn paths_are_below_the_base_unless_they_are_well_known() {
         for endpoint in ENDPOINTS {
-            let path = endpoint.full_path("/account");
-            assert!(path.starts_with("/account/") || path.starts_with("/.well-known/"), "{path}");
-            assert!(endpoint.full_path("").starts_with('/'));
+            for path in endpoint.full_paths(&["/account".into(), "/api/account".into()]) {
+                let below = ["/account/", "/api/account/", "/.well-known/"].iter().any(|base| path.starts_with(base));
+                assert!(below, "{path}");
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Handing out tokens: a session becomes an access token, a refresh token and the answer that carries both.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -75,10 +75,15 @@ impl PortalState {
                 user: UserAnswer::of(account)?,
             },
         )?;
-        if in_body { Ok(answer) } else { Ok(answer.with(header::SET_COOKIE, self.cookie_for(session, &refresh, now)?)) }
+        if in_body { Ok(answer) } else { Ok(answer.with_cookies(self.cookies_for(session, &refresh, now)?)) }
     }
 
-    fn cookie_for(&self, session: &Session, refresh: &SecretString, now: Timestamp) -> Result<HeaderValue, Refusal> {
+    fn cookies_for(
+        &self,
+        session: &Session,
+        refresh: &SecretString,
+        now: Timestamp,
+    ) -> Result<Vec<HeaderValue>, Refusal> {
         let idle = session.rotated_at.plus(self.tokens.refresh.idle);
         let life = idle.min(self.absolute_end(session)).since(now);
         cookie::set(refresh, life, &self.portal)

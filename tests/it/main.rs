@@ -4,7 +4,8 @@
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
 //! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
-//! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
+//! costs, [`browsers`] what front ends
+//! in a browser rely on, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -44,6 +45,8 @@ mod access_matrix;
 mod bad_frames;
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod browsers;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]

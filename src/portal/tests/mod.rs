@@ -59,7 +59,7 @@ pub(crate) fn portal() -> Portal {
     Portal {
         enabled: true,
         host: None,
-        base_path: "/auth".into(),
+        base_paths: vec!["/auth".into()],
         registration: Registration::Open,
         default_role: "user".into(),
         limits: Vec::new(),
