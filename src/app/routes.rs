@@ -55,6 +55,7 @@ pub(super) fn snapshot(
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
         own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
+        compat: settings.portal.compat,
         request_id_header: settings.telemetry.request_id_header.clone(),
     })
 }

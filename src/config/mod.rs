@@ -126,8 +126,9 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let workers = runtime::check(raw.runtime);
     let store = store::check(raw.store, checks);
     let shared_state = runtime::check_shared_state(raw.shared_state);
-    let tokens = tokens::check(raw.tokens, checks);
-    let passwords = passwords::check(raw.passwords, checks);
+    let compat = portal::compat(&raw.portal);
+    let tokens = tokens::check(raw.tokens, compat, checks);
+    let passwords = passwords::check(raw.passwords, compat, checks);
     let limits = limits::check(raw.limits, checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, &limits, checks);

@@ -27,6 +27,12 @@ pub(super) struct RawPortal {
     /// Paths they live under, for front ends that expect one or another; the same endpoints, sessions and cookies under
     /// each. None may lie below another.
     base_paths: Item<Vec<Item<PathPrefix>>>,
+    /// Front ends to be mistaken for another service by: none, or fastapi for those written against a FastAPI service.
+    /// fastapi weakens rules, and says so at start: on every route a missing token is 403 and not 401; a taken e-mail
+    /// address is 400; `detail` is worded as FastAPI words it; and unless this file says otherwise passwords need 8
+    /// characters, none is on a blocklist (passwords.min_length, passwords.blocklist), and refresh tokens travel in
+    /// cookies (tokens.delivery).
+    compat: Item<Compat>,
     /// Who may register: open (anyone) or closed (nobody).
     registration: Item<Registration>,
     /// Role of a newly registered user. Never admin: anybody who can register would be one.
@@ -41,6 +47,16 @@ pub(super) struct RawPortal {
     /// user. This lifts our own check only: the gateway answers no preflight and sends no CORS headers yet, so a proxy
     /// in front must add them, or the app be served from the gateway's own origin.
     allowed_origins: Item<Vec<Item<Origin>>>,
+}
+
+/// Whose statuses, words and defaults are spoken.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Compat {
+    /// Our own.
+    None,
+    /// Those of a FastAPI service.
+    FastApi,
 }
 
 /// Who may register.
@@ -59,6 +75,7 @@ impl Default for RawPortal {
             enabled: Item::of(true),
             host: None,
             base_paths: Item::of(vec![Item::of(PathPrefix("/auth".to_owned()))]),
+            compat: Item::of(Compat::None),
             registration: Item::of(Registration::Open),
             default_role: Item::of(Name("user".to_owned())),
             limits: Item::default(),
@@ -68,7 +85,16 @@ impl Default for RawPortal {
     }
 }
 
+/// Whose defaults hold in the other sections.
+pub(super) fn compat(item: &Item<RawPortal>) -> settings::Compat {
+    match item.value.as_ref().and_then(|raw| raw.compat.value) {
+        Some(Compat::FastApi) => settings::Compat::FastApi,
+        Some(Compat::None) | None => settings::Compat::None,
+    }
+}
+
 pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks) -> Option<Portal> {
+    let compat = compat(&item);
     let raw = item.value?;
     check_base_paths(&raw.base_paths, checks);
     if raw.default_role.value.as_ref().is_some_and(|role| role.0.eq_ignore_ascii_case("admin")) {
@@ -84,6 +110,7 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
         enabled: raw.enabled.value?,
         host,
         base_paths: values(raw.base_paths.value?)?.into_iter().map(|path| path.0.into()).collect(),
+        compat: raw.compat.value.map(|_| compat)?,
         registration: match raw.registration.value? {
             Registration::Open => settings::Registration::Open,
             Registration::Closed => settings::Registration::Closed,

@@ -344,6 +344,8 @@ pub struct Portal {
     pub host: Option<Arc<str>>,
     /// Paths they live under, no trailing slash; at least one, none below another.
     pub base_paths: Vec<Arc<str>>,
+    /// Whose statuses, words and defaults are spoken.
+    pub compat: Compat,
     /// Who may register.
     pub registration: Registration,
     /// Role of a registered user.
@@ -354,6 +356,18 @@ pub struct Portal {
     pub cookie_name: Arc<str>,
     /// Origins besides our own from which a cookie may be used.
     pub allowed_origins: Vec<Arc<str>>,
+}
+
+/// Whose statuses, words and defaults are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compat {
+    /// Our own.
+    #[default]
+    None,
+    /// Those of services written with `FastAPI`, for front ends that were written against one: 403 for missing
+    /// credentials, 400 for a taken address, `FastAPI`'s `detail`; passwords from 8 characters without a blocklist and
+    /// refresh tokens in a cookie, unless the file says otherwise.
+    FastApi,
 }
 
 /// Who may register.

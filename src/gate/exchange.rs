@@ -256,6 +256,7 @@ impl Exchange {
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,
             own_cookies: Vec::new(),
+            compat: crate::config::settings::Compat::None,
             request_id_header: http::HeaderName::from_static("x-request-id"),
         };
         let arrival = Arrival { peer: client, tls: false };

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
-    config::settings::{AuthMode, Rewrite, RouteTimeouts},
+    config::settings::{AuthMode, Compat, Rewrite, RouteTimeouts},
     policy::{
         limit_headers::{self, LimitState},
         reason::Reason,
@@ -315,6 +315,8 @@ pub struct Snapshot {
     pub leeway: Duration,
     /// Names of our own cookies, taken from the request and from upstream answers.
     pub own_cookies: Vec<Arc<str>>,
+    /// Whose statuses and words refusals speak.
+    pub compat: Compat,
     /// Request-id header: accepted from trusted proxies, set on every answer.
     pub request_id_header: HeaderName,
 }

@@ -37,7 +37,8 @@ pub(crate) async fn change(
     }
     let audit =
         known.caller.audit(AuditEvent::ProfileChanged, state.clock.now(), Some(known.user), known.claims.session);
-    show(&state.store.update_profile(known.user, &patch, &audit).await.map_err(taken)?)
+    let changed = state.store.update_profile(known.user, &patch, &audit).await;
+    show(&changed.map_err(|fault| taken(fault, state.portal.compat))?)
 }
 
 fn show(account: &Account) -> Result<Answer, Refusal> {

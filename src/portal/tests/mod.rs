@@ -30,7 +30,7 @@ use tower::ServiceExt;
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
     clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
-    config::settings::{self, Engine, Passwords, Portal, Registration, Tokens},
+    config::settings::{self, Compat, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -60,6 +60,7 @@ pub(crate) fn portal() -> Portal {
         enabled: true,
         host: None,
         base_paths: vec!["/auth".into()],
+        compat: Compat::None,
         registration: Registration::Open,
         default_role: "user".into(),
         limits: Vec::new(),
