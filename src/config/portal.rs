@@ -43,9 +43,9 @@ pub(super) struct RawPortal {
     /// also keeps neighbouring hosts from setting it; it is then sent with every request to this host, not the portal's
     /// only.
     cookie_name: Item<CookieName>,
-    /// Origins of web apps on other hosts whose requests may use the refresh cookie; any script on them can act for its
-    /// user. This lifts our own check only: the gateway answers no preflight and sends no CORS headers yet, so a proxy
-    /// in front must add them, or the app be served from the gateway's own origin.
+    /// Origins of web apps on other hosts whose pages may call the portal, read its answers and use its cookies; any
+    /// script on them can act for its user. Preflights are answered for them. Browsers send the cookies from hosts of the
+    /// same site only (app.example.com to auth.example.com): they are SameSite=Strict.
     allowed_origins: Item<Vec<Item<Origin>>>,
 }
 

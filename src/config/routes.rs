@@ -13,6 +13,7 @@ use super::{
     routing::{Claim, Table},
     settings::{AuthMode, Portal, Rewrite, Route, RouteTimeouts},
     units::{BodyLimit, Span},
+    urls::Origin,
     words::{Host, HttpMethod, Name, Scope, Text},
 };
 
@@ -43,6 +44,11 @@ pub(super) struct RawRoute {
     /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
     #[serde(default)]
     limits: Item<Vec<Item<Name>>>,
+    /// Origins of web apps on other hosts whose pages may call this route and read its answers, credentials included.
+    /// Preflights are answered here, and what the service says of origins is replaced. Empty: CORS is the service's own
+    /// affair.
+    #[serde(default)]
+    allowed_origins: Item<Vec<Item<Origin>>>,
     /// Name of the cluster it goes to.
     cluster: Item<Name>,
     /// Replaces a leading part of the path before forwarding.
@@ -190,6 +196,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         scopes: values(raw.scopes.value?)?.into_iter().map(|scope| scope.0.into()).collect(),
         audience: audience?,
         limits: limits?,
+        allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
         cluster: cluster?.into(),
         rewrite: rewrite?,
         timeouts: timeouts?,
@@ -204,6 +211,7 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
     let scopes = raw.scopes.value.as_deref().unwrap_or_default();
     checks.no_repeats(roles);
     checks.no_repeats(scopes);
+    checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
     let mode = match raw.auth.value {
         Some(Auth::None) => "none",
         Some(Auth::Optional) => "optional",

@@ -303,6 +303,8 @@ pub struct Route {
     pub audience: Option<Arc<str>>,
     /// Limits, narrow (subject) before wide (address).
     pub limits: Vec<Arc<Limit>>,
+    /// Origins besides our own whose pages may call it and read its answers.
+    pub allowed_origins: Vec<Arc<str>>,
     /// The cluster's name.
     pub cluster: Arc<str>,
     /// Prefix rewrite.
@@ -354,7 +356,7 @@ pub struct Portal {
     pub limits: Vec<Arc<Limit>>,
     /// Name of the refresh cookie, `__Secure-` first.
     pub cookie_name: Arc<str>,
-    /// Origins besides our own from which a cookie may be used.
+    /// Origins besides our own whose pages may call it, read its answers and use its cookies.
     pub allowed_origins: Vec<Arc<str>>,
 }
 

@@ -104,6 +104,7 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ScopeMissing => (StatusCode::FORBIDDEN, "A scope is missing", InsufficientScope, Quiet),
         Reason::RegistrationClosed => (StatusCode::FORBIDDEN, "Registration is closed", Silent, Quiet),
         Reason::CrossSite => (StatusCode::FORBIDDEN, "A cookie is not accepted from another site", Silent, Quiet),
+        Reason::OriginRefused => (StatusCode::FORBIDDEN, "The origin is not listed here", Silent, Quiet),
         Reason::AddressLimited | Reason::SubjectLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }

@@ -107,6 +107,8 @@ pub struct RouteEntry {
     pub audience: Arc<str>,
     /// What it may be asked how often.
     pub limits: RouteLimits,
+    /// Origins whose pages may read its answers, as browsers write them; empty: nothing is said of origins.
+    pub allowed_origins: Vec<Arc<str>>,
     /// Where it leads.
     pub target: Target,
     /// Prefix rewrite.
@@ -335,6 +337,7 @@ mod tests {
             scopes: Vec::new(),
             audience: "a".into(),
             limits: RouteLimits::default(),
+            allowed_origins: Vec::new(),
             target: Target::Portal,
             rewrite: None,
             timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None },

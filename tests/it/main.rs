@@ -5,7 +5,7 @@
 //! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`browsers`] what front ends
-//! in a browser rely on, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
+//! in a browser rely on, [`cross_origin`] which pages may read and write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -49,6 +49,8 @@ mod bad_input;
 mod browsers;
 #[cfg(test)]
 mod clusters;
+#[cfg(test)]
+mod cross_origin;
 #[cfg(test)]
 mod journeys;
 #[cfg(test)]
