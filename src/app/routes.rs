@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
-    config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
+    config::settings::{Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
     gate::snapshot::{PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
-    policy::limit_headers::quoted,
+    policy::{cross_site::origin_of, limit_headers::quoted},
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::memory::limits::LimitCounter,
     telemetry::metrics::Metrics,
@@ -54,10 +54,17 @@ pub(super) fn snapshot(
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
-        own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
+        own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
+        access_cookie: Arc::clone(&settings.portal.access_cookie_name),
+        own_cookies: own_cookies(&settings.portal),
         compat: settings.portal.compat,
         request_id_header: settings.telemetry.request_id_header.clone(),
     })
+}
+
+/// The access cookie too when no route takes one: browsers may still hold those of another configuration.
+fn own_cookies(portal: &Portal) -> Vec<Arc<str>> {
+    vec![Arc::clone(&portal.cookie_name), Arc::clone(&portal.access_cookie_name)]
 }
 
 fn table(
@@ -97,6 +104,7 @@ fn entry(
         name: Arc::clone(&route.name),
         methods: route.methods.clone(),
         auth: route.auth,
+        credentials: route.credentials,
         roles: route.roles.clone(),
         scopes: route.scopes.clone(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
@@ -116,6 +124,8 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, m
         name: endpoint.name.into(),
         methods: vec![endpoint.method.clone()],
         auth: endpoint.auth,
+        // A page that has its token in the cookie alone may ask who it is, and leave.
+        credentials: Credentials { bearer: true, cookie: settings.portal.sets_access_cookie },
         roles: Vec::new(),
         scopes: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),

@@ -142,6 +142,8 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         checks.error(&routes_at, "empty, and the portal is off: there is nothing to serve");
     }
     shared_state?;
+    let (mut portal, routes) = (portal?, routes?);
+    portal.sets_access_cookie = routes.iter().any(|route| route.credentials.cookie);
     Some(Settings {
         listeners: listeners?,
         store: store?,
@@ -150,8 +152,8 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         passwords: passwords?,
         limits: limits.all()?,
         clusters: clusters?,
-        routes: routes?,
-        portal: portal?,
+        routes,
+        portal,
         telemetry: telemetry?,
     })
 }

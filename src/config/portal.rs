@@ -12,7 +12,7 @@ use super::{
     paths::PathPrefix,
     settings::{self, Portal},
     urls::Origin,
-    words::{CookieName, Host, Name},
+    words::{CookieName, Host, HostCookieName, Name},
 };
 
 /// The account endpoints.
@@ -43,6 +43,9 @@ pub(super) struct RawPortal {
     /// also keeps neighbouring hosts from setting it; it is then sent with every request to this host, not the portal's
     /// only.
     cookie_name: Item<CookieName>,
+    /// Name of the cookie that carries an access token, for routes whose credentials take one. Set by logins and refreshes
+    /// with delivery cookie, when there is such a route. Its prefix __Host- makes browsers keep neighbouring hosts from it.
+    access_cookie_name: Item<HostCookieName>,
     /// Origins of web apps on other hosts whose pages may call the portal, read its answers and use its cookies; any
     /// script on them can act for its user. Preflights are answered for them. Browsers send the cookies from hosts of the
     /// same site only (app.example.com to auth.example.com): they are SameSite=Strict.
@@ -80,6 +83,7 @@ impl Default for RawPortal {
             default_role: Item::of(Name("user".to_owned())),
             limits: Item::default(),
             cookie_name: Item::of(CookieName("__Secure-portcullis-refresh".to_owned())),
+            access_cookie_name: Item::of(HostCookieName("__Host-portcullis-access".to_owned())),
             allowed_origins: Item::default(),
         }
     }
@@ -106,6 +110,11 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
         None => None,
         Some(host) => Some(Arc::from(host.value?.0)),
     };
+    if let (Some(access), Some(refresh)) = (&raw.access_cookie_name.value, &raw.cookie_name.value)
+        && access.0.eq_ignore_ascii_case(&refresh.0)
+    {
+        checks.error(&raw.access_cookie_name.at, "the name of portal.cookie_name too; each token needs its own");
+    }
     Some(Portal {
         enabled: raw.enabled.value?,
         host,
@@ -118,6 +127,9 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
         default_role: raw.default_role.value?.0.into(),
         limits: limits?,
         cookie_name: raw.cookie_name.value?.0.into(),
+        access_cookie_name: raw.access_cookie_name.value?.0.into(),
+        // Until a route takes one.
+        sets_access_cookie: false,
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
     })
 }

@@ -282,6 +282,20 @@ pub enum AuthMode {
     Lenient,
 }
 
+/// Where a route looks for credentials. Where both are, the header counts: a browser cannot be made to send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// The `Authorization` header.
+    pub bearer: bool,
+    /// The access cookie.
+    pub cookie: bool,
+}
+
+impl Credentials {
+    /// The `Authorization` header alone.
+    pub const BEARER: Self = Self { bearer: true, cookie: false };
+}
+
 /// One route.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -295,6 +309,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Who may call.
     pub auth: AuthMode,
+    /// Where credentials are looked for.
+    pub credentials: Credentials,
     /// Any one of these roles is needed; empty: none is.
     pub roles: Vec<Arc<str>>,
     /// All of these scopes are needed.
@@ -356,6 +372,10 @@ pub struct Portal {
     pub limits: Vec<Arc<Limit>>,
     /// Name of the refresh cookie, `__Secure-` first.
     pub cookie_name: Arc<str>,
+    /// Name of the cookie that carries an access token, `__Host-` first.
+    pub access_cookie_name: Arc<str>,
+    /// Whether it is set: when a route takes one.
+    pub sets_access_cookie: bool,
     /// Origins besides our own whose pages may call it, read its answers and use its cookies.
     pub allowed_origins: Vec<Arc<str>>,
 }

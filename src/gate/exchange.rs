@@ -267,6 +267,8 @@ impl Exchange {
             trusted_proxies: Vec::new(),
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,
+            own_origin: "https://test.invalid".into(),
+            access_cookie: "__Host-access".into(),
             own_cookies: Vec::new(),
             compat: crate::config::settings::Compat::None,
             request_id_header: http::HeaderName::from_static("x-request-id"),

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
-    config::settings::{AuthMode, Compat, Rewrite, RouteTimeouts},
+    config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts},
     policy::{
         limit_headers::{self, LimitState},
         reason::Reason,
@@ -99,6 +99,8 @@ pub struct RouteEntry {
     pub methods: Vec<Method>,
     /// Who may call.
     pub auth: AuthMode,
+    /// Where credentials are looked for.
+    pub credentials: Credentials,
     /// Any one of these.
     pub roles: Vec<Arc<str>>,
     /// All of these.
@@ -315,6 +317,10 @@ pub struct Snapshot {
     pub issuer: Arc<str>,
     /// Clock skew forgiven on `exp` and `nbf`.
     pub leeway: Duration,
+    /// Our own origin, as browsers write it.
+    pub own_origin: Arc<str>,
+    /// Name of the cookie that carries an access token.
+    pub access_cookie: Arc<str>,
     /// Names of our own cookies, taken from the request and from upstream answers.
     pub own_cookies: Vec<Arc<str>>,
     /// Whose statuses and words refusals speak.
@@ -333,6 +339,7 @@ mod tests {
             name: name.into(),
             methods: methods.to_vec(),
             auth: AuthMode::Required,
+            credentials: Credentials::BEARER,
             roles: Vec::new(),
             scopes: Vec::new(),
             audience: "a".into(),

@@ -1,4 +1,4 @@
-//! The refresh cookie (RFC 6265bis): how it is read, set and cleared.
+//! The cookies (RFC 6265bis), first of all the refresh cookie: how it is read, set and cleared.
 //!
 //! `HttpOnly` keeps it from scripts, `Secure` from cleartext, `SameSite=Strict` from other sites' requests, and its
 //! path from every request but the portal's own. The `__Secure-` prefix (checked in the configuration) keeps a
@@ -8,26 +8,22 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{config::settings::Portal, gate::refusal::Refusal, policy::reason::Reason};
+use crate::{
+    config::settings::Portal,
+    gate::refusal::Refusal,
+    policy::{cookies, reason::Reason},
+};
 
 /// The refresh token in the request's cookies.
 ///
 /// # Errors
 /// [`Reason::RefreshInvalid`] when two cookies of that name came: one of them is planted, and nobody can say which.
 pub(crate) fn read(headers: &HeaderMap, portal: &Portal) -> Result<Option<SecretString>, Refusal> {
-    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut values = pairs
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, value)| *name == &*portal.cookie_name && !value.is_empty())
-        .map(|(_, value)| SecretString::from(value));
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(Reason::RefreshInvalid.into()),
-        (value, None) => Ok(value),
-    }
+    let value = cookies::only(headers, &portal.cookie_name).map_err(|_| Reason::RefreshInvalid)?;
+    Ok(value.map(SecretString::from))
 }
 
 /// The `Set-Cookie` lines that hand out a refresh token for as long as it can be used: one for each path that the portal
@@ -36,9 +32,18 @@ pub(crate) fn set(token: &SecretString, life: Duration, portal: &Portal) -> Resu
     write(token.expose_secret(), life.as_secs(), portal)
 }
 
-/// The `Set-Cookie` lines that take it away.
+/// The `Set-Cookie` lines that take every token away.
 pub(crate) fn clear(portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
-    write("", 0, portal)
+    let mut lines = write("", 0, portal)?;
+    lines.extend(access(&SecretString::default(), 0, portal)?);
+    Ok(lines)
+}
+
+/// The `Set-Cookie` that hands out an access token for so many seconds, if any route takes one. With every request to
+/// this host, which is what it is for; as strict as the refresh cookie, so that a link from elsewhere arrives without it.
+pub(crate) fn access(token: &SecretString, seconds: u64, portal: &Portal) -> Result<Option<HeaderValue>, Refusal> {
+    let name = &portal.access_cookie_name;
+    portal.sets_access_cookie.then(|| line(name, token.expose_secret(), seconds, "/")).transpose()
 }
 
 fn write(value: &str, max_age: u64, portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
@@ -59,6 +64,8 @@ fn line(name: &str, value: &str, max_age: u64, path: &str) -> Result<HeaderValue
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
     use crate::portal::tests::portal;
 

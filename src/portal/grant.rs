@@ -64,18 +64,24 @@ impl PortalState {
             mint::access_token(&self.keyring.current(), &claims).map_err(|f| Refusal::internal(f.to_string()))?;
         let key = self.refresh_key(session.id, &session.salt);
         let refresh = refresh_token::issue(key.expose_secret(), session.id, session.counter);
+        let life = u64::try_from(claims.expires - claims.issued).unwrap_or(0);
         let in_body = session.delivery == Delivery::Body;
         let answer = Answer::json(
             status,
             &TokenAnswer {
                 access_token: access.expose_secret(),
                 token_type: "Bearer",
-                expires_in: u64::try_from(claims.expires - claims.issued).unwrap_or(0),
+                expires_in: life,
                 refresh_token: in_body.then(|| refresh.expose_secret()),
                 user: UserAnswer::of(account)?,
             },
         )?;
-        if in_body { Ok(answer) } else { Ok(answer.with_cookies(self.cookies_for(session, &refresh, now)?)) }
+        if in_body {
+            return Ok(answer);
+        }
+        let mut cookies = self.cookies_for(session, &refresh, now)?;
+        cookies.extend(cookie::access(&access, life, &self.portal)?);
+        Ok(answer.with_cookies(cookies))
     }
 
     fn cookies_for(

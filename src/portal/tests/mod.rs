@@ -65,6 +65,8 @@ pub(crate) fn portal() -> Portal {
         default_role: "user".into(),
         limits: Vec::new(),
         cookie_name: "__Secure-refresh".into(),
+        access_cookie_name: "__Host-access".into(),
+        sets_access_cookie: false,
         allowed_origins: vec!["https://app.test".into()],
     }
 }
