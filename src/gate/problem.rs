@@ -6,6 +6,7 @@ use http::{
     HeaderMap, HeaderValue, Response, Version,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -25,8 +26,10 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 /// What a client is asked to wait when a fault of ours names no better time.
 const DEFAULT_RETRY: Duration = Duration::from_secs(5);
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A problem document as it is sent.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(crate) struct Document<'a> {
     r#type: String,
     title: &'a str,
     status: u16,

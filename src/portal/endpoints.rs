@@ -14,7 +14,7 @@ use http::Method;
 
 use crate::{
     config::settings::AuthMode,
-    portal::{login, logout, me, refresh, register, state::Shared, well_known},
+    portal::{login, logout, me, openapi, refresh, register, state::Shared, well_known},
 };
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
@@ -34,7 +34,7 @@ pub struct Endpoint {
     /// Largest request body, bytes; 0: none is taken.
     pub body_limit: u64,
     /// What answers it.
-    call: Call,
+    pub(crate) call: Call,
 }
 
 /// Where an endpoint is.
@@ -48,7 +48,7 @@ pub enum EndpointPath {
 
 /// What answers an endpoint. An enum, so that the router below is exhaustive.
 #[derive(Debug, Clone, Copy)]
-enum Call {
+pub(crate) enum Call {
     Register,
     Login,
     Refresh,
@@ -58,6 +58,7 @@ enum Call {
     Verify,
     Jwks,
     Discovery,
+    OpenApi,
 }
 
 /// Every endpoint.
@@ -86,16 +87,16 @@ pub static ENDPOINTS: &[Endpoint] = &[
         call: Call::PatchMe,
     },
     post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
-    public("portal_jwks", "/.well-known/jwks.json", Call::Jwks),
-    public("portal_discovery", "/.well-known/openid-configuration", Call::Discovery),
+    public("portal_jwks", EndpointPath::Absolute("/.well-known/jwks.json"), Call::Jwks),
+    public("portal_discovery", EndpointPath::Absolute("/.well-known/openid-configuration"), Call::Discovery),
+    public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
     Endpoint { name, method: Method::POST, path: EndpointPath::Base(path), auth, body_limit: FORM_LIMIT as u64, call }
 }
 
-const fn public(name: &'static str, path: &'static str, call: Call) -> Endpoint {
-    let path = EndpointPath::Absolute(path);
+const fn public(name: &'static str, path: EndpointPath, call: Call) -> Endpoint {
     Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call }
 }
 
@@ -120,6 +121,7 @@ impl Endpoint {
             Call::Verify => self.on(me::verify),
             Call::Jwks => self.on(well_known::jwks),
             Call::Discovery => self.on(well_known::discovery),
+            Call::OpenApi => self.on(openapi::openapi),
         }
     }
 
@@ -188,6 +190,7 @@ mod tests {
             ("portal_logout", AuthMode::Lenient),
             ("portal_jwks", AuthMode::None),
             ("portal_discovery", AuthMode::None),
+            ("portal_openapi", AuthMode::None),
         ];
         assert_eq!(open, expected);
     }

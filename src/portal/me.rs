@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -52,8 +53,9 @@ async fn account(state: &PortalState, user: UserId) -> Result<Account, Refusal> 
 }
 
 /// The claims of a token, in the words of RFC 7662 §2.2 where it has them.
-#[derive(Serialize)]
-struct VerifyAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Claims")]
+pub(crate) struct VerifyAnswer<'a> {
     active: bool,
     token_type: &'static str,
     iss: &'a str,

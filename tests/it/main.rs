@@ -4,7 +4,8 @@
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
 //! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
-//! costs, [`browsers`] what front ends
+//! costs, [`openapi`] that the portal is as it is
+//! described, [`browsers`] what front ends
 //! in a browser rely on, [`cross_origin`] which pages may read and write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
@@ -59,6 +60,8 @@ mod limits;
 mod lost_store;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod proxying;
 #[cfg(test)]
