@@ -30,7 +30,10 @@ pub use self::follow::Follow;
 use self::{force::Force, reload::Reloader};
 use crate::{
     clock::{Clock, Entropy},
-    config::{ConfigErrors, settings::Settings},
+    config::{
+        ConfigErrors,
+        settings::{Compat, Settings},
+    },
     edge::{BindFault, Edge},
     gate::{
         authenticate::Authenticate,
@@ -143,6 +146,7 @@ struct Shared {
 impl App {
     /// Builds everything, binds both ports, and serves until [`Running::stop`].
     pub async fn start(settings: Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Running, StartFault> {
+        warn_of_weaker_rules(&settings);
         let shared = Shared::open(&settings, metrics, rim).await?;
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = Arc::new(shared.hash_pool(&settings)?);
@@ -188,6 +192,18 @@ impl App {
             reloader: Arc::new(reloader),
             followers: JoinSet::new(),
         })
+    }
+}
+
+/// A profile that weakens rules must not be forgotten: each start says so.
+fn warn_of_weaker_rules(settings: &Settings) {
+    if settings.portal.compat == Compat::FastApi {
+        let rules = &settings.passwords.rules;
+        tracing::warn!(
+            min_length = rules.min_chars,
+            blocklist = rules.blocklist,
+            "portal.compat: fastapi is on: weaker defaults for passwords, and FastAPI's statuses on every route"
+        );
     }
 }
 

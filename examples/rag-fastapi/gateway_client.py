@@ -10,7 +10,7 @@ import httpx
 def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("gateway", help="the gateway's URL, e.g. http://127.0.0.1:8080")
-    parser.add_argument("--portal", default="/auth", help="portal.base_path (default: /auth)")
+    parser.add_argument("--portal", default="/auth", help="one of portal.base_paths (default: /auth)")
     # A fresh address by default, so that the script can be run again and again.
     parser.add_argument("--email", default=f"u-{uuid.uuid4().hex[:12]}@example.com")
     parser.add_argument("--password", default="seven tame herons at dusk")

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
-    config::settings::{Limit, LimitKey, Route, RouteTimeouts, Settings},
+    config::settings::{Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
     gate::snapshot::{Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
-    policy::limit_headers::quoted,
+    policy::{cross_site::origin_of, limit_headers::quoted},
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
@@ -63,10 +63,18 @@ pub(super) fn snapshot(
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
-        own_cookies: vec![Arc::clone(&settings.portal.cookie_name)],
+        own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
+        access_cookie: Arc::clone(&settings.portal.access_cookie_name),
+        own_cookies: own_cookies(&settings.portal),
+        compat: settings.portal.compat,
         request_id_header: settings.telemetry.request_id_header.clone(),
         accounts,
     })
+}
+
+/// The access cookie too when no route takes one: browsers may still hold those of another configuration.
+fn own_cookies(portal: &Portal) -> Vec<Arc<str>> {
+    vec![Arc::clone(&portal.cookie_name), Arc::clone(&portal.access_cookie_name)]
 }
 
 fn table(
@@ -80,10 +88,10 @@ fn table(
         if let Some(host) = &settings.portal.host {
             table.set_portal_host(Arc::clone(host));
         }
-        table.set_portal_base(Arc::clone(&settings.portal.base_path));
+        table.set_portal_bases(settings.portal.base_paths.clone());
         for endpoint in ENDPOINTS {
-            let path = endpoint.full_path(&settings.portal.base_path);
-            table.insert_portal(&path, portal_entry(endpoint, settings, counters, metrics))?;
+            let paths = endpoint.full_paths(&settings.portal.base_paths);
+            table.insert_portal(&paths, portal_entry(endpoint, settings, counters, metrics))?;
         }
     }
     for route in &settings.routes {
@@ -106,10 +114,12 @@ fn entry(
         name: Arc::clone(&route.name),
         methods: route.methods.clone(),
         auth: route.auth,
+        credentials: route.credentials,
         roles: route.roles.clone(),
         scopes: route.scopes.clone(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
         limits: limits(&route.limits, counters),
+        allowed_origins: route.allowed_origins.clone(),
         target: Target::Cluster(Arc::clone(cluster)),
         rewrite: route.rewrite.clone(),
         timeouts: route.timeouts,
@@ -124,10 +134,13 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, m
         name: endpoint.name.into(),
         methods: vec![endpoint.method.clone()],
         auth: endpoint.auth,
+        // A page that has its token in the cookie alone may ask who it is, and leave.
+        credentials: Credentials { bearer: true, cookie: settings.portal.sets_access_cookie },
         roles: Vec::new(),
         scopes: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
         limits: limits(&settings.portal.limits, counters),
+        allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,
         timeouts: PORTAL_TIMEOUTS,

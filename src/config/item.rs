@@ -61,6 +61,11 @@ impl<T> Item<T> {
         Self { value: Some(value), at: At::default(), from_environment: false }
     }
 
+    /// This value unless the file has one.
+    pub(super) fn or_default(self, value: T) -> Self {
+        if self.is_written() { self } else { Self::of(value) }
+    }
+
     fn absent() -> Self {
         Self { value: None, at: At::default(), from_environment: false }
     }

@@ -148,8 +148,9 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let workers = runtime::check(raw.runtime);
     let store = store::check(raw.store, checks);
     let shared_state = shared_state::check(raw.shared_state, checks);
-    let tokens = tokens::check(raw.tokens, checks);
-    let passwords = passwords::check(raw.passwords, checks);
+    let compat = portal::compat(&raw.portal);
+    let tokens = tokens::check(raw.tokens, compat, checks);
+    let passwords = passwords::check(raw.passwords, compat, checks);
     let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, &limits, checks);
@@ -162,6 +163,8 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     {
         checks.error(&routes_at, "empty, and the portal is off: there is nothing to serve");
     }
+    let (mut portal, routes) = (portal?, routes?);
+    portal.sets_access_cookie = routes.iter().any(|route| route.credentials.cookie);
     Some(Settings {
         listeners: listeners?,
         store: store?,
@@ -171,8 +174,8 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         passwords: passwords?,
         limits: limits.all()?,
         clusters: clusters?,
-        routes: routes?,
-        portal: portal?,
+        routes,
+        portal,
         telemetry: telemetry?,
         written: Arc::default(),
     })

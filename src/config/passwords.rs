@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Checks, values},
     item::{At, Item},
-    settings::Passwords,
+    settings::{Compat, Passwords},
     units::{Auto, Int, Size},
     words::Text,
 };
@@ -17,11 +17,13 @@ use crate::policy::password::PasswordRules;
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Passwords")]
 pub(super) struct RawPasswords {
-    /// Fewest characters. NIST asks for 15 where the password is the only factor; 8 is the floor.
+    /// Fewest characters. NIST asks for 15 where the password is the only factor; 8 is the floor, and the default with
+    /// `portal.compat: fastapi`.
     min_length: Item<Int<8, 64>>,
     /// Most characters. Bounds the work a stranger can ask for.
     max_length: Item<Int<64, 1_024>>,
-    /// Refuse common passwords and ones built around the user's name, e-mail or `context_words`.
+    /// Refuse common passwords and ones built around the user's name, e-mail or `context_words`. Off by default with
+    /// `portal.compat: fastapi`.
     blocklist: Item<bool>,
     /// Words a password may not be built around: product and company names.
     context_words: Item<Vec<Item<Text>>>,
@@ -67,9 +69,13 @@ impl Default for RawArgon2 {
     }
 }
 
-pub(super) fn check(item: Item<RawPasswords>, checks: &mut Checks) -> Option<Passwords> {
+pub(super) fn check(item: Item<RawPasswords>, compat: Compat, checks: &mut Checks) -> Option<Passwords> {
     let at = item.at.or(&At::root(), "passwords");
-    let raw = item.value?;
+    let mut raw = item.value?;
+    if compat == Compat::FastApi {
+        raw.min_length = raw.min_length.or_default(Int(8));
+        raw.blocklist = raw.blocklist.or_default(false);
+    }
     let argon2_at = raw.argon2.at.or(&at, "argon2");
     if let Some(argon2) = &raw.argon2.value
         && let (Some(memory), Some(lanes)) = (&argon2.memory.value, &argon2.lanes.value)

@@ -12,7 +12,7 @@ use super::{
     paths::PathPrefix,
     settings::{self, Portal},
     urls::Origin,
-    words::{CookieName, Host, Name},
+    words::{CookieName, Host, HostCookieName, Name},
 };
 
 /// The account endpoints.
@@ -24,8 +24,15 @@ pub(super) struct RawPortal {
     enabled: Item<bool>,
     /// Serve them only on this host. Keeps other origins' scripts away from the portal's cookies.
     host: Option<Item<Host>>,
-    /// Path they live under.
-    base_path: Item<PathPrefix>,
+    /// Paths they live under, for front ends that expect one or another; the same endpoints, sessions and cookies under
+    /// each. None may lie below another.
+    base_paths: Item<Vec<Item<PathPrefix>>>,
+    /// Front ends to be mistaken for another service by: none, or fastapi for those written against a FastAPI service.
+    /// fastapi weakens rules, and says so at start: on every route a missing token is 403 and not 401; a taken e-mail
+    /// address is 400; `detail` is worded as FastAPI words it; and unless this file says otherwise passwords need 8
+    /// characters, none is on a blocklist (passwords.min_length, passwords.blocklist), and refresh tokens travel in
+    /// cookies (tokens.delivery).
+    compat: Item<Compat>,
     /// Who may register: open (anyone) or closed (nobody).
     registration: Item<Registration>,
     /// Role of a newly registered user. Never admin: anybody who can register would be one.
@@ -36,10 +43,23 @@ pub(super) struct RawPortal {
     /// also keeps neighbouring hosts from setting it; it is then sent with every request to this host, not the portal's
     /// only.
     cookie_name: Item<CookieName>,
-    /// Origins of web apps on other hosts whose requests may use the refresh cookie; any script on them can act for its
-    /// user. This lifts our own check only: the gateway answers no preflight and sends no CORS headers yet, so a proxy
-    /// in front must add them, or the app be served from the gateway's own origin.
+    /// Name of the cookie that carries an access token, for routes whose credentials take one. Set by logins and refreshes
+    /// with delivery cookie, when there is such a route. Its prefix __Host- makes browsers keep neighbouring hosts from it.
+    access_cookie_name: Item<HostCookieName>,
+    /// Origins of web apps on other hosts whose pages may call the portal, read its answers and use its cookies; any
+    /// script on them can act for its user. Preflights are answered for them. Browsers send the cookies from hosts of the
+    /// same site only (app.example.com to auth.example.com): they are SameSite=Strict.
     allowed_origins: Item<Vec<Item<Origin>>>,
+}
+
+/// Whose statuses, words and defaults are spoken.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Compat {
+    /// Our own.
+    None,
+    /// Those of a FastAPI service.
+    FastApi,
 }
 
 /// Who may register.
@@ -57,21 +77,30 @@ impl Default for RawPortal {
         Self {
             enabled: Item::of(true),
             host: None,
-            base_path: Item::of(PathPrefix("/auth".to_owned())),
+            base_paths: Item::of(vec![Item::of(PathPrefix("/auth".to_owned()))]),
+            compat: Item::of(Compat::None),
             registration: Item::of(Registration::Open),
             default_role: Item::of(Name("user".to_owned())),
             limits: Item::default(),
             cookie_name: Item::of(CookieName("__Secure-portcullis-refresh".to_owned())),
+            access_cookie_name: Item::of(HostCookieName("__Host-portcullis-access".to_owned())),
             allowed_origins: Item::default(),
         }
     }
 }
 
-pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks) -> Option<Portal> {
-    let raw = item.value?;
-    if raw.base_path.value.as_ref().is_some_and(|path| path.0 == "/") {
-        checks.error(&raw.base_path.at, "the portal would take every path; give it one of its own, e.g. /auth");
+/// Whose defaults hold in the other sections.
+pub(super) fn compat(item: &Item<RawPortal>) -> settings::Compat {
+    match item.value.as_ref().and_then(|raw| raw.compat.value) {
+        Some(Compat::FastApi) => settings::Compat::FastApi,
+        Some(Compat::None) | None => settings::Compat::None,
     }
+}
+
+pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks) -> Option<Portal> {
+    let compat = compat(&item);
+    let raw = item.value?;
+    check_base_paths(&raw.base_paths, checks);
     if raw.default_role.value.as_ref().is_some_and(|role| role.0.eq_ignore_ascii_case("admin")) {
         checks.error(&raw.default_role.at, "anybody who registers would be an administrator");
     }
@@ -81,10 +110,16 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
         None => None,
         Some(host) => Some(Arc::from(host.value?.0)),
     };
+    if let (Some(access), Some(refresh)) = (&raw.access_cookie_name.value, &raw.cookie_name.value)
+        && access.0.eq_ignore_ascii_case(&refresh.0)
+    {
+        checks.error(&raw.access_cookie_name.at, "the name of portal.cookie_name too; each token needs its own");
+    }
     Some(Portal {
         enabled: raw.enabled.value?,
         host,
-        base_path: raw.base_path.value?.0.into(),
+        base_paths: values(raw.base_paths.value?)?.into_iter().map(|path| path.0.into()).collect(),
+        compat: raw.compat.value.map(|_| compat)?,
         registration: match raw.registration.value? {
             Registration::Open => settings::Registration::Open,
             Registration::Closed => settings::Registration::Closed,
@@ -92,6 +127,29 @@ pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks)
         default_role: raw.default_role.value?.0.into(),
         limits: limits?,
         cookie_name: raw.cookie_name.value?.0.into(),
+        access_cookie_name: raw.access_cookie_name.value?.0.into(),
+        // Until a route takes one.
+        sets_access_cookie: false,
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
     })
+}
+
+fn check_base_paths(item: &Item<Vec<Item<PathPrefix>>>, checks: &mut Checks) {
+    let Some(paths) = &item.value else { return };
+    if paths.is_empty() {
+        checks.error(&item.at, "empty; name at least one path, e.g. /auth (or switch the portal off: enabled: false)");
+    }
+    checks.no_repeats(paths);
+    for path in paths {
+        let Some(PathPrefix(text)) = &path.value else { continue };
+        if text == "/" {
+            checks.error(&path.at, "the portal would take every path; give it one of its own, e.g. /auth");
+        }
+        // Compared as the route table does: a mistyped login must not reach a service.
+        let lower = text.to_ascii_lowercase();
+        let is_above = |other: &PathPrefix| lower.starts_with(&format!("{}/", other.0.to_ascii_lowercase()));
+        if let Some(above) = paths.iter().filter_map(|other| other.value.as_ref()).find(|other| is_above(other)) {
+            checks.error(&path.at, format!("lies below \"{above}\", where its cookies would come twice"));
+        }
+    }
 }

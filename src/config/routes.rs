@@ -1,6 +1,6 @@
 //! `routes:` which requests go where, and who may send them. Whatever no route matches is refused.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,9 @@ use super::{
     limits::Limits,
     paths::{PathPattern, PathPrefix},
     routing::{Claim, Table},
-    settings::{AuthMode, Portal, Rewrite, Route, RouteTimeouts},
+    settings::{AuthMode, Credentials, Portal, Rewrite, Route, RouteTimeouts},
     units::{BodyLimit, Span},
+    urls::Origin,
     words::{Host, HttpMethod, Name, Scope, Text},
 };
 
@@ -30,6 +31,12 @@ pub(super) struct RawRoute {
     /// (credentials are not looked at: the path is public).
     #[serde(default = "auth")]
     auth: Item<Auth>,
+    /// Where the access token is looked for: bearer (the Authorization header), cookie (portal.access_cookie_name, which a
+    /// login with delivery cookie sets), or both. What a browser asks for by itself (pages, images, downloads,
+    /// EventSource) can carry a cookie only. A cookie counts for safe methods, and for others only from the gateway's own
+    /// pages or allowed_origins: services must not change anything on GET.
+    #[serde(default = "credentials")]
+    credentials: Item<Vec<Item<Credential>>>,
     /// Any one of these roles is needed. Empty: none is. In this version every user has `portal.default_role` and no
     /// other.
     #[serde(default)]
@@ -43,6 +50,11 @@ pub(super) struct RawRoute {
     /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
     #[serde(default)]
     limits: Item<Vec<Item<Name>>>,
+    /// Origins of web apps on other hosts whose pages may call this route and read its answers, credentials included.
+    /// Preflights are answered here, and what the service says of origins is replaced. Empty: CORS is the service's own
+    /// affair.
+    #[serde(default)]
+    allowed_origins: Item<Vec<Item<Origin>>>,
     /// Name of the cluster it goes to.
     cluster: Item<Name>,
     /// Replaces a leading part of the path before forwarding.
@@ -89,6 +101,25 @@ enum Auth {
     None,
 }
 
+/// Where an access token is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Credential {
+    /// The Authorization header.
+    Bearer,
+    /// The access cookie.
+    Cookie,
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bearer => "bearer",
+            Self::Cookie => "cookie",
+        })
+    }
+}
+
 /// Replaces a leading part of the path before forwarding.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +146,10 @@ pub(super) struct RawRouteTimeouts {
 
 fn auth() -> Item<Auth> {
     Item::of(Auth::Required)
+}
+
+fn credentials() -> Item<Vec<Item<Credential>>> {
+    Item::of(vec![Item::of(Credential::Bearer)])
 }
 
 fn body_limit() -> Item<BodyLimit> {
@@ -154,6 +189,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     let at = item.at;
     let raw = item.value?;
     check_access(&raw, around.limits, checks);
+    check_credentials(&raw, around.portal, checks);
     let name = checks.required(raw.name, &at, "name", "metrics and logs call the route by it");
     let claim = check_match(raw.matches, &at, checks);
     if let Some(claim) = &claim {
@@ -176,6 +212,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         Some(audience) => audience.value.map(|audience| Some(Arc::from(audience.0))),
     };
     let claim = claim?;
+    let credentials = values(raw.credentials.value?)?;
     Some(Route {
         name: name?.0.into(),
         hosts: claim.hosts.iter().map(|host| Arc::from(host.as_str())).collect(),
@@ -186,10 +223,15 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
             Auth::Optional => AuthMode::Optional,
             Auth::None => AuthMode::None,
         },
+        credentials: Credentials {
+            bearer: credentials.contains(&Credential::Bearer),
+            cookie: credentials.contains(&Credential::Cookie),
+        },
         roles: values(raw.roles.value?)?.into_iter().map(|role| role.0.into()).collect(),
         scopes: values(raw.scopes.value?)?.into_iter().map(|scope| scope.0.into()).collect(),
         audience: audience?,
         limits: limits?,
+        allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
         cluster: cluster?.into(),
         rewrite: rewrite?,
         timeouts: timeouts?,
@@ -204,6 +246,7 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
     let scopes = raw.scopes.value.as_deref().unwrap_or_default();
     checks.no_repeats(roles);
     checks.no_repeats(scopes);
+    checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
     let mode = match raw.auth.value {
         Some(Auth::None) => "none",
         Some(Auth::Optional) => "optional",
@@ -222,6 +265,31 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
         for limit in raw.limits.value.iter().flatten().filter(|limit| limits.is_by_subject(limit)) {
             checks.error(&limit.at, format!("contradicts auth: none; {} counts by subject", limit.quoted()));
         }
+    }
+}
+
+/// Only the portal sets the cookie; and a route that looks at no credentials has no use for any.
+fn check_credentials(raw: &RawRoute, portal: Option<&Portal>, checks: &mut Checks) {
+    let Some(credentials) = &raw.credentials.value else { return };
+    checks.no_repeats(credentials);
+    if credentials.is_empty() {
+        checks.error(&raw.credentials.at, "empty; name bearer, cookie or both");
+    }
+    if raw.credentials.is_written() && raw.auth.value == Some(Auth::None) {
+        checks.error(&raw.credentials.at, "contradicts auth: none; no credentials are looked at");
+    }
+    let cookie = credentials.iter().find(|credential| credential.value == Some(Credential::Cookie));
+    if let (Some(cookie), Some(portal)) = (cookie, portal)
+        && !portal.enabled
+    {
+        checks.error(&cookie.at, "contradicts portal.enabled: false; nobody sets the cookie");
+    }
+    let hosts = raw.matches.value.as_ref().and_then(|matches| matches.hosts.value.as_deref()).unwrap_or_default();
+    if let (Some(cookie), Some(host)) = (cookie, portal.and_then(|portal| portal.host.as_ref()))
+        && !hosts.is_empty()
+        && !hosts.iter().any(|item| item.value.as_ref().is_none_or(|own| *own.0 == **host))
+    {
+        checks.error(&cookie.at, format!("contradicts portal.host: browsers send the cookie to {host} alone"));
     }
 }
 

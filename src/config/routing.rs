@@ -8,7 +8,7 @@ use http::Method;
 
 use super::{checks::Checks, item::At, settings::Portal};
 
-/// Paths the portal serves wherever it is, besides its own base path.
+/// Paths the portal serves wherever it is, besides its own base paths.
 const WELL_KNOWN: [&str; 2] = ["/.well-known/jwks.json", "/.well-known/openid-configuration"];
 
 /// The requests one route takes.
@@ -108,10 +108,9 @@ fn portal_claims(portal: &Portal, claim: &Claim) -> Option<&'static str> {
         None => true,
         Some(host) => claim.hosts.is_empty() || claim.hosts.iter().any(|claimed| **claimed == **host),
     };
-    let base = &*portal.base_path;
-    let under_base = claim.path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if same_host && under_base {
-        return Some("lies under portal.base_path");
+    let under = |base: &str| claim.path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if same_host && portal.base_paths.iter().any(|base| under(base)) {
+        return Some("lies under one of portal.base_paths");
     }
     WELL_KNOWN.contains(&claim.path.as_str()).then_some("is a path of the portal")
 }

@@ -324,6 +324,20 @@ pub enum AuthMode {
     Lenient,
 }
 
+/// Where a route looks for credentials. Where both are, the header counts: a browser cannot be made to send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// The `Authorization` header.
+    pub bearer: bool,
+    /// The access cookie.
+    pub cookie: bool,
+}
+
+impl Credentials {
+    /// The `Authorization` header alone.
+    pub const BEARER: Self = Self { bearer: true, cookie: false };
+}
+
 /// One route.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -337,6 +351,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Who may call.
     pub auth: AuthMode,
+    /// Where credentials are looked for.
+    pub credentials: Credentials,
     /// Any one of these roles is needed; empty: none is.
     pub roles: Vec<Arc<str>>,
     /// All of these scopes are needed.
@@ -345,6 +361,8 @@ pub struct Route {
     pub audience: Option<Arc<str>>,
     /// Limits, narrow (subject) before wide (address).
     pub limits: Vec<Arc<Limit>>,
+    /// Origins besides our own whose pages may call it and read its answers.
+    pub allowed_origins: Vec<Arc<str>>,
     /// The cluster's name.
     pub cluster: Arc<str>,
     /// Prefix rewrite.
@@ -384,8 +402,10 @@ pub struct Portal {
     pub enabled: bool,
     /// Serve them only on this host (lower case, no port).
     pub host: Option<Arc<str>>,
-    /// Path they live under, no trailing slash.
-    pub base_path: Arc<str>,
+    /// Paths they live under, no trailing slash; at least one, none below another.
+    pub base_paths: Vec<Arc<str>>,
+    /// Whose statuses, words and defaults are spoken.
+    pub compat: Compat,
     /// Who may register.
     pub registration: Registration,
     /// Role of a registered user.
@@ -394,8 +414,24 @@ pub struct Portal {
     pub limits: Vec<Arc<Limit>>,
     /// Name of the refresh cookie, `__Secure-` first.
     pub cookie_name: Arc<str>,
-    /// Origins besides our own from which a cookie may be used.
+    /// Name of the cookie that carries an access token, `__Host-` first.
+    pub access_cookie_name: Arc<str>,
+    /// Whether it is set: when a route takes one.
+    pub sets_access_cookie: bool,
+    /// Origins besides our own whose pages may call it, read its answers and use its cookies.
     pub allowed_origins: Vec<Arc<str>>,
+}
+
+/// Whose statuses, words and defaults are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compat {
+    /// Our own.
+    #[default]
+    None,
+    /// Those of services written with `FastAPI`, for front ends that were written against one: 403 for missing
+    /// credentials, 400 for a taken address, `FastAPI`'s `detail`; passwords from 8 characters without a blocklist and
+    /// refresh tokens in a cookie, unless the file says otherwise.
+    FastApi,
 }
 
 /// Who may register.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::Checks,
     item::{At, Item},
-    settings::Tokens,
+    settings::{Compat, Tokens},
     units::{Int, Span},
     urls::Issuer,
     words::Text,
@@ -44,7 +44,7 @@ pub(super) struct RawTokens {
     #[serde(default)]
     refresh: Item<RawRefresh>,
     /// How refresh tokens reach a client that does not say: body (API clients) or cookie (browsers; scripts cannot read
-    /// it).
+    /// it; the default with `portal.compat: fastapi`).
     #[serde(default = "delivery")]
     delivery: Item<Delivery>,
     /// Entries in the cache of verified tokens. A hit saves the signature check, never the look at expiry and
@@ -102,14 +102,17 @@ impl Default for RawRefresh {
     }
 }
 
-pub(super) fn check(item: Item<RawTokens>, checks: &mut Checks) -> Option<Tokens> {
+pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) -> Option<Tokens> {
     const ISSUER: &str = "it is iss of every token and of the identity sent upstream, e.g. https://auth.example.com";
     let at = item.at.or(&At::root(), "tokens");
     if !item.is_written() {
         checks.error(&at.child("issuer"), format!("missing; {ISSUER}"));
         return None;
     }
-    let raw = item.value?;
+    let mut raw = item.value?;
+    if compat == Compat::FastApi {
+        raw.delivery = raw.delivery.or_default(Delivery::Cookie);
+    }
     let issuer = checks.required(raw.issuer, &at, "issuer", ISSUER);
     let refresh = check_refresh(raw.refresh, raw.access_ttl.value, &at, checks);
     Some(Tokens {

@@ -195,6 +195,15 @@ word! {
 }
 
 word! {
+    /// A cookie name that browsers take from this very host alone, over TLS (RFC 6265bis §4.1.3.2).
+    HostCookieName(String), "^__Host-[A-Za-z0-9_-]+$|\\$\\{", |value| value.clone(),
+    |text| match CookieName::read(text) {
+        Ok(name) if text.starts_with("__Host-") => Ok(Self(name.0)),
+        _ => Err(Fault::expected("a cookie name that starts with __Host-")),
+    }
+}
+
+word! {
     /// A header that carries the request id.
     RequestIdHeader(HeaderName), "^[A-Za-z0-9-]+$|\\$\\{", |value| value.to_string(), |text| request_id_header(text)
 }
@@ -300,6 +309,10 @@ mod tests {
         assert!(CookieName::read("__Host-x").is_ok());
         for text in ["session", "__Secure-", "__secure-x", "__Host-a b", "__Host-a;b"] {
             assert!(CookieName::read(text).is_err(), "{text}");
+        }
+        assert!(HostCookieName::read("__Host-x").is_ok());
+        for text in ["x", "__Secure-x", "__host-x", "__Host-", "__Host-a b"] {
+            assert!(HostCookieName::read(text).is_err(), "{text}");
         }
     }
 

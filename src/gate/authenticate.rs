@@ -25,7 +25,7 @@ use crate::{
         token_cache::{LONGEST, TokenCache},
     },
     policy::{
-        bearer,
+        bearer, cookies, cross_site,
         ids::SessionId,
         reason::Reason,
         token::{self, Expectations, TokenFault},
@@ -99,6 +99,30 @@ impl Stage for Authenticate {
     }
 }
 
+/// The access token of a request, where its route looks for one. The header goes first: a browser sends cookies for
+/// whichever page asks, but that header only for one that knows the token.
+fn presented<'a>(
+    request: &'a Request<GateBody>,
+    exchange: &Exchange,
+    route: &RouteEntry,
+) -> Result<Option<&'a str>, Refusal> {
+    let malformed = |text: String| Refusal::with(Reason::CredentialsMalformed, Detail::Log(text));
+    if route.credentials.bearer
+        && let Some(token) = bearer::bearer(request.headers()).map_err(|fault| malformed(fault.to_string()))?
+    {
+        return Ok(Some(token));
+    }
+    if !route.credentials.cookie {
+        return Ok(None);
+    }
+    let (method, headers, snapshot) = (request.method(), request.headers(), exchange.snapshot());
+    let token = cookies::only(headers, &snapshot.access_cookie).map_err(|fault| malformed(fault.to_string()))?;
+    if token.is_some() && !cross_site::cookie_counts(method, headers, &snapshot.own_origin, &route.allowed_origins) {
+        return Err(Reason::CrossSite.into());
+    }
+    Ok(token)
+}
+
 impl Parts {
     fn principal(
         &self,
@@ -106,9 +130,7 @@ impl Parts {
         exchange: &Exchange,
         route: &RouteEntry,
     ) -> Result<Principal, Refusal> {
-        let token = bearer::bearer(request.headers())
-            .map_err(|fault| Refusal::with(fault.reason(), Detail::Log(fault.to_string())))?;
-        let Some(token) = token else {
+        let Some(token) = presented(request, exchange, route)? else {
             return Ok(Principal::Anonymous);
         };
         let (now, snapshot) = (exchange.now(), exchange.snapshot());

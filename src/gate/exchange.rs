@@ -6,7 +6,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::Request;
+use http::{Method, Request};
 
 use crate::{
     clock::{Tick, Timestamp},
@@ -63,6 +63,7 @@ pub struct Exchange {
     https: bool,
     hygienic: bool,
     route: Option<Arc<RouteEntry>>,
+    preflight: Option<Method>,
     principal: Option<Principal>,
     authorised: Option<Authorised>,
     upload: Option<Arc<Upload>>,
@@ -87,6 +88,7 @@ impl Exchange {
             https: arrival.tls,
             hygienic: false,
             route: None,
+            preflight: None,
             principal: None,
             authorised: None,
             upload: None,
@@ -195,6 +197,16 @@ impl Exchange {
         self.route = Some(route);
     }
 
+    /// The method whose permission is asked for, when the request is a preflight for its route.
+    #[must_use]
+    pub fn preflight(&self) -> Option<&Method> {
+        self.preflight.as_ref()
+    }
+
+    pub(in crate::gate) fn set_preflight(&mut self, method: Method) {
+        self.preflight = Some(method);
+    }
+
     /// Who calls.
     ///
     /// # Errors
@@ -248,7 +260,7 @@ impl Exchange {
             http::HeaderValue::from_static(request_id),
             [1; 16],
             Tick::from_nanos(0),
-            http::Method::GET,
+            Method::GET,
             http::Version::HTTP_11,
         );
         let snapshot = Snapshot {
@@ -256,7 +268,10 @@ impl Exchange {
             trusted_proxies: Vec::new(),
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,
+            own_origin: "https://test.invalid".into(),
+            access_cookie: "__Host-access".into(),
             own_cookies: Vec::new(),
+            compat: crate::config::settings::Compat::None,
             request_id_header: http::HeaderName::from_static("x-request-id"),
             accounts: None,
         };

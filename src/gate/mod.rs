@@ -5,7 +5,7 @@
 //! turns a refusal into an answer ([`problem`] renders it); [`body`] is the one body type, [`guard`] watches bodies,
 //! [`finish`] tells a request's end.
 //!
-//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`limits`] (the
+//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`] (the
 //! address, peeked), [`authenticate`], [`limits`] (the subject, charged), [`authorise`], [`body_limit`], [`identity`],
 //! [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees, [`keyring`] the keys, [`token_cache`]
 //! and [`caller`] what a verified token becomes.
@@ -17,6 +17,7 @@ pub mod body_limit;
 pub mod caller;
 pub mod charge;
 pub mod client_address;
+pub mod cors;
 pub mod dispatch;
 pub mod exchange;
 pub mod finish;

@@ -27,7 +27,10 @@ use crate::{
         guard::ResponseGuard,
         snapshot::Snapshot,
     },
-    policy::trace::{TRACESTATE, TraceContext},
+    policy::{
+        cors,
+        trace::{TRACESTATE, TraceContext},
+    },
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
@@ -201,6 +204,9 @@ where
         if let Some((policy, limit)) = this.record.rate_limit() {
             headers.insert(RATE_LIMIT_POLICY, policy.clone());
             headers.insert(RATE_LIMIT, limit.clone());
+        }
+        if let Some(origin) = this.record.reader() {
+            cors::tell(headers, origin, this.request_id_header);
         }
         let Some(mut finish) = this.finish.take() else {
             return Poll::Ready(Ok(response));

@@ -6,13 +6,15 @@ use http::{
     HeaderMap, HeaderValue, Response, Version,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    config::settings::Compat,
     gate::{
         body::GateBody,
         refusal::{Detail, FieldFault, Refusal},
-        rescue::{Challenge, Row, row},
+        rescue::{Challenge, Row, row_for},
     },
     policy::{limit_headers::seconds_up, reason::Reason},
     telemetry::record::Record,
@@ -24,8 +26,10 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 /// What a client is asked to wait when a fault of ours names no better time.
 const DEFAULT_RETRY: Duration = Duration::from_secs(5);
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A problem document as it is sent.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(crate) struct Document<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
@@ -40,8 +44,8 @@ struct Document<'a> {
 }
 
 /// The answer to a refused request.
-pub(crate) fn answer(refusal: &Refusal, record: Option<&Record>) -> Response<GateBody> {
-    let row = row(refusal.reason);
+pub(crate) fn answer(refusal: &Refusal, compat: Compat, record: Option<&Record>) -> Response<GateBody> {
+    let row = row_for(compat, refusal.reason);
     let mut response = Response::new(GateBody::full(document(refusal, row, record)));
     *response.status_mut() = row.status;
     let headers = response.headers_mut();
@@ -64,7 +68,7 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
         r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
         title: row.title,
         status: row.status.as_u16(),
-        detail: row.title.to_owned(),
+        detail: row.detail.to_owned(),
         instance: format!("urn:portcullis:request:{request_id}"),
         code: row.code,
         request_id,
@@ -122,7 +126,7 @@ mod tests {
     use super::*;
 
     fn json(refusal: &Refusal) -> serde_json::Value {
-        serde_json::from_slice(&document(refusal, row(refusal.reason), None)).unwrap()
+        serde_json::from_slice(&document(refusal, row_for(Compat::None, refusal.reason), None)).unwrap()
     }
 
     #[test]
@@ -144,6 +148,6 @@ mod tests {
     #[test]
     fn a_503_always_says_when_to_come_back() {
         let refusal = Refusal::from(Reason::StoreUnavailable);
-        assert_eq!(answer(&refusal, None).headers()[RETRY_AFTER], "5");
+        assert_eq!(answer(&refusal, Compat::None, None).headers()[RETRY_AFTER], "5");
     }
 }

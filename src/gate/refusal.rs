@@ -46,7 +46,7 @@ pub struct Limited {
 }
 
 /// One field of a request body that does not fit.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct FieldFault {
     /// Which, e.g. `email`.
     pub field: String,

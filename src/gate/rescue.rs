@@ -16,6 +16,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
+    config::settings::Compat,
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -60,6 +61,8 @@ pub struct Row {
     pub code: &'static str,
     /// `title` of the problem document.
     pub title: &'static str,
+    /// `detail` of the problem document, where the refusal itself says nothing closer.
+    pub detail: &'static str,
     /// The challenge.
     pub challenge: Challenge,
     /// How loudly it is logged.
@@ -101,6 +104,7 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ScopeMissing => (StatusCode::FORBIDDEN, "A scope is missing", InsufficientScope, Quiet),
         Reason::RegistrationClosed => (StatusCode::FORBIDDEN, "Registration is closed", Silent, Quiet),
         Reason::CrossSite => (StatusCode::FORBIDDEN, "A cookie is not accepted from another site", Silent, Quiet),
+        Reason::OriginRefused => (StatusCode::FORBIDDEN, "The origin is not listed here", Silent, Quiet),
         Reason::AddressLimited | Reason::SubjectLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
@@ -123,7 +127,28 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AnswerCut | Reason::ClientGone => (StatusCode::BAD_GATEWAY, "The answer was cut", Silent, Warn),
         Reason::Ok | Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "A fault of the gateway", Silent, Error),
     };
-    Row { status, code: code(reason, challenge), title, challenge, loudness }
+    Row { status, code: code(reason, challenge), title, detail: title, challenge, loudness }
+}
+
+/// The table's row as this front end knows it: with [`Compat::FastApi`] the statuses and the words of `FastAPI` and its
+/// documentation. `code` and `title` stay: who reads them was written for us.
+#[must_use]
+pub const fn row_for(compat: Compat, reason: Reason) -> Row {
+    let row = row(reason);
+    let (status, detail) = match (compat, reason) {
+        (Compat::None, _) => return row,
+        (Compat::FastApi, Reason::CredentialsMissing) => (StatusCode::FORBIDDEN, "Not authenticated"),
+        (Compat::FastApi, Reason::AccountExists) => (StatusCode::BAD_REQUEST, row.detail),
+        (Compat::FastApi, Reason::LoginFailed) => (row.status, "Incorrect username or password"),
+        (Compat::FastApi, Reason::RoleMissing | Reason::ScopeMissing) => (row.status, "Not enough permissions"),
+        (Compat::FastApi, Reason::NoRoute) => (row.status, "Not Found"),
+        (Compat::FastApi, Reason::MethodNotAllowed | Reason::MethodRefused) => (row.status, "Method Not Allowed"),
+        (Compat::FastApi, _) if matches!(row.challenge, Challenge::InvalidToken) => {
+            (row.status, "Could not validate credentials")
+        }
+        (Compat::FastApi, _) => return row,
+    };
+    Row { status, detail, ..row }
 }
 
 /// What the client is told: one word for all bad tokens and one for all bad refresh tokens, else the label.
@@ -169,8 +194,10 @@ where
     }
 
     fn call(&mut self, request: Request<GateBody>) -> Self::Future {
-        let record = Exchange::of(&request).map(|exchange| Arc::clone(exchange.record()));
-        RescueFuture { inner: self.inner.call(request), record: record.ok() }
+        let exchange = Exchange::of(&request).ok();
+        let record = exchange.map(|exchange| Arc::clone(exchange.record()));
+        let compat = exchange.map_or(Compat::None, |exchange| exchange.snapshot().compat);
+        RescueFuture { inner: self.inner.call(request), record, compat }
     }
 }
 
@@ -180,6 +207,7 @@ pin_project! {
         #[pin]
         inner: F,
         record: Option<Arc<Record>>,
+        compat: Compat,
     }
 }
 
@@ -195,7 +223,7 @@ impl<F: Future<Output = Outcome>> Future for RescueFuture<F> {
                     record.set_reason(refusal.reason);
                 }
                 log(&refusal, this.record.as_deref());
-                problem::answer(&refusal, this.record.as_deref())
+                problem::answer(&refusal, *this.compat, this.record.as_deref())
             }
         };
         Poll::Ready(Ok(response))
@@ -247,6 +275,17 @@ mod tests {
         let (reuse, unknown) = (row(Reason::RefreshReuse), row(Reason::RefreshInvalid));
         assert_eq!((reuse.status, reuse.code, reuse.title), (unknown.status, unknown.code, unknown.title));
         assert_eq!(reuse.code, "invalid_grant");
+    }
+
+    #[test]
+    fn a_profile_changes_few_statuses_and_no_code() {
+        for reason in Reason::ALL {
+            let (ours, theirs) = (row(*reason), row_for(Compat::FastApi, *reason));
+            assert_eq!((ours.code, ours.title, ours.challenge), (theirs.code, theirs.title, theirs.challenge));
+            assert_eq!(row_for(Compat::None, *reason).detail, ours.title);
+            let moved = matches!(reason, Reason::CredentialsMissing | Reason::AccountExists);
+            assert_eq!(ours.status != theirs.status, moved, "{reason:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Which route: host, canonical path, method. Closed by default: what no route names is 404, and 405
-//! when only the method is not named.
+//! when only the method is not named. A preflight goes to the route of the request it asks for.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
         snapshot::Unrouted,
         stage::Stage,
     },
-    policy::{head, reason::Reason},
+    policy::{cors, head, reason::Reason},
 };
 
 /// Finds the route.
@@ -24,8 +24,21 @@ impl Stage for Routing {
     fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
         let exchange = Exchange::of(request)?;
         exchange.hygienic()?;
+        let routes = &exchange.snapshot().routes;
         let host = head::host_of(request.uri(), request.headers()).unwrap_or_default();
-        let found = exchange.snapshot().routes.find(host, request.uri().path(), request.method());
+        let path = request.uri().path();
+        // A preflight is its request's, where origins are listed: no route has to name OPTIONS for it.
+        if let Some(method) = cors::preflight(request.method(), request.headers())
+            && let Ok(route) = routes.find(host, path, &method)
+            && !route.allowed_origins.is_empty()
+        {
+            let route = Arc::clone(route);
+            let exchange = Exchange::of_mut(request)?;
+            exchange.set_route(route);
+            exchange.set_preflight(method);
+            return Ok(());
+        }
+        let found = routes.find(host, path, request.method());
         let route = Arc::clone(found.map_err(|unrouted| match unrouted {
             Unrouted::NoRoute => Refusal::from(Reason::NoRoute),
             Unrouted::Method(allow) => Refusal::with(Reason::MethodNotAllowed, Detail::Allow(allow)),

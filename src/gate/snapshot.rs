@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    config::settings::{AuthMode, Rewrite, RouteTimeouts},
+    config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts},
     gate::{body::GateBody, refusal::Refusal},
     policy::{
         limit_headers::{self, LimitState},
@@ -101,6 +101,8 @@ pub struct RouteEntry {
     pub methods: Vec<Method>,
     /// Who may call.
     pub auth: AuthMode,
+    /// Where credentials are looked for.
+    pub credentials: Credentials,
     /// Any one of these.
     pub roles: Vec<Arc<str>>,
     /// All of these.
@@ -109,6 +111,8 @@ pub struct RouteEntry {
     pub audience: Arc<str>,
     /// What it may be asked how often.
     pub limits: RouteLimits,
+    /// Origins whose pages may read its answers, as browsers write them; empty: nothing is said of origins.
+    pub allowed_origins: Vec<Arc<str>>,
     /// Where it leads.
     pub target: Target,
     /// Prefix rewrite.
@@ -209,17 +213,17 @@ impl Paths {
 pub struct RouteTable {
     portal: Paths,
     portal_host: Option<Arc<str>>,
-    portal_base: Option<Arc<str>>,
+    portal_bases: Vec<Arc<str>>,
     by_host: HashMap<Arc<str>, Paths>,
     any_host: Paths,
     all: Vec<Arc<RouteEntry>>,
 }
 
 impl RouteTable {
-    /// All below this path is the portal's, whether there is an endpoint or not and in whatever case it is spelled: a
+    /// All below these paths is the portal's, whether there is an endpoint or not and in whatever case it is spelled: a
     /// mistyped login is 404 and its password goes nowhere.
-    pub fn set_portal_base(&mut self, base: Arc<str>) {
-        self.portal_base = Some(base);
+    pub fn set_portal_bases(&mut self, bases: Vec<Arc<str>>) {
+        self.portal_bases = bases;
     }
 
     /// Serves the portal on this host only.
@@ -227,11 +231,13 @@ impl RouteTable {
         self.portal_host = Some(host);
     }
 
-    /// Adds one of the portal's endpoints, at a literal path.
-    pub fn insert_portal(&mut self, path: &str, route: RouteEntry) -> Result<(), PatternFault> {
+    /// Adds one of the portal's endpoints, at literal paths: one route, however many lead to it.
+    pub fn insert_portal(&mut self, paths: &[String], route: RouteEntry) -> Result<(), PatternFault> {
         let route = Arc::new(route);
-        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
-        self.portal.insert(path, &route, false).map_err(fault)?;
+        for path in paths {
+            let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.clone(), cause };
+            self.portal.insert(path, &route, false).map_err(fault)?;
+        }
         self.all.push(route);
         Ok(())
     }
@@ -278,9 +284,10 @@ impl RouteTable {
     }
 
     fn is_below_base(&self, path: &str) -> bool {
-        let Some(base) = &self.portal_base else { return false };
-        let Some((start, rest)) = path.split_at_checked(base.len()) else { return false };
-        start.eq_ignore_ascii_case(base) && (rest.is_empty() || rest.starts_with('/'))
+        self.portal_bases.iter().any(|base| {
+            let Some((start, rest)) = path.split_at_checked(base.len()) else { return false };
+            start.eq_ignore_ascii_case(base) && (rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     /// The table keeps lower-case names; clients may spell theirs as they like (RFC 9110 §4.2.3).
@@ -312,8 +319,14 @@ pub struct Snapshot {
     pub issuer: Arc<str>,
     /// Clock skew forgiven on `exp` and `nbf`.
     pub leeway: Duration,
+    /// Our own origin, as browsers write it.
+    pub own_origin: Arc<str>,
+    /// Name of the cookie that carries an access token.
+    pub access_cookie: Arc<str>,
     /// Names of our own cookies, taken from the request and from upstream answers.
     pub own_cookies: Vec<Arc<str>>,
+    /// Whose statuses and words refusals speak.
+    pub compat: Compat,
     /// Request-id header: accepted from trusted proxies, set on every answer.
     pub request_id_header: HeaderName,
     /// The account endpoints; `None`: whatever is routed to them is a fault of ours.
@@ -333,10 +346,12 @@ mod tests {
             name: name.into(),
             methods: methods.to_vec(),
             auth: AuthMode::Required,
+            credentials: Credentials::BEARER,
             roles: Vec::new(),
             scopes: Vec::new(),
             audience: "a".into(),
             limits: RouteLimits::default(),
+            allowed_origins: Vec::new(),
             target: Target::Portal,
             rewrite: None,
             timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None },
@@ -359,7 +374,7 @@ mod tests {
         let mut table = RouteTable::default();
         table.insert(&["rag.example".into()], "/{*rest}", route("of_host", &[])).unwrap();
         table.insert(&[], "/{*rest}", route("of_any", &[])).unwrap();
-        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        table.insert_portal(&["/auth/login".into()], route("login", &[Method::POST])).unwrap();
         assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "login");
         assert_eq!(found(&table, "other", "/auth/login", &Method::POST), "login");
         // Nor with a method the portal does not take: the path is its own.
@@ -370,11 +385,16 @@ mod tests {
     #[test]
     fn a_mistyped_login_goes_nowhere() {
         let mut table = RouteTable::default();
-        table.set_portal_base("/auth".into());
+        table.set_portal_bases(vec!["/auth".into(), "/api/auth".into()]);
         table.insert(&[], "/{*rest}", route("of_any", &[])).unwrap();
-        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
-        for path in ["/auth/login/", "/auth/Login", "/AUTH/login", "/auth/logon", "/auth", "/auth/"] {
+        let paths = ["/auth/login".into(), "/api/auth/login".into()];
+        table.insert_portal(&paths, route("login", &[Method::POST])).unwrap();
+        for path in ["/auth/login/", "/auth/Login", "/AUTH/login", "/auth/logon", "/auth", "/auth/", "/api/Auth/login"]
+        {
             assert_eq!(found(&table, "h", path, &Method::POST), "nothing", "{path}");
+        }
+        for path in &paths {
+            assert_eq!(found(&table, "h", path, &Method::POST), "login", "{path}");
         }
         assert_eq!(found(&table, "h", "/authors", &Method::GET), "of_any");
     }
@@ -383,7 +403,7 @@ mod tests {
     fn a_portal_on_a_host_of_its_own_is_on_no_other() {
         let mut table = RouteTable::default();
         table.set_portal_host("login.example".into());
-        table.insert_portal("/auth/login", route("login", &[Method::POST])).unwrap();
+        table.insert_portal(&["/auth/login".into()], route("login", &[Method::POST])).unwrap();
         assert_eq!(found(&table, "LOGIN.example", "/auth/login", &Method::POST), "login");
         assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "nothing");
     }

@@ -12,6 +12,7 @@ use crate::gate::{
     body_limit::BodyLimit,
     charge::SubjectLimit,
     client_address::ClientAddress,
+    cors::CorsLayer,
     hygiene::Hygiene,
     identity::Identity,
     limits::AddressPeek,
@@ -59,6 +60,9 @@ where
         .layer(StageLayer(Hygiene))
         // Before limits and authentication, which are the route's. Closed by default.
         .layer(StageLayer(Routing))
+        // After routing, since each route lists its own origins. Before limits and authentication: a preflight carries no
+        // credentials, and a page must be able to read that it was limited or not let in.
+        .layer(CorsLayer)
         // Before authentication: a flood is refused before any crypto. Only a peek: a client over its own limit
         // must not drain its neighbours' address.
         .layer(StageLayer(stages.address_peek))

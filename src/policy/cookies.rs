@@ -1,4 +1,4 @@
-//! Our own cookies (RFC 6265): taken out of a request before it goes on.
+//! Our own cookies (RFC 6265): read, and taken out of a request before it goes on.
 
 use std::sync::Arc;
 
@@ -36,6 +36,28 @@ pub fn strip(headers: &mut HeaderMap, own: &[Arc<str>]) {
         headers.insert(COOKIE, value);
     }
 }
+
+/// The one value of a cookie; empty ones count as none.
+///
+/// # Errors
+/// [`Planted`] when two came: one of them is planted, and nobody can say which.
+pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Planted> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut values = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(other, value)| *other == name && !value.is_empty())
+        .map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Planted),
+        (value, None) => Ok(value),
+    }
+}
+
+/// Two cookies of one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cookie of ours came twice")]
+pub struct Planted;
 
 fn names(pair: &[u8], name: &[u8]) -> bool {
     let pair = pair.trim_ascii();

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{
+    HeaderMap, HeaderName, Method, Uri,
+    header::{ORIGIN, UPGRADE},
+};
 
 /// Whether a cookie counts as a credential here: the method is safe (RFC 9110 §9.2.1), or `Sec-Fetch-Site` says
 /// `same-origin` or `none` (typed by the user), or `Origin` is our own or a listed one.
@@ -27,6 +30,37 @@ pub fn cookie_allowed(
         })
 }
 
+/// [`cookie_allowed`] for a request's own headers.
+///
+/// A request to change protocols is no safe method, whatever it says: over a WebSocket anything may follow, and no
+/// preflight guards it.
+#[must_use]
+pub fn cookie_counts(method: &Method, headers: &HeaderMap, own_origin: &str, allowed: &[Arc<str>]) -> bool {
+    // A header that came twice or is no text is treated as a foreign one, not as an absent one.
+    let text = |name: HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values.next().map(|value| match values.next() {
+            None => value.to_str().unwrap_or("null"),
+            Some(_) => "null",
+        })
+    };
+    let method = if headers.contains_key(UPGRADE) { &Method::POST } else { method };
+    cookie_allowed(method, text(SEC_FETCH_SITE), text(ORIGIN), own_origin, allowed)
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The origin (RFC 6454 §6.2) of an http(s) URL, as a browser writes it: default ports left out.
+#[must_use]
+pub fn origin_of(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let (scheme, host) = (uri.scheme_str()?, uri.host()?.to_ascii_lowercase());
+    Some(match (scheme, uri.port_u16()) {
+        (_, None) | ("https", Some(443)) | ("http", Some(80)) => format!("{scheme}://{host}"),
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +76,35 @@ mod tests {
         assert!(!post(Some("cross-site"), Some("https://evil.test")));
         assert!(!post(Some("cross-site"), None));
         assert!(!post(None, Some("https://evil.test")));
+    }
+
+    #[test]
+    fn a_socket_from_another_site_cannot_use_the_cookie() {
+        let count = |pairs: &[(&str, &str)]| {
+            let pair = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            cookie_counts(&Method::GET, &pairs.iter().map(pair).collect(), OWN, &[])
+        };
+        assert!(count(&[("origin", "https://evil.test")]));
+        assert!(!count(&[("upgrade", "websocket"), ("origin", "https://evil.test")]));
+        assert!(!count(&[("upgrade", "websocket")]));
+        assert!(count(&[("upgrade", "websocket"), ("origin", OWN)]));
+        assert!(!count(&[("upgrade", "websocket"), ("origin", OWN), ("origin", "https://evil.test")]));
+    }
+
+    #[test]
+    fn an_issuer_s_origin_is_as_browsers_write_it() {
+        for (url, expected) in [
+            ("https://gw.test", "https://gw.test"),
+            ("https://GW.test:443", "https://gw.test"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://gw.test:80/base", "http://gw.test"),
+            ("https://gw.test:80", "https://gw.test:80"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(origin_of(url).as_deref(), Some(expected));
+        }
+        assert_eq!(origin_of("gw.test"), None);
+        assert_eq!(origin_of("/auth"), None);
     }
 
     #[test]

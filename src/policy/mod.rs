@@ -10,6 +10,7 @@ pub mod bearer;
 pub mod claims;
 mod claims_json;
 pub mod cookies;
+pub mod cors;
 pub mod cross_site;
 pub mod forwarded;
 pub mod head;

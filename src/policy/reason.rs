@@ -96,6 +96,8 @@ reasons! {
     RegistrationClosed = "registration_closed",
     /// A cookie came from where a cookie may not come from.
     CrossSite = "cross_site",
+    /// A preflight from an origin that the route does not list.
+    OriginRefused = "origin_refused",
     /// The request body is not of the media type the endpoint takes.
     MediaType = "media_type",
     /// The hash queue is full.

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -35,6 +36,14 @@ impl Answer {
         self.headers.insert(name, value);
         self
     }
+
+    /// With these cookies.
+    pub(crate) fn with_cookies(mut self, lines: Vec<HeaderValue>) -> Self {
+        for line in lines {
+            self.headers.append(header::SET_COOKIE, line);
+        }
+        self
+    }
 }
 
 impl IntoResponse for Answer {
@@ -47,7 +56,8 @@ impl IntoResponse for Answer {
 }
 
 /// A new pair of tokens (RFC 6749 §5.1).
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
 pub(crate) struct TokenAnswer<'a> {
     pub(crate) access_token: &'a str,
     pub(crate) token_type: &'static str,
@@ -60,7 +70,8 @@ pub(crate) struct TokenAnswer<'a> {
 }
 
 /// A user as the portal shows it to itself.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "User")]
 pub(crate) struct UserAnswer<'a> {
     id: String,
     email: &'a str,

@@ -1,4 +1,4 @@
-//! The refresh cookie (RFC 6265bis): how it is read, set and cleared.
+//! The cookies (RFC 6265bis), first of all the refresh cookie: how it is read, set and cleared.
 //!
 //! `HttpOnly` keeps it from scripts, `Secure` from cleartext, `SameSite=Strict` from other sites' requests, and its
 //! path from every request but the portal's own. The `__Secure-` prefix (checked in the configuration) keeps a
@@ -8,51 +8,64 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{config::settings::Portal, gate::refusal::Refusal, policy::reason::Reason};
+use crate::{
+    config::settings::Portal,
+    gate::refusal::Refusal,
+    policy::{cookies, reason::Reason},
+};
 
 /// The refresh token in the request's cookies.
 ///
 /// # Errors
 /// [`Reason::RefreshInvalid`] when two cookies of that name came: one of them is planted, and nobody can say which.
 pub(crate) fn read(headers: &HeaderMap, portal: &Portal) -> Result<Option<SecretString>, Refusal> {
-    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut values = pairs
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, value)| *name == &*portal.cookie_name && !value.is_empty())
-        .map(|(_, value)| SecretString::from(value));
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(Reason::RefreshInvalid.into()),
-        (value, None) => Ok(value),
-    }
+    let value = cookies::only(headers, &portal.cookie_name).map_err(|_| Reason::RefreshInvalid)?;
+    Ok(value.map(SecretString::from))
 }
 
-/// A `Set-Cookie` that hands out a refresh token for as long as it can be used.
-pub(crate) fn set(token: &SecretString, life: Duration, portal: &Portal) -> Result<HeaderValue, Refusal> {
+/// The `Set-Cookie` lines that hand out a refresh token for as long as it can be used: one for each path that the portal
+/// lives under, so that a login under one can be refreshed under another.
+pub(crate) fn set(token: &SecretString, life: Duration, portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
     write(token.expose_secret(), life.as_secs(), portal)
 }
 
-/// A `Set-Cookie` that takes it away.
-pub(crate) fn clear(portal: &Portal) -> Result<HeaderValue, Refusal> {
-    write("", 0, portal)
+/// The `Set-Cookie` lines that take every token away.
+pub(crate) fn clear(portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
+    let mut lines = write("", 0, portal)?;
+    lines.extend(access(&SecretString::default(), 0, portal)?);
+    Ok(lines)
 }
 
-fn write(value: &str, max_age: u64, portal: &Portal) -> Result<HeaderValue, Refusal> {
+/// The `Set-Cookie` that hands out an access token for so many seconds, if any route takes one. With every request to
+/// this host, which is what it is for; as strict as the refresh cookie, so that a link from elsewhere arrives without it.
+pub(crate) fn access(token: &SecretString, seconds: u64, portal: &Portal) -> Result<Option<HeaderValue>, Refusal> {
+    let name = &portal.access_cookie_name;
+    portal.sets_access_cookie.then(|| line(name, token.expose_secret(), seconds, "/")).transpose()
+}
+
+fn write(value: &str, max_age: u64, portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
     let name = &portal.cookie_name;
-    let everywhere = portal.base_path.is_empty() || name.starts_with("__Host-");
-    let path = if everywhere { "/" } else { &portal.base_path };
+    if name.starts_with("__Host-") {
+        return Ok(vec![line(name, value, max_age, "/")?]);
+    }
+    portal.base_paths.iter().map(|path| line(name, value, max_age, path)).collect()
+}
+
+fn line(name: &str, value: &str, max_age: u64, path: &str) -> Result<HeaderValue, Refusal> {
     let line = format!("{name}={value}; Max-Age={max_age}; Path={path}; HttpOnly; Secure; SameSite=Strict");
-    let mut line = HeaderValue::try_from(line)
-        .map_err(|_| Refusal::internal("the refresh cookie's name or path is no header text"))?;
+    let mut line =
+        HeaderValue::try_from(line).map_err(|_| Refusal::internal("a cookie's name or path is no header text"))?;
     line.set_sensitive(true);
     Ok(line)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
     use crate::portal::tests::portal;
 
@@ -92,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_cookie_is_set_with_every_guard() {
-        let value = set(&"t1".into(), Duration::from_secs(90), &portal()).unwrap();
+        let value = set(&"t1".into(), Duration::from_secs(90), &portal()).unwrap().remove(0);
         let expected = "__Secure-refresh=t1; Max-Age=90; Path=/auth; HttpOnly; Secure; SameSite=Strict";
         assert_eq!(value.to_str().unwrap(), expected);
         assert!(!format!("{value:?}").contains("t1"), "a logged header would show it");
@@ -100,22 +113,27 @@ mod tests {
 
     #[test]
     fn the_cookie_is_cleared_under_the_same_name_and_path() {
-        let value = clear(&portal()).unwrap();
+        let value = clear(&portal()).unwrap().remove(0);
         let expected = "__Secure-refresh=; Max-Age=0; Path=/auth; HttpOnly; Secure; SameSite=Strict";
         assert_eq!(value.to_str().unwrap(), expected);
     }
 
     #[test]
-    fn at_the_root_the_path_is_a_slash() {
-        let portal = Portal { base_path: "".into(), ..portal() };
-        assert!(clear(&portal).unwrap().to_str().unwrap().contains("; Path=/;"));
+    fn every_path_of_the_portal_gets_the_cookie() {
+        let portal = Portal { base_paths: vec!["/auth".into(), "/api/auth".into()], ..portal() };
+        for lines in [set(&"t1".into(), Duration::from_secs(90), &portal), clear(&portal)] {
+            let lines = lines.unwrap();
+            let paths: Vec<_> = lines.iter().map(|line| line.to_str().unwrap().split("; ").nth(2).unwrap()).collect();
+            assert_eq!(paths, ["Path=/auth", "Path=/api/auth"]);
+        }
     }
 
     #[test]
     fn a_host_prefixed_cookie_has_the_only_path_that_browsers_take_it_with() {
-        let portal = Portal { cookie_name: "__Host-refresh".into(), ..portal() };
+        let base_paths = vec!["/auth".into(), "/api/auth".into()];
+        let portal = Portal { cookie_name: "__Host-refresh".into(), base_paths, ..portal() };
         for value in [set(&"t1".into(), Duration::from_secs(90), &portal), clear(&portal)] {
-            let value = value.unwrap();
+            let value = value.unwrap().remove(0);
             assert!(value.to_str().unwrap().contains("; Path=/; HttpOnly; Secure;"), "{value:?}");
             assert!(!value.to_str().unwrap().contains("Domain"), "{value:?}");
         }

@@ -3,6 +3,8 @@
 //! The axum router is built from it here, the gate's route table and the access matrix elsewhere, so that an endpoint
 //! cannot be served without a route that says who may call it, nor be routed to and not be served.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     handler::Handler,
@@ -12,7 +14,7 @@ use http::Method;
 
 use crate::{
     config::settings::AuthMode,
-    portal::{login, logout, me, refresh, register, state::Shared, well_known},
+    portal::{login, logout, me, openapi, refresh, register, state::Shared, well_known},
 };
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
@@ -32,13 +34,13 @@ pub struct Endpoint {
     /// Largest request body, bytes; 0: none is taken.
     pub body_limit: u64,
     /// What answers it.
-    call: Call,
+    pub(crate) call: Call,
 }
 
 /// Where an endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointPath {
-    /// Below `portal.base_path`.
+    /// Below each of `portal.base_paths`.
     Base(&'static str),
     /// At this very path (RFC 8615).
     Absolute(&'static str),
@@ -46,7 +48,7 @@ pub enum EndpointPath {
 
 /// What answers an endpoint. An enum, so that the router below is exhaustive.
 #[derive(Debug, Clone, Copy)]
-enum Call {
+pub(crate) enum Call {
     Register,
     Login,
     Refresh,
@@ -56,6 +58,7 @@ enum Call {
     Verify,
     Jwks,
     Discovery,
+    OpenApi,
 }
 
 /// Every endpoint.
@@ -84,26 +87,26 @@ pub static ENDPOINTS: &[Endpoint] = &[
         call: Call::PatchMe,
     },
     post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
-    public("portal_jwks", "/.well-known/jwks.json", Call::Jwks),
-    public("portal_discovery", "/.well-known/openid-configuration", Call::Discovery),
+    public("portal_jwks", EndpointPath::Absolute("/.well-known/jwks.json"), Call::Jwks),
+    public("portal_discovery", EndpointPath::Absolute("/.well-known/openid-configuration"), Call::Discovery),
+    public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
     Endpoint { name, method: Method::POST, path: EndpointPath::Base(path), auth, body_limit: FORM_LIMIT as u64, call }
 }
 
-const fn public(name: &'static str, path: &'static str, call: Call) -> Endpoint {
-    let path = EndpointPath::Absolute(path);
+const fn public(name: &'static str, path: EndpointPath, call: Call) -> Endpoint {
     Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call }
 }
 
 impl Endpoint {
-    /// The whole path, given `portal.base_path`.
+    /// Every whole path it has, given `portal.base_paths`.
     #[must_use]
-    pub fn full_path(&self, base: &str) -> String {
+    pub fn full_paths(&self, bases: &[Arc<str>]) -> Vec<String> {
         match self.path {
-            EndpointPath::Base(path) => format!("{base}{path}"),
-            EndpointPath::Absolute(path) => path.to_owned(),
+            EndpointPath::Base(path) => bases.iter().map(|base| format!("{base}{path}")).collect(),
+            EndpointPath::Absolute(path) => vec![path.to_owned()],
         }
     }
 
@@ -118,6 +121,7 @@ impl Endpoint {
             Call::Verify => self.on(me::verify),
             Call::Jwks => self.on(well_known::jwks),
             Call::Discovery => self.on(well_known::discovery),
+            Call::OpenApi => self.on(openapi::openapi),
         }
     }
 
@@ -136,11 +140,11 @@ impl Endpoint {
 
 /// The router of every endpoint in [`ENDPOINTS`].
 pub(crate) fn router(state: Shared) -> Router {
-    let base = state.portal.base_path.clone();
-    let routed = ENDPOINTS
+    let bases = state.portal.base_paths.clone();
+    let places = ENDPOINTS
         .iter()
-        .fold(Router::new(), |router, endpoint| router.route(&endpoint.full_path(&base), endpoint.handler()));
-    routed.with_state(state)
+        .flat_map(|endpoint| endpoint.full_paths(&bases).into_iter().map(move |path| (path, endpoint.handler())));
+    places.fold(Router::new(), |router, (path, handler)| router.route(&path, handler)).with_state(state)
 }
 
 #[cfg(test)]
@@ -152,8 +156,10 @@ mod tests {
     #[test]
     fn every_endpoint_has_a_name_and_a_place_of_its_own() {
         let names: HashSet<_> = ENDPOINTS.iter().map(|endpoint| endpoint.name).collect();
-        let places: HashSet<_> =
-            ENDPOINTS.iter().map(|endpoint| (endpoint.method.clone(), endpoint.full_path("/auth"))).collect();
+        let places: HashSet<_> = ENDPOINTS
+            .iter()
+            .map(|endpoint| (endpoint.method.clone(), endpoint.full_paths(&["/auth".into()])))
+            .collect();
         assert_eq!((names.len(), places.len()), (ENDPOINTS.len(), ENDPOINTS.len()));
     }
 
@@ -165,9 +171,10 @@ mod tests {
     #[test]
     fn paths_are_below_the_base_unless_they_are_well_known() {
         for endpoint in ENDPOINTS {
-            let path = endpoint.full_path("/account");
-            assert!(path.starts_with("/account/") || path.starts_with("/.well-known/"), "{path}");
-            assert!(endpoint.full_path("").starts_with('/'));
+            for path in endpoint.full_paths(&["/account".into(), "/api/account".into()]) {
+                let below = ["/account/", "/api/account/", "/.well-known/"].iter().any(|base| path.starts_with(base));
+                assert!(below, "{path}");
+            }
         }
     }
 
@@ -183,6 +190,7 @@ mod tests {
             ("portal_logout", AuthMode::Lenient),
             ("portal_jwks", AuthMode::None),
             ("portal_discovery", AuthMode::None),
+            ("portal_openapi", AuthMode::None),
         ];
         assert_eq!(open, expected);
     }

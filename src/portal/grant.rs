@@ -1,6 +1,6 @@
 //! Handing out tokens: a session becomes an access token, a refresh token and the answer that carries both.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -64,21 +64,32 @@ impl PortalState {
             mint::access_token(&self.keyring.current(), &claims).map_err(|f| Refusal::internal(f.to_string()))?;
         let key = self.refresh_key(session.id, &session.salt);
         let refresh = refresh_token::issue(key.expose_secret(), session.id, session.counter);
+        let life = u64::try_from(claims.expires - claims.issued).unwrap_or(0);
         let in_body = session.delivery == Delivery::Body;
         let answer = Answer::json(
             status,
             &TokenAnswer {
                 access_token: access.expose_secret(),
                 token_type: "Bearer",
-                expires_in: u64::try_from(claims.expires - claims.issued).unwrap_or(0),
+                expires_in: life,
                 refresh_token: in_body.then(|| refresh.expose_secret()),
                 user: UserAnswer::of(account)?,
             },
         )?;
-        if in_body { Ok(answer) } else { Ok(answer.with(header::SET_COOKIE, self.cookie_for(session, &refresh, now)?)) }
+        if in_body {
+            return Ok(answer);
+        }
+        let mut cookies = self.cookies_for(session, &refresh, now)?;
+        cookies.extend(cookie::access(&access, life, &self.portal)?);
+        Ok(answer.with_cookies(cookies))
     }
 
-    fn cookie_for(&self, session: &Session, refresh: &SecretString, now: Timestamp) -> Result<HeaderValue, Refusal> {
+    fn cookies_for(
+        &self,
+        session: &Session,
+        refresh: &SecretString,
+        now: Timestamp,
+    ) -> Result<Vec<HeaderValue>, Refusal> {
         let idle = session.rotated_at.plus(self.tokens.refresh.idle);
         let life = idle.min(self.absolute_end(session)).since(now);
         cookie::set(refresh, life, &self.portal)

@@ -99,9 +99,7 @@ fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
     let delivery = fields.optional("delivery", as_given::<Delivery>);
     let password = fields.required("password", as_given::<SecretString>);
     let login = match (email, username) {
-        // What could not have been registered is not looked up: it is answered as an unknown name.
-        (Some(email), None) => Some(validate::email(&email).ok().map(Login::Email)),
-        (None, Some(username)) => Some(validate::username(&username).ok().map(Login::Username)),
+        (Some(name), None) | (None, Some(name)) => Some(named(&name)),
         (Some(_), Some(_)) => {
             fields.fault("username", "must not come together with email");
             None
@@ -113,4 +111,15 @@ fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
     };
     let (login, password) = fields.finish(login.zip(password))?;
     Ok(Attempt { login, password, delivery })
+}
+
+/// Whom a name means, in whichever of the two members it came: many forms have one box for both. An address has an `@`
+/// and a username never does, so it means one account only. What could not have been registered is not looked up: it is
+/// answered as an unknown name.
+fn named(name: &str) -> Option<Login> {
+    if name.contains('@') {
+        validate::email(name).ok().map(Login::Email)
+    } else {
+        validate::username(name).ok().map(Login::Username)
+    }
 }

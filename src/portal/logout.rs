@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use http::{StatusCode, header};
+use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::{
@@ -43,7 +43,7 @@ pub(crate) async fn logout(
     let audit = caller.audit(AuditEvent::LoggedOut, state.clock.now(), None, None);
     let user = PortalState::to_the_end(end(Arc::clone(&state), named, all, audit)).await??;
     caller.turned_out_to_be(user);
-    Ok(Answer::empty(StatusCode::NO_CONTENT).with(header::SET_COOKIE, cookie::clear(&state.portal)?))
+    Ok(Answer::empty(StatusCode::NO_CONTENT).with_cookies(cookie::clear(&state.portal)?))
 }
 
 /// What names the session to end.

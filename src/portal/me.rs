@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -37,7 +38,8 @@ pub(crate) async fn change(
     }
     let audit =
         known.caller.audit(AuditEvent::ProfileChanged, state.clock.now(), Some(known.user), known.claims.session);
-    show(&state.store.update_profile(known.user, &patch, &audit).await.map_err(taken)?)
+    let changed = state.store.update_profile(known.user, &patch, &audit).await;
+    show(&changed.map_err(|fault| taken(fault, state.portal.compat))?)
 }
 
 fn show(account: &Account) -> Result<Answer, Refusal> {
@@ -51,8 +53,9 @@ async fn account(state: &PortalState, user: UserId) -> Result<Account, Refusal> 
 }
 
 /// The claims of a token, in the words of RFC 7662 §2.2 where it has them.
-#[derive(Serialize)]
-struct VerifyAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Claims")]
+pub(crate) struct VerifyAnswer<'a> {
     active: bool,
     token_type: &'static str,
     iss: &'a str,

@@ -17,6 +17,7 @@ pub mod hash_pool;
 mod login;
 mod logout;
 mod me;
+mod openapi;
 mod presented;
 mod refresh;
 mod register;

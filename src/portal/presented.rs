@@ -6,13 +6,13 @@
 //! touch a session the caller may not have meant.
 
 use axum::extract::FromRequestParts;
-use http::{HeaderMap, Method, Uri, header, request::Parts};
+use http::request::Parts;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     gate::refusal::Refusal,
     policy::{
-        cross_site::cookie_allowed,
+        cross_site::{cookie_counts, origin_of},
         ids::SessionId,
         reason::Reason,
         refresh_token::{self, Parsed},
@@ -54,31 +54,10 @@ impl FromRequestParts<Shared> for CookieToken {
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refusal> {
         let token = cookie::read(&parts.headers, &state.portal);
-        Ok(Self { token, allowed: from_our_pages(&parts.method, &parts.headers, state) })
+        let own = origin_of(&state.tokens.issuer).unwrap_or_default();
+        let allowed = cookie_counts(&parts.method, &parts.headers, &own, &state.portal.allowed_origins);
+        Ok(Self { token, allowed })
     }
-}
-
-fn from_our_pages(method: &Method, headers: &HeaderMap, state: &PortalState) -> bool {
-    // A header that came twice or is no text is treated as a foreign one, not as an absent one.
-    let text = |name: &str| {
-        let mut values = headers.get_all(name).iter();
-        values.next().map(|value| match values.next() {
-            None => value.to_str().unwrap_or("null"),
-            Some(_) => "null",
-        })
-    };
-    let own = origin(&state.tokens.issuer).unwrap_or_default();
-    cookie_allowed(method, text("sec-fetch-site"), text(header::ORIGIN.as_str()), &own, &state.portal.allowed_origins)
-}
-
-/// The origin (RFC 6454 §6.2) of an http(s) URL, as a browser writes it: default ports left out.
-fn origin(url: &str) -> Option<String> {
-    let uri: Uri = url.parse().ok()?;
-    let (scheme, host) = (uri.scheme_str()?, uri.host()?.to_ascii_lowercase());
-    Some(match (scheme, uri.port_u16()) {
-        (_, None) | ("https", Some(443)) | ("http", Some(80)) => format!("{scheme}://{host}"),
-        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
-    })
 }
 
 /// A session whose own refresh token was presented, ended or not.
@@ -130,21 +109,5 @@ mod tests {
     fn two_different_tokens_are_refused_and_two_equal_ones_are_one() {
         assert_eq!(both(Some("t"), true, Some("u")), Err(Reason::RefreshInvalid));
         assert_eq!(both(Some("t"), true, Some("t")), Ok(Some("t".into())));
-    }
-
-    #[test]
-    fn an_issuer_s_origin_is_as_browsers_write_it() {
-        for (url, expected) in [
-            ("https://gw.test", "https://gw.test"),
-            ("https://GW.test:443", "https://gw.test"),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("http://gw.test:80/base", "http://gw.test"),
-            ("https://gw.test:80", "https://gw.test:80"),
-            ("http://[::1]:8080", "http://[::1]:8080"),
-        ] {
-            assert_eq!(origin(url).as_deref(), Some(expected));
-        }
-        assert_eq!(origin("gw.test"), None);
-        assert_eq!(origin("/auth"), None);
     }
 }

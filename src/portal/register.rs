@@ -5,7 +5,7 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::{
-    config::settings::Registration,
+    config::settings::{Compat, Registration},
     gate::refusal::Refusal,
     policy::{ids::UserId, reason::Reason, refresh::Delivery, validate},
     portal::{
@@ -47,7 +47,8 @@ pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields
     };
     let session = state.new_session(account.id, registrant.delivery, &caller, now);
     let audit = caller.audit(AuditEvent::Registered, now, Some(account.id), Some(session.id));
-    let account = state.store.register(&account, &session, &audit).await.map_err(taken)?;
+    let account =
+        state.store.register(&account, &session, &audit).await.map_err(|fault| taken(fault, state.portal.compat))?;
     caller.turned_out_to_be(account.id);
     state.grant(StatusCode::CREATED, &opened(session), &account, now)
 }
@@ -71,7 +72,16 @@ async fn hash(state: &PortalState, registrant: &Registrant) -> Result<SecretStri
 }
 
 /// Why an account could not be made or changed, as an answer.
-pub(crate) fn taken(fault: AccountFault) -> Refusal {
+pub(crate) fn taken(fault: AccountFault, compat: Compat) -> Refusal {
+    match (&fault, compat) {
+        (AccountFault::EmailTaken, Compat::FastApi) => {
+            return Refusal::because(Reason::AccountExists, "Email already registered");
+        }
+        (AccountFault::UsernameTaken, Compat::FastApi) => {
+            return Refusal::because(Reason::AccountExists, "Username already registered");
+        }
+        _ => {}
+    }
     match fault {
         AccountFault::EmailTaken | AccountFault::UsernameTaken => {
             Refusal::because(Reason::AccountExists, fault.to_string())

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -22,8 +23,9 @@ pub(crate) async fn jwks(State(state): State<Shared>) -> Result<Answer, Refusal>
 /// The subset of OIDC Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
 /// of OAuth's is named, since none is served; the two lists that the specification requires and that would name flows
 /// are empty.
-#[derive(Serialize)]
-struct Discovery<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Discovery")]
+pub(crate) struct Discovery<'a> {
     issuer: &'a str,
     jwks_uri: String,
     response_types_supported: [&'a str; 0],
@@ -78,6 +80,6 @@ pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Ref
     })
 }
 
-fn publish(document: &impl Serialize) -> Result<Answer, Refusal> {
+pub(crate) fn publish(document: &impl Serialize) -> Result<Answer, Refusal> {
     Ok(Answer::json(StatusCode::OK, document)?.with(header::CACHE_CONTROL, CACHEABLE))
 }

@@ -32,6 +32,7 @@ pub struct Record {
     reason: OnceLock<Reason>,
     subject: OnceLock<Arc<str>>,
     rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
+    reader: OnceLock<Option<HeaderValue>>,
     upstream_first_byte_nanos: AtomicU64,
     received_bytes: AtomicU64,
 }
@@ -52,6 +53,7 @@ impl Record {
             reason: OnceLock::new(),
             subject: OnceLock::new(),
             rate_limit: OnceLock::new(),
+            reader: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
         }
@@ -133,6 +135,17 @@ impl Record {
     #[must_use]
     pub fn rate_limit(&self) -> Option<&(HeaderValue, HeaderValue)> {
         self.rate_limit.get()
+    }
+
+    /// Notes the origin whose pages may read the answer, of those the route lists; `None`: no other than our own.
+    pub fn set_reader(&self, origin: Option<HeaderValue>) {
+        let _ = self.reader.set(origin);
+    }
+
+    /// The origin whose pages may read the answer; `None` when the route says nothing of origins.
+    #[must_use]
+    pub fn reader(&self) -> Option<Option<&HeaderValue>> {
+        self.reader.get().map(Option::as_ref)
     }
 
     /// Notes how long the upstream took to answer with a head.

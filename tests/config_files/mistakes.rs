@@ -139,9 +139,16 @@ fn contradictions_between_keys_are_refused() {
         ),
         ("portal: {enabled: false}\n", "f.yaml:1:1: routes: empty, and the portal is off: there is nothing to serve"),
         (
-            "portal: {default_role: admin, base_path: /}\n",
+            "portal: {default_role: admin, base_paths: [/, /a, /A/b, /a]}\n",
             "f.yaml:7:10: portal.default_role: anybody who registers would be an administrator\n\
-             f.yaml:7:31: portal.base_path: the portal would take every path; give it one of its own, e.g. /auth",
+             f.yaml:7:44: portal.base_paths[0]: the portal would take every path; give it one of its own, e.g. /auth\n\
+             f.yaml:7:51: portal.base_paths[2]: lies below \"/a\", where its cookies would come twice\n\
+             f.yaml:7:57: portal.base_paths[3]: \"/a\" stands in this list twice",
+        ),
+        (
+            "portal: {base_paths: []}\n",
+            "f.yaml:7:10: portal.base_paths: empty; name at least one path, e.g. /auth (or switch the portal off: \
+             enabled: false)",
         ),
         (
             "shared_state: {redis: {url: 'http://x', deadline: 0s}}\n",
@@ -241,10 +248,49 @@ fn routes_cannot_take_the_same_requests_or_the_portals() {
         errors(CLAIMS),
         "f.yaml:9:23: routes[1].match.path: routes[0] takes GET of this path already\n\
          f.yaml:11:23: routes[3].match.path: matches the same paths as routes[2]; name the parameters alike\n\
-         f.yaml:12:23: routes[4].match.path: lies under portal.base_path; it is the portal's while portal.enabled\n\
+         f.yaml:12:23: routes[4].match.path: lies under one of portal.base_paths; it is the portal's while portal.enabled\n\
          f.yaml:13:23: routes[5].match.path: is a path of the portal; it is the portal's while portal.enabled\n\
          f.yaml:14:6: routes[6].name: routes[0] has the name \"a\" already"
     );
+}
+
+#[test]
+fn a_cookie_that_can_never_come_is_refused() {
+    let route = |rest: &str| {
+        format!("routes:\n  - {{name: a, match: {{path: /a, hosts: [app.example.com]}}, cluster: rag, {rest}}}\n")
+    };
+    let cases = [
+        ("credentials: []", "", "routes[0].credentials: empty; name bearer, cookie or both"),
+        (
+            "auth: none, credentials: [cookie]",
+            "",
+            "routes[0].credentials: contradicts auth: none; no credentials are looked at",
+        ),
+        (
+            "credentials: [bearer, cookie]",
+            "portal: {enabled: false}\n",
+            "routes[0].credentials[1]: contradicts portal.enabled: false; nobody sets the cookie",
+        ),
+        (
+            "credentials: [cookie]",
+            "portal: {host: auth.example.com}\n",
+            "routes[0].credentials[0]: contradicts portal.host: browsers send the cookie to auth.example.com alone",
+        ),
+        (
+            "credentials: [cookie, cookie]",
+            "portal: {host: app.example.com}\n",
+            "routes[0].credentials[1]: \"cookie\" stands in this list twice",
+        ),
+        (
+            "credentials: [cookie]",
+            "portal: {cookie_name: __Host-t, access_cookie_name: __Host-T}\n",
+            "portal.access_cookie_name: the name of portal.cookie_name too; each token needs its own",
+        ),
+    ];
+    for (rest, portal, expected) in cases {
+        let told = errors(&format!("{}{portal}", route(rest)));
+        assert_eq!(told.splitn(4, ':').nth(3).unwrap().trim(), expected, "{told}");
+    }
 }
 
 #[test]

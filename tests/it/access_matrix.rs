@@ -7,15 +7,28 @@ use portcullis::gate::snapshot::RouteEntry;
 use serde_json::json;
 
 use crate::harness::{
-    client::{Answer, Client, Tokens},
+    client::{Answer, Call, Client, Tokens},
     clock::BEGIN,
     gateway::{Engine, Gateway},
     tokens::{claims_of, good_header, signed, with},
     upstream::Upstream,
 };
 
-/// What a caller brings, in the order of the columns.
-const CREDENTIALS: [&str; 8] = ["nothing", "garbage", "expired", "other aud", "user", "user+scope", "curator", "ended"];
+/// What a caller brings, in the order of the columns: bearer tokens, then access cookies: a good one and an expired one
+/// that a page of ours sends, and a good one that another site's page sends.
+const CREDENTIALS: [&str; 11] = [
+    "nothing",
+    "garbage",
+    "expired",
+    "other aud",
+    "user",
+    "user+scope",
+    "curator",
+    "ended",
+    "cookie",
+    "~expired",
+    "foreign",
+];
 
 /// What may come of a call, as one word.
 const IN: &str = "in"; // Let through: to the handler or the service, whatever they then say.
@@ -23,28 +36,33 @@ const WHO: &str = "who?"; // 401: credentials are needed.
 const BAD: &str = "bad"; // 401: these are no good.
 const ROLE: &str = "role"; // 403: a role is missing.
 const SCOPE: &str = "scope"; // 403: a scope is missing.
+const SITE: &str = "site"; // 403: a cookie from another site.
 
 /// The promise. A column for each of [`CREDENTIALS`].
-const EXPECTED: [(&str, &str, [&str; 8]); 18] = [
-    ("portal_register", "POST /auth/register", [IN; 8]),
-    ("portal_signup", "POST /auth/signup", [IN; 8]),
-    ("portal_login", "POST /auth/login", [IN; 8]),
-    ("portal_refresh", "POST /auth/refresh", [IN; 8]),
+const EXPECTED: [(&str, &str, [&str; 11]); 22] = [
+    ("portal_register", "POST /auth/register", [IN; 11]),
+    ("portal_signup", "POST /auth/signup", [IN; 11]),
+    ("portal_login", "POST /auth/login", [IN; 11]),
+    ("portal_refresh", "POST /auth/refresh", [IN; 11]),
     // With a bad token leaving still goes by the refresh token, which no column brings.
-    ("portal_logout", "POST /auth/logout", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
-    ("portal_me", "GET /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
-    ("portal_me_change", "PATCH /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
-    ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
-    ("portal_jwks", "GET /.well-known/jwks.json", [IN; 8]),
-    ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 8]),
-    ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
-    ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD]),
-    ("public", "GET /public/a", [IN; 8]),
-    ("by_role", "GET /by-role/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, IN, BAD]),
-    ("by_scope", "GET /by-scope/a", [WHO, BAD, BAD, BAD, SCOPE, IN, SCOPE, BAD]),
-    ("by_both", "GET /by-both/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, SCOPE, BAD]),
-    ("other_audience", "GET /other-audience/a", [WHO, BAD, BAD, IN, BAD, BAD, BAD, BAD]),
-    ("writes_only", "DELETE /writes-only", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD]),
+    ("portal_logout", "POST /auth/logout", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, WHO, WHO]),
+    ("portal_me", "GET /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
+    ("portal_me_change", "PATCH /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    ("portal_jwks", "GET /.well-known/jwks.json", [IN; 11]),
+    ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 11]),
+    ("portal_openapi", "GET /auth/openapi.json", [IN; 11]),
+    ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO]),
+    ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD, IN, IN, IN]),
+    ("public", "GET /public/a", [IN; 11]),
+    ("by_role", "GET /by-role/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, IN, BAD, WHO, WHO, WHO]),
+    ("by_scope", "GET /by-scope/a", [WHO, BAD, BAD, BAD, SCOPE, IN, SCOPE, BAD, WHO, WHO, WHO]),
+    ("by_both", "GET /by-both/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, SCOPE, BAD, WHO, WHO, WHO]),
+    ("other_audience", "GET /other-audience/a", [WHO, BAD, BAD, IN, BAD, BAD, BAD, BAD, WHO, WHO, WHO]),
+    ("writes_only", "DELETE /writes-only", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO]),
+    ("by_cookie", "GET /by-cookie/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
+    ("cookie_writes", "POST /by-cookie/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    ("cookie_only", "PUT /cookie-only/a", [IN, IN, IN, IN, IN, IN, IN, IN, IN, BAD, SITE]),
 ];
 
 fn yaml(upstream: &Upstream, default_role: &str) -> String {
@@ -61,6 +79,9 @@ routes:
   - {{name: by_scope, match: {{path: "/by-scope/{{*rest}}"}}, scopes: ["docs:read"], cluster: rag}}
   - {{name: by_both, match: {{path: "/by-both/{{*rest}}"}}, roles: [curator], scopes: ["docs:read"], cluster: rag}}
   - {{name: other_audience, match: {{path: "/other-audience/{{*rest}}"}}, audience: other, cluster: rag}}
+  - {{name: by_cookie, match: {{path: "/by-cookie/{{*rest}}", methods: [GET]}}, credentials: [bearer, cookie], cluster: rag}}
+  - {{name: cookie_writes, match: {{path: "/by-cookie/{{*rest}}", methods: [POST]}}, credentials: [bearer, cookie], cluster: rag}}
+  - {{name: cookie_only, match: {{path: "/cookie-only/{{*rest}}"}}, auth: optional, credentials: [cookie], cluster: rag}}
   - {{name: writes_only, match: {{path: /writes-only, methods: [DELETE]}}, cluster: rag}}
 "#,
         upstream.url()
@@ -73,6 +94,7 @@ struct Columns {
     scoped: Tokens,
     curator: Tokens,
     ended: Tokens,
+    browser: Tokens,
 }
 
 impl Columns {
@@ -81,10 +103,22 @@ impl Columns {
         let curator = client.login("curator@example.org").await;
         let ended = client.login("user@example.org").await;
         client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
-        Self { user, scoped, curator, ended }
+        let browser = client.login("user@example.org").await;
+        Self { user, scoped, curator, ended, browser }
     }
 
-    /// The bearer token of a column; tokens the portal would not make are signed here with its key.
+    /// The call with what the column brings.
+    async fn call(&self, gateway: &Gateway, column: &str, call: Call) -> Call {
+        let Some(token) = self.token(gateway, column).await else { return call };
+        let site = match column {
+            "cookie" | "~expired" => "same-origin",
+            "foreign" => "cross-site",
+            _ => return call.bearer(&token),
+        };
+        call.header("cookie", &format!("__Host-portcullis-access={token}")).header("sec-fetch-site", site)
+    }
+
+    /// The token of a column; tokens the portal would not make are signed here with its key.
     async fn token(&self, gateway: &Gateway, column: &str) -> Option<String> {
         let made = async |changes| {
             let key = gateway.signing_key().await;
@@ -99,6 +133,8 @@ impl Columns {
             "user+scope" => made(json!({"scope": "docs:read docs:write"})).await,
             "curator" => self.curator.access.clone(),
             "ended" => self.ended.access.clone(),
+            "cookie" | "foreign" => self.browser.access.clone(),
+            "~expired" => made(json!({"exp": BEGIN.seconds() - 60})).await,
             other => panic!("no such column: {other}"),
         })
     }
@@ -111,6 +147,7 @@ fn outcome(answer: &Answer) -> String {
         (401, "invalid_token") => BAD.to_owned(),
         (403, "role_missing") => ROLE.to_owned(),
         (403, "scope_missing") => SCOPE.to_owned(),
+        (403, "cross_site") => SITE.to_owned(),
         // The handler's own answers to a call without a body.
         (200..300, _) | (422, "validation") | (400, "invalid_grant") => IN.to_owned(),
         (status, code) => format!("{status} {code}"),
@@ -146,11 +183,7 @@ async fn every_route_admits_exactly_whom_the_table_says() {
         for (column, expected) in CREDENTIALS.into_iter().zip(expected) {
             let before = upstream.received().len();
             let call = client.call(method, path);
-            let call = match columns.token(&gateway, column).await {
-                Some(token) => call.bearer(&token),
-                None => call,
-            };
-            let got = outcome(&call.send().await);
+            let got = outcome(&columns.call(&gateway, column, call).await.send().await);
             write!(table, "{got:<11}").unwrap();
             let reached = upstream.received().len() - before;
             let leads_upstream = !name.starts_with("portal_");

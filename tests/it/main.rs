@@ -4,7 +4,9 @@
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
 //! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] and [`shared_limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
-//! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
+//! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
+//! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
+//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -44,7 +46,11 @@ mod bad_frames;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod browsers;
+#[cfg(test)]
 mod clusters;
+#[cfg(test)]
+mod cross_origin;
 #[cfg(test)]
 mod journeys;
 #[cfg(test)]
@@ -53,6 +59,8 @@ mod limits;
 mod lost_store;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod proxying;
 #[cfg(test)]

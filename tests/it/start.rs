@@ -180,6 +180,22 @@ async fn the_schema_is_printed_as_json() {
 }
 
 #[tokio::test]
+async fn a_profile_that_weakens_rules_is_warned_of_at_every_start() {
+    let upstream = Upstream::start().await;
+    let warns = async |yaml: &str| {
+        let project = Project::new(yaml);
+        let binary = project.serve().await;
+        binary.terminate();
+        let (code, log) = binary.ended().await;
+        assert_eq!(code, Some(0), "{log:#?}");
+        log.iter().any(|line| line.contains("\"WARN\"") && line.contains("portal.compat: fastapi is on"))
+    };
+    let plain = good(&upstream.url(), "");
+    assert!(!warns(&plain).await);
+    assert!(warns(&format!("{plain}portal: {{compat: fastapi}}\n")).await);
+}
+
+#[tokio::test]
 async fn health_says_whether_a_gateway_lives() {
     let upstream = Upstream::start().await;
     let project = Project::new(&good(&upstream.url(), ""));

@@ -24,7 +24,7 @@ async fn reason_of(harness: &Harness, request: Request<GateBody>) -> Reason {
 async fn every_endpoint_of_the_table_is_served() {
     let harness = Harness::new().await;
     for endpoint in ENDPOINTS {
-        let ask = Ask::new(endpoint.method.as_str().to_owned().leak(), &endpoint.full_path("/auth"));
+        let ask = Ask::new(endpoint.method.as_str().to_owned().leak(), &endpoint.full_paths(&["/auth".into()])[0]);
         if let Err(refusal) = harness.ask(ask).await {
             let reason = refusal.reason;
             assert!(!matches!(reason, Reason::NoRoute | Reason::MethodNotAllowed), "{}: {reason:?}", endpoint.name);

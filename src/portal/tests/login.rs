@@ -42,6 +42,9 @@ async fn e_mail_and_username_both_name_an_account_in_any_case() {
         json!({"email": "ANN@example.ORG", "password": PASSWORD}),
         json!({"username": "ann", "password": PASSWORD}),
         json!({"username": "Ann", "password": PASSWORD}),
+        // As forms with one box for both send it.
+        json!({"username": "Ann@Example.org", "password": PASSWORD}),
+        json!({"email": "ann", "password": PASSWORD}),
     ] {
         assert_eq!(harness.ok(login(&body)).await.status, StatusCode::OK, "{body}");
     }

@@ -30,7 +30,7 @@ use tower::ServiceExt;
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
     clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
-    config::settings::{self, Engine, Passwords, Portal, Registration, Tokens},
+    config::settings::{self, Compat, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -59,11 +59,14 @@ pub(crate) fn portal() -> Portal {
     Portal {
         enabled: true,
         host: None,
-        base_path: "/auth".into(),
+        base_paths: vec!["/auth".into()],
+        compat: Compat::None,
         registration: Registration::Open,
         default_role: "user".into(),
         limits: Vec::new(),
         cookie_name: "__Secure-refresh".into(),
+        access_cookie_name: "__Host-access".into(),
+        sets_access_cookie: false,
         allowed_origins: vec!["https://app.test".into()],
     }
 }

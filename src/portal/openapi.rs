@@ -1,0 +1,300 @@
+//! `GET <base>/openapi.json`: the portal described in OpenAPI 3.1, made of the tables that serve it.
+//!
+//! Paths, methods and who may call come from [`ENDPOINTS`], statuses from the gate's rescue table, shapes of answers from
+//! the very types that are serialised. What handlers read by hand, the members of their bodies, is written down once
+//! more here; a test asks every endpoint and holds all of it against what it answers.
+
+use axum::extract::State;
+use http::StatusCode;
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    config::settings::{AuthMode, Compat, Portal},
+    gate::{problem::Document, refusal::Refusal, rescue::row_for},
+    policy::reason::Reason,
+    portal::{
+        answers::{Answer, TokenAnswer, UserAnswer},
+        endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath},
+        me::VerifyAnswer,
+        state::Shared,
+        well_known::{Discovery, publish},
+    },
+};
+
+/// 200 with the description.
+pub(crate) async fn openapi(State(state): State<Shared>) -> Result<Answer, Refusal> {
+    publish(&document(&state.portal))
+}
+
+/// What an endpoint takes and gives.
+struct Shape {
+    summary: &'static str,
+    /// Members of the request body; the required ones first.
+    required: &'static [&'static str],
+    optional: &'static [&'static str],
+    success: StatusCode,
+    /// Name of the answer's schema; `None`: no body.
+    answer: Option<&'static str>,
+    /// Why it may refuse, beyond what any call may meet.
+    refusals: &'static [Reason],
+}
+
+impl Shape {
+    const fn of(call: Call) -> Self {
+        use Reason::{
+            AccountExists, CrossSite, HashQueueFull, LoginFailed, RefreshInvalid, RegistrationClosed, StoreUnavailable,
+        };
+
+        let (summary, required, optional, success, answer, refusals): Parts = match call {
+            Call::Register => (
+                "Make an account and log in",
+                &["email", "password"],
+                &["username", "full_name", "delivery"],
+                StatusCode::CREATED,
+                Some("Tokens"),
+                &[RegistrationClosed, AccountExists, HashQueueFull, StoreUnavailable],
+            ),
+            Call::Login => (
+                "Log in with an e-mail address or a username, in either member",
+                &["password"],
+                &["email", "username", "delivery"],
+                StatusCode::OK,
+                Some("Tokens"),
+                &[LoginFailed, HashQueueFull, StoreUnavailable],
+            ),
+            Call::Refresh => (
+                "The next pair for a refresh token, in the body or as a cookie",
+                &[],
+                &["refresh_token"],
+                StatusCode::OK,
+                Some("Tokens"),
+                &[RefreshInvalid, CrossSite, StoreUnavailable],
+            ),
+            Call::Logout => (
+                "End the session, or every session of the caller's",
+                &[],
+                &["all", "refresh_token"],
+                StatusCode::NO_CONTENT,
+                None,
+                &[Reason::CredentialsMissing, Reason::TokenMalformed, RefreshInvalid, CrossSite, StoreUnavailable],
+            ),
+            Call::Me => ("The caller's account", &[], &[], StatusCode::OK, Some("User"), &[StoreUnavailable]),
+            Call::PatchMe => (
+                "Change one's profile; null clears a member",
+                &[],
+                &["full_name", "username"],
+                StatusCode::OK,
+                Some("User"),
+                &[AccountExists, StoreUnavailable],
+            ),
+            Call::Verify => ("What the presented access token says", &[], &[], StatusCode::OK, Some("Claims"), &[]),
+            Call::Jwks => ("The keys that verify our tokens (RFC 7517)", &[], &[], StatusCode::OK, Some("KeySet"), &[]),
+            Call::Discovery => (
+                "Issuer, keys and algorithms (OIDC Discovery, the subset that is honoured)",
+                &[],
+                &[],
+                StatusCode::OK,
+                Some("Discovery"),
+                &[],
+            ),
+            Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
+        };
+        Self { summary, required, optional, success, answer, refusals }
+    }
+}
+
+type Parts = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    StatusCode,
+    Option<&'static str>,
+    &'static [Reason],
+);
+
+/// What any call with a body may meet.
+const BODY_REFUSALS: &[Reason] =
+    &[Reason::BodyBroken, Reason::BodyTimeout, Reason::BodyTooLarge, Reason::MediaType, Reason::Validation];
+
+/// What a call that needs a token may meet.
+const TOKEN_REFUSALS: &[Reason] = &[Reason::CredentialsMissing, Reason::TokenMalformed];
+
+/// The whole description.
+fn document(portal: &Portal) -> Value {
+    let mut paths = Map::new();
+    for endpoint in ENDPOINTS {
+        let (path, absolute) = match endpoint.path {
+            EndpointPath::Base(path) => (path, false),
+            EndpointPath::Absolute(path) => (path, true),
+        };
+        let item = paths.entry(path).or_insert_with(|| json!({}));
+        if absolute {
+            // Not below a base path.
+            item["servers"] = json!([{"url": "/"}]);
+        }
+        item[endpoint.method.as_str().to_ascii_lowercase()] = operation(endpoint, portal);
+    }
+    let servers: Vec<_> = portal.base_paths.iter().map(|base| json!({"url": &**base})).collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Portcullis portal",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Accounts and sessions. Errors are problem documents (RFC 9457).",
+        },
+        "servers": servers,
+        "paths": paths,
+        "components": {"schemas": schemas(), "securitySchemes": schemes(portal)},
+    })
+}
+
+fn operation(endpoint: &Endpoint, portal: &Portal) -> Value {
+    let shape = Shape::of(endpoint.call);
+    let mut operation = json!({
+        "operationId": endpoint.name,
+        "summary": shape.summary,
+        "responses": responses(endpoint, &shape, portal.compat),
+        "security": security(endpoint, portal),
+    });
+    if takes_body(endpoint) {
+        operation["requestBody"] = json!({
+            "required": !shape.required.is_empty(),
+            "content": {"application/json": {"schema": body(endpoint.call, &shape)}},
+        });
+    }
+    operation
+}
+
+fn takes_body(endpoint: &Endpoint) -> bool {
+    let shape = Shape::of(endpoint.call);
+    !(shape.required.is_empty() && shape.optional.is_empty())
+}
+
+fn body(call: Call, shape: &Shape) -> Value {
+    let nullable = matches!(call, Call::PatchMe);
+    let members: Map<_, _> = shape
+        .required
+        .iter()
+        .map(|name| ((*name).to_owned(), member(name, false)))
+        .chain(shape.optional.iter().map(|name| ((*name).to_owned(), member(name, true))))
+        .collect();
+    let mut body = json!({"type": "object", "additionalProperties": false, "properties": members});
+    if !shape.required.is_empty() {
+        body["required"] = json!(shape.required);
+    }
+    if matches!(call, Call::Login) {
+        body["oneOf"] = json!([{"required": ["email"]}, {"required": ["username"]}]);
+    }
+    if nullable {
+        body["description"] = json!("A member that is absent stays as it is.");
+    }
+    body
+}
+
+/// A member that may be missing may also be null, which means the same (but for a change of profile).
+fn member(name: &str, optional: bool) -> Value {
+    let kind = if name == "all" { "boolean" } else { "string" };
+    let mut schema = if optional { json!({"type": [kind, "null"]}) } else { json!({"type": kind}) };
+    match name {
+        "delivery" => {
+            schema["enum"] = json!(["body", "cookie", null]);
+            schema["description"] = json!("How the refresh token travels.");
+        }
+        "password" => schema["format"] = json!("password"),
+        _ => {}
+    }
+    schema
+}
+
+/// Success, then the refusals by status; whatever else may happen is a problem document too.
+fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
+    let mut responses = Map::new();
+    let mut success = json!({"description": shape.summary});
+    if let Some(schema) = shape.answer {
+        success["content"] = json!({"application/json": {"schema": reference(schema)}});
+    }
+    responses.insert(shape.success.as_str().to_owned(), success);
+    let of_body: &[Reason] = if takes_body(endpoint) { BODY_REFUSALS } else { &[] };
+    let of_token: &[Reason] = if endpoint.auth == AuthMode::Required { TOKEN_REFUSALS } else { &[] };
+    for reason in shape.refusals.iter().chain(of_body).chain(of_token).chain(&[Reason::AddressLimited]) {
+        let row = row_for(compat, *reason);
+        let said = format!("`{}`: {}", row.code, row.title);
+        match responses.get_mut(row.status.as_str()) {
+            Some(known) => {
+                let before = known["description"].as_str().unwrap_or_default();
+                known["description"] = json!(format!("{before}; {said}"));
+            }
+            None => {
+                responses.insert(row.status.as_str().to_owned(), problem(&said));
+            }
+        }
+    }
+    responses.insert("default".to_owned(), problem("Any other refusal"));
+    Value::Object(responses)
+}
+
+fn problem(said: &str) -> Value {
+    json!({"description": said, "content": {"application/problem+json": {"schema": reference("Problem")}}})
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+/// Each element is a way in; an empty one: none is needed.
+fn security(endpoint: &Endpoint, portal: &Portal) -> Value {
+    let mut ways = Vec::new();
+    if matches!(endpoint.auth, AuthMode::Required | AuthMode::Lenient) {
+        ways.push(json!({"bearer": []}));
+        if portal.sets_access_cookie {
+            ways.push(json!({"accessCookie": []}));
+        }
+    }
+    if matches!(endpoint.call, Call::Refresh | Call::Logout) {
+        ways.push(json!({"refreshCookie": []}));
+    }
+    if endpoint.auth != AuthMode::Required {
+        ways.push(json!({}));
+    }
+    Value::Array(ways)
+}
+
+fn schemes(portal: &Portal) -> Value {
+    let cookie = |name: &str| json!({"type": "apiKey", "in": "cookie", "name": name});
+    let mut schemes = json!({
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "refreshCookie": cookie(&portal.cookie_name),
+    });
+    if portal.sets_access_cookie {
+        schemes["accessCookie"] = cookie(&portal.access_cookie_name);
+    }
+    schemes
+}
+
+fn schemas() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = settings.into_generator();
+    fn define<T: JsonSchema>(generator: &mut SchemaGenerator) {
+        let _ = generator.subschema_for::<T>();
+    }
+    define::<TokenAnswer<'static>>(&mut generator);
+    define::<UserAnswer<'static>>(&mut generator);
+    define::<VerifyAnswer<'static>>(&mut generator);
+    define::<Discovery<'static>>(&mut generator);
+    define::<Document<'static>>(&mut generator);
+    let mut schemas = generator.take_definitions(true);
+    schemas.insert(
+        "KeySet".to_owned(),
+        json!({
+            "type": "object",
+            "required": ["keys"],
+            "properties": {"keys": {"type": "array", "items": {"type": "object"}}},
+        }),
+    );
+    schemas.insert("Description".to_owned(), json!({"type": "object", "required": ["openapi", "info", "paths"]}));
+    Value::Object(schemas)
+}

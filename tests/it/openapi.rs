@@ -1,0 +1,294 @@
+//! The portal's description, held against the portal: every endpoint is described and every description is served,
+//! whatever an endpoint answers is described, and what a body may and must hold is what the handler takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portcullis::portal::endpoints::ENDPOINTS;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    client::{Answer, Client, PASSWORD},
+    gateway::{Engine, Gateway},
+    upstream::Upstream,
+};
+
+async fn gateway(portal: &str) -> Gateway {
+    let upstream = Upstream::start().await;
+    let yaml = format!(
+        "portal: {{{portal}}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
+         - {{name: page, match: {{path: /page}}, credentials: [bearer, cookie], cluster: rag}}\n",
+        upstream.url()
+    );
+    Gateway::start(Engine::Sqlite, &yaml).await
+}
+
+async fn described(client: &Client) -> Value {
+    client.get("/auth/openapi.json").send().await.expect(200).json()
+}
+
+/// Every operation by its id, with method and path.
+fn operations(document: &Value) -> BTreeMap<String, (String, String, Value)> {
+    let mut found = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let server = item["servers"][0]["url"].as_str().unwrap_or("/auth").trim_end_matches('/');
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(method, _)| *method != "servers") {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            let known = found.insert(id, (method.to_uppercase(), format!("{server}{path}"), operation.clone()));
+            assert!(known.is_none(), "two operations of one id");
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_endpoint_is_described_and_every_description_is_served() {
+    let gateway = gateway("base_paths: [/auth, /api/auth]").await;
+    let client = gateway.client();
+    let document = described(&client).await;
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["servers"], json!([{"url": "/auth"}, {"url": "/api/auth"}]));
+    assert_eq!(client.get("/api/auth/openapi.json").send().await.expect(200).json(), document);
+
+    let described: BTreeSet<_> =
+        operations(&document).into_iter().map(|(id, (method, path, _))| (id, method, path)).collect();
+    let served: BTreeSet<_> = ENDPOINTS
+        .iter()
+        .map(|one| (one.name.to_owned(), one.method.to_string(), one.full_paths(&["/auth".into()])[0].clone()))
+        .collect();
+    assert_eq!(described, served);
+    for (_, method, path) in described {
+        let status = client.call(&method, &path).send().await.status;
+        assert!(!matches!(status, 404 | 405), "{method} {path}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn every_reference_in_the_description_leads_somewhere() {
+    fn walk(document: &Value, node: &Value, references: &mut usize) {
+        if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
+            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+            *references += 1;
+        }
+        match node {
+            Value::Object(entries) => entries.values().for_each(|value| walk(document, value, references)),
+            Value::Array(items) => items.iter().for_each(|item| walk(document, item, references)),
+            _ => {}
+        }
+    }
+    let document = described(&gateway("enabled: true").await.client()).await;
+    let mut references = 0;
+    walk(&document, &document, &mut references);
+    assert!(references > 20, "{references}");
+    let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+    for (id, (.., operation)) in operations(&document) {
+        for way in operation["security"].as_array().unwrap().iter().flat_map(|way| way.as_object().unwrap().keys()) {
+            assert!(schemes.contains_key(way), "{id}: {way}");
+        }
+    }
+}
+
+/// Whether a value is what the schema says, as far as our schemas say it: stricter than JSON Schema in that a described
+/// object holds nothing that is not described.
+fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+        return fits(document, document.pointer(reference.trim_start_matches('#')).unwrap(), value);
+    }
+    if let Some(any) = schema.get("anyOf").and_then(Value::as_array) {
+        let faults: Vec<_> = any.iter().filter_map(|one| fits(document, one, value).err()).collect();
+        return if faults.len() < any.len() { Ok(()) } else { Err(faults.join(", ")) };
+    }
+    let is = |kind: &str| match kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        other => panic!("a kind the test does not know: {other}"),
+    };
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().map(|kind| kind.as_str().unwrap()).collect(),
+        other => return Err(format!("no type but {other} for {value}")),
+    };
+    if !kinds.iter().any(|kind| is(kind)) {
+        return Err(format!("{value} is none of {kinds:?}"));
+    }
+    if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
+        values.iter().try_for_each(|value| fits(document, items, value))?;
+    }
+    let (Some(members), Some(properties)) = (value.as_object(), schema.get("properties").and_then(Value::as_object))
+    else {
+        return Ok(());
+    };
+    for (name, value) in members {
+        let described = properties.get(name).ok_or_else(|| format!("{name} is not described"))?;
+        fits(document, described, value).map_err(|fault| format!("{name}: {fault}"))?;
+    }
+    let required = schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap());
+    required.filter(|name| !members.contains_key(*name)).map(|name| Err(format!("{name} is missing"))).collect()
+}
+
+/// Notes what an operation answered and fails unless it is described so.
+#[track_caller]
+fn described_so(document: &Value, id: &str, answer: &Answer, seen: &mut BTreeSet<(String, u16)>) {
+    let operation = &operations(document)[id].2;
+    let Some(response) = operation["responses"].get(answer.status.to_string()) else {
+        panic!("{id} answered {}, which is not described: {}", answer.status, answer.text());
+    };
+    match response["content"].as_object().and_then(|content| content.iter().next()) {
+        None => assert_eq!(answer.text(), "", "{id}"),
+        Some((media_type, content)) => {
+            assert_eq!(answer.header("content-type"), Some(media_type.as_str()), "{id}");
+            if id != "portal_openapi" && id != "portal_jwks" {
+                let fault = fits(document, &content["schema"], &answer.json());
+                assert_eq!(fault, Ok(()), "{id} {}: {}", answer.status, answer.text());
+            }
+        }
+    }
+    if answer.status >= 400 {
+        let said = response["description"].as_str().unwrap();
+        assert!(
+            said.contains(&format!("`{}`", answer.code())),
+            "{id} {}: {} not in {said}",
+            answer.status,
+            answer.code()
+        );
+    }
+    seen.insert((id.to_owned(), answer.status));
+}
+
+/// One call of every kind of each endpoint.
+async fn whatever_is_answered_is_described(portal: &str) {
+    let gateway = gateway(portal).await;
+    let client = gateway.client();
+    let document = described(&client).await;
+    let mut seen = BTreeSet::new();
+    let mut check = |id: &str, answer: &Answer| described_so(&document, id, answer, &mut seen);
+    let operations = operations(&document);
+
+    let full = json!({"email": "ann@example.org", "password": PASSWORD, "username": "ann", "full_name": "Ann", "delivery": "body"});
+    let registered = client.post("/auth/register").json(&full).send().await;
+    check("portal_register", &registered);
+    check("portal_register", &client.post("/auth/register").json(&full).send().await);
+    let lean = json!({"email": "bob@example.org", "password": PASSWORD, "username": null, "delivery": "cookie"});
+    check("portal_signup", &client.post("/auth/signup").json(&lean).send().await);
+    let tokens = client.tokens(&registered);
+    for body in [
+        json!({"email": "ann@example.org", "password": PASSWORD}),
+        json!({"username": "ann", "password": PASSWORD, "delivery": "cookie"}),
+        json!({"username": "ann", "password": "wrong"}),
+    ] {
+        check("portal_login", &client.post("/auth/login").json(&body).send().await);
+    }
+    let refreshed = client.refresh(&tokens.refresh).await;
+    check("portal_refresh", &refreshed);
+    check("portal_refresh", &client.refresh("garbage").await);
+    let foreign = client.post("/auth/refresh").header("cookie", "__Secure-portcullis-refresh=x");
+    check("portal_refresh", &foreign.send().await);
+    for (id, method, path) in [("portal_me", "GET", "/auth/me"), ("portal_verify", "POST", "/auth/verify")] {
+        check(id, &client.call(method, path).bearer(&tokens.access).send().await);
+        check(id, &client.call(method, path).bearer("garbage").send().await);
+        check(id, &client.call(method, path).send().await);
+    }
+    for body in
+        [json!({"full_name": "Ann Lee", "username": null}), json!({"full_name": null}), json!({"username": "a"})]
+    {
+        let change = client.call("PATCH", "/auth/me").bearer(&tokens.access).json(&body);
+        check("portal_me_change", &change.send().await);
+    }
+    check(
+        "portal_logout",
+        &client.post("/auth/logout").bearer(&tokens.access).json(&json!({"all": true})).send().await,
+    );
+    check("portal_logout", &client.post("/auth/logout").send().await);
+    for (id, path) in [
+        ("portal_jwks", "/.well-known/jwks.json"),
+        ("portal_discovery", "/.well-known/openid-configuration"),
+        ("portal_openapi", "/auth/openapi.json"),
+    ] {
+        check(id, &client.get(path).send().await);
+    }
+    let again = client.login("ann@example.org").await.access;
+    for (id, (method, path, operation)) in &operations {
+        if operation.get("requestBody").is_none() {
+            continue;
+        }
+        let call = || client.call(method, path).bearer(&again);
+        let json = || call().header("content-type", "application/json");
+        check(id, &json().body("{").send().await);
+        check(id, &json().body(format!("\"{}\"", "x".repeat(9_000))).send().await);
+        check(id, &json().body("[]").send().await);
+        check(id, &call().header("content-type", "text/plain").body("{}").send().await);
+    }
+    for (id, (.., operation)) in &operations {
+        let succeeds = operation["responses"].as_object().unwrap().keys().find(|status| status.starts_with('2'));
+        let status: u16 = succeeds.unwrap().parse().unwrap();
+        assert!(seen.contains(&(id.clone(), status)), "{id} never answered {status}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_portal_answers_is_described() {
+    whatever_is_answered_is_described("enabled: true").await;
+}
+
+#[tokio::test]
+async fn whatever_the_portal_answers_a_fastapi_front_end_is_described() {
+    whatever_is_answered_is_described("compat: fastapi").await;
+}
+
+/// The members a refusal names.
+fn faults(answer: &Answer) -> BTreeSet<String> {
+    answer.refused(422, "validation");
+    answer.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| fault["field"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_body_may_and_must_hold_what_is_described() {
+    let gateway = gateway("enabled: true").await;
+    let client = gateway.client();
+    let document = described(&client).await;
+    let token = client.register("ann@example.org").await.access;
+    let mut looked_at = 0;
+    for (id, (method, path, operation)) in operations(&document) {
+        let Some(body) = operation.get("requestBody") else { continue };
+        let schema = &body["content"]["application/json"]["schema"];
+        let members: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        let send = async |body: &Value| client.call(&method, &path).bearer(&token).json(body).send().await;
+
+        // Every described member, of a kind that none is, and one that is not described: all are known but the last.
+        let mut wrong: serde_json::Map<_, _> = members.iter().map(|name| (name.clone(), json!([1]))).collect();
+        wrong.insert("undescribed".to_owned(), json!(1));
+        let answer = send(&Value::Object(wrong)).await;
+        let unknown: Vec<_> = answer.json()["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|fault| fault["message"] == "is not a field of this request")
+            .map(|fault| fault["field"].clone())
+            .collect();
+        assert_eq!(unknown, ["undescribed"], "{id}");
+        let mut named = faults(&answer);
+        named.remove("undescribed");
+        assert_eq!(named, members, "{id}: each is of a kind");
+
+        // What must be there is named when it is not.
+        let required: BTreeSet<_> =
+            schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect();
+        if !required.is_empty() {
+            let missing = faults(&send(&json!({})).await);
+            let expected =
+                if schema.get("oneOf").is_some() { &missing - &["email".to_owned()].into() } else { missing };
+            assert_eq!(expected, required, "{id}");
+        }
+        assert_eq!(body["required"], !required.is_empty(), "{id}");
+        looked_at += 1;
+    }
+    assert_eq!(looked_at, 6);
+}
