@@ -11,6 +11,7 @@ use crate::harness::{
     client::PASSWORD,
     gateway::{Engine, Gateway, Setup},
     raw::Raw,
+    soon,
     tls::Authority,
     upstream::{Held, Reply, Upstream},
     wire::Piece,
@@ -24,6 +25,7 @@ routes:
   - {name: plain, match: {path: "/plain/{*rest}"}, auth: none, cluster: rag}
   - {name: thinks, match: {path: "/thinks/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {first_byte: 150ms}}
   - {name: idles, match: {path: "/idles/{*rest}"}, auth: none, cluster: rag, timeouts: {idle: 150ms}}
+  - {name: drips, match: {path: "/drips/{*rest}"}, auth: none, cluster: rag, timeouts: {body_rate: 1GiB/s, body_grace: 100ms}}
   - {name: whole, match: {path: "/whole/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {total: 400ms}}
 "#;
 
@@ -140,6 +142,23 @@ async fn a_form_that_drips_in_is_cut_after_half_a_minute() {
     tokio::time::resume();
     assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
     assert!((30..31).contains(&took.as_secs()), "{took:?}");
+    raw.closed().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_drips_in_gets_408() {
+    let (gateway, upstream) = gateway("").await;
+    upstream.hold("/drips/a");
+    let mut raw = gateway.raw().await;
+    raw.send(&post("/drips/a", "Transfer-Encoding: chunked\r\n")).await;
+    let mut held = upstream.held().await;
+    // Each piece comes long before its sender has been silent for too long, until the gateway has had enough of it.
+    let dripping = async {
+        while raw.try_send(b"1\r\nx\r\n").await.is_ok() && held.piece().await == Piece::Data(b"x".to_vec()) {}
+    };
+    soon("the gateway to lose its patience", dripping).await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
     raw.closed().await;
 }
 
