@@ -271,6 +271,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time that was paused")]
     async fn a_restarted_timer_fires_when_it_was_last_told_to() {
         let begun = Instant::now();
         let mut timer = LazyTimer::default();
