@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::harness::{
     client::PASSWORD,
     gateway::{Engine, Gateway, Setup},
+    h2::{Fate, H2},
     raw::Raw,
     soon,
     tls::Authority,
@@ -160,6 +161,27 @@ async fn an_upload_that_drips_in_gets_408() {
     let answer = raw.answer().await.unwrap();
     assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
     raw.closed().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_drips_in_gets_408_on_http2_too() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, "", ", h2c: true")).await;
+    upstream.hold("/drips/a");
+    let mut h2 = H2::begin(TcpStream::connect(gateway.address()).await.unwrap()).await;
+    let post = [(":method", "POST"), (":scheme", "http"), (":authority", "a.test"), (":path", "/drips/a")];
+    h2.headers(&post, false).await;
+    let mut held = upstream.held().await;
+    let dripping = async {
+        loop {
+            h2.data("x", false).await;
+            if held.piece().await != Piece::Data(b"x".to_vec()) {
+                break;
+            }
+        }
+    };
+    soon("the gateway to lose its patience", dripping).await;
+    assert_eq!(h2.fate().await, Fate::Answered(408, "body_timeout".to_owned()));
 }
 
 #[tokio::test]
