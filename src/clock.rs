@@ -128,6 +128,41 @@ impl LazyTimer {
     }
 }
 
+/// Time somebody may keep us waiting: it runs only while we wait, and can be earned back up to what it was.
+#[derive(Debug)]
+pub struct Allowance {
+    most: Duration,
+    left: Duration,
+    since: Option<Instant>,
+    timer: LazyTimer,
+}
+
+impl Allowance {
+    /// At most, and at first, this much.
+    #[must_use]
+    pub fn new(most: Duration) -> Self {
+        Self { most, left: most, since: None, timer: LazyTimer::default() }
+    }
+
+    /// Ready once it is used up. It runs from here on, until [`Self::stop`].
+    #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            self.timer.restart(self.left);
+        }
+        self.timer.poll(cx)
+    }
+
+    /// The wait is over, and has earned this much back.
+    pub fn stop(&mut self, earned: Duration) {
+        if let Some(since) = self.since.take() {
+            self.left = self.left.saturating_sub(since.elapsed());
+        }
+        self.left = self.left.saturating_add(earned).min(self.most);
+    }
+}
+
 /// The only reader of randomness.
 pub trait Entropy: Send + Sync + 'static {
     /// Fills `bytes` with cryptographically secure random bytes.
@@ -236,9 +271,8 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    #[expect(clippy::disallowed_methods, reason = "the paused clock is what the timer runs on")]
+    #[expect(clippy::disallowed_methods, reason = "the time that is paused, not the clock")]
     async fn a_restarted_timer_fires_when_it_was_last_told_to() {
-        #[expect(clippy::disallowed_methods, reason = "the time that is paused, not the clock")]
         let begun = Instant::now();
         let mut timer = LazyTimer::default();
         timer.restart(Duration::from_secs(3));
@@ -250,6 +284,27 @@ mod tests {
         timer.restart(Duration::from_secs(1));
         std::future::poll_fn(|cx| timer.poll(cx)).await;
         assert_eq!(begun.elapsed().as_secs(), 6, "an earlier time than the last one counts too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_allowance_runs_while_somebody_waits_and_is_earned_back_up_to_what_it_was() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let mut allowance = Allowance::new(SECOND * 5);
+        let mut waits = async |seconds: u32| {
+            let waited = tokio::time::timeout(SECOND * seconds, std::future::poll_fn(|cx| allowance.poll(cx))).await;
+            let used_up = waited.is_ok();
+            // Time in which nobody waits costs nothing.
+            allowance.stop(if seconds == 1 { SECOND * 100 } else { Duration::ZERO });
+            tokio::time::advance(SECOND * 60).await;
+            used_up
+        };
+        assert!(!waits(2).await);
+        assert!(!waits(2).await);
+        assert!(waits(2).await, "five seconds in three waits");
+        assert!(waits(2).await, "and nothing is left");
+        let mut allowance = Allowance::new(SECOND * 5);
+        allowance.stop(SECOND * 100);
+        assert!(tokio::time::timeout(SECOND * 6, std::future::poll_fn(|cx| allowance.poll(cx))).await.is_ok());
     }
 
     #[test]

@@ -19,8 +19,12 @@ const MAX_KEYS: usize = 200_000;
 const PORTAL_TOTAL: Duration = Duration::from_secs(30);
 
 /// Time-outs of the portal's endpoints: small bodies from a browser, no upstream.
-const PORTAL_TIMEOUTS: RouteTimeouts =
-    RouteTimeouts { first_byte: Duration::from_secs(30), idle: Duration::from_secs(10), total: Some(PORTAL_TOTAL) };
+const PORTAL_TIMEOUTS: RouteTimeouts = RouteTimeouts {
+    first_byte: Duration::from_secs(30),
+    idle: Duration::from_secs(10),
+    total: Some(PORTAL_TOTAL),
+    upload: None,
+};
 
 /// The counters of every configured limit, by name: one for all routes that name it.
 pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;

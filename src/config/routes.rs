@@ -1,6 +1,6 @@
 //! `routes:` which requests go where, and who may send them. Whatever no route matches is refused.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use super::{
     limits::Limits,
     paths::{PathPattern, PathPrefix},
     routing::{Claim, Table},
-    settings::{AuthMode, Credentials, Portal, Rewrite, Route, RouteTimeouts},
-    units::{BodyLimit, Span},
+    settings::{AuthMode, Credentials, Portal, Rewrite, Route, RouteTimeouts, UploadRate},
+    units::{BodyLimit, ByteRate, Span},
     urls::Origin,
     words::{Host, HttpMethod, Name, Scope, Text},
 };
@@ -142,6 +142,12 @@ pub(super) struct RawRouteTimeouts {
     idle: Item<Span<10, 3_600_000>>,
     /// The whole exchange. Unset: unlimited, for streams.
     total: Option<Item<Span<10, 86_400_000>>>,
+    /// Slowest request body: bytes a second such as 256B/s, or none. A sender that stays below it for `body_grace` is cut
+    /// (408), so that bodies that drip in hold nothing for long. Only the time we wait for the sender counts, not the
+    /// service's. Set none where a client may send little and seldom in one request.
+    body_rate: Item<ByteRate>,
+    /// How long a sender may stay below `body_rate`.
+    body_grace: Item<Span<10, 3_600_000>>,
 }
 
 fn auth() -> Item<Auth> {
@@ -158,7 +164,13 @@ fn body_limit() -> Item<BodyLimit> {
 
 impl Default for RawRouteTimeouts {
     fn default() -> Self {
-        Self { first_byte: Item::of(Span::secs(60)), idle: Item::of(Span::secs(60)), total: None }
+        Self {
+            first_byte: Item::of(Span::secs(60)),
+            idle: Item::of(Span::secs(60)),
+            total: None,
+            body_rate: Item::of(ByteRate(NonZeroU64::new(256))),
+            body_grace: Item::of(Span::secs(30)),
+        }
     }
 }
 
@@ -346,7 +358,9 @@ fn check_timeouts(raw: &RawRouteTimeouts, checks: &mut Checks) -> Option<RouteTi
     {
         checks.error(&total_item.at, "shorter than first_byte, which could never be reached");
     }
-    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, total })
+    let grace = raw.body_grace.value?.0;
+    let upload = raw.body_rate.value?.0.map(|bytes_per_second| UploadRate { bytes_per_second, grace });
+    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, total, upload })
 }
 
 #[cfg(test)]

@@ -3,7 +3,13 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderName, Method, Uri, uri::Authority};
 use ipnet::IpNet;
@@ -393,6 +399,17 @@ pub struct RouteTimeouts {
     pub idle: Duration,
     /// The whole exchange; `None`: unlimited (streams).
     pub total: Option<Duration>,
+    /// The slowest request body; `None`: as slow as its sender likes.
+    pub upload: Option<UploadRate>,
+}
+
+/// The slowest a request body may come in. Counted is the time we wait for its sender, not the service's.
+#[derive(Debug, Clone, Copy)]
+pub struct UploadRate {
+    /// Bytes that earn a second of waiting back.
+    pub bytes_per_second: NonZeroU64,
+    /// How long its sender may stay below that.
+    pub grace: Duration,
 }
 
 /// The account endpoints.

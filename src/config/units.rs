@@ -2,7 +2,11 @@
 //!
 //! The range is part of the type, so the JSON schema, the check and the message cannot differ.
 
-use std::{borrow::Cow, num::NonZeroU32, time::Duration};
+use std::{
+    borrow::Cow,
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -157,6 +161,30 @@ impl<const MIN: u64, const MAX: u64> Scalar for Size<MIN, MAX> {
 }
 scalar!(Size<MIN, MAX>, const MIN: u64, const MAX: u64);
 
+/// Bytes a second; `None`: `none`, as slow as you like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ByteRate(pub(super) Option<NonZeroU64>);
+
+impl Scalar for ByteRate {
+    fn read(text: &str) -> Result<Self, Fault> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let bytes = text.strip_suffix("/s").and_then(|bytes| Size::<1, { 1 << 30 }>::read(bytes).ok());
+        let bytes = bytes.and_then(|Size(bytes)| NonZeroU64::new(bytes));
+        bytes.map(|bytes| Self(Some(bytes))).ok_or_else(|| Fault::expected("bytes a second such as 256B/s, or none"))
+    }
+
+    fn write(&self) -> String {
+        self.0.map_or_else(|| "none".to_owned(), |bytes| format!("{}/s", write_unit(bytes.get(), &SIZE_UNITS)))
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)/s$|^none$|\\$\\{" })
+    }
+}
+scalar!(ByteRate);
+
 /// A request body's largest size; `None`: `none`, no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BodyLimit(pub(super) Option<u64>);
@@ -298,6 +326,12 @@ mod tests {
         assert_eq!(BodyLimit::read("none").unwrap(), BodyLimit(None));
         assert_eq!(BodyLimit::read("1KiB").unwrap(), BodyLimit(Some(1024)));
         assert!(BodyLimit::read("unlimited").is_err());
+        assert_eq!(ByteRate::read("none").unwrap(), ByteRate(None));
+        assert_eq!(ByteRate::read("1KiB/s").unwrap(), ByteRate(NonZeroU64::new(1024)));
+        assert_eq!(ByteRate(NonZeroU64::new(1024)).write(), "1KiB/s");
+        for text in ["0B/s", "1KiB", "1KiB/m", "1/s", "/s"] {
+            assert!(ByteRate::read(text).is_err(), "{text}");
+        }
     }
 
     proptest! {

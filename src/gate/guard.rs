@@ -20,7 +20,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use crate::{
-    config::settings::RouteTimeouts,
+    clock::Allowance,
+    config::settings::{RouteTimeouts, UploadRate},
     gate::{
         body::{BodyFault, GateBody},
         finish::Finish,
@@ -62,6 +63,24 @@ impl Silence {
     }
 }
 
+/// The slowest a body may come in.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: u64,
+    patience: Allowance,
+}
+
+impl Pace {
+    fn new(rate: UploadRate) -> Self {
+        Self { bytes_per_second: rate.bytes_per_second.get(), patience: Allowance::new(rate.grace) }
+    }
+
+    fn came(&mut self, bytes: u64) {
+        let nanos = bytes.saturating_mul(1_000_000_000) / self.bytes_per_second.max(1);
+        self.patience.stop(Duration::from_nanos(nanos));
+    }
+}
+
 /// How far a request body has come, for whoever waits for the answer: the upstream's time to answer starts when the
 /// body has been sent, however long a large upload takes.
 #[derive(Debug, Default)]
@@ -84,20 +103,21 @@ impl Upload {
     }
 }
 
-/// A request body: limited in size, its sender not silent for too long. Trailers are dropped.
+/// A request body: limited in size, its sender neither silent nor slow for too long. Trailers are dropped.
 #[derive(Debug)]
 pub struct RequestGuard {
     inner: GateBody,
     left: Option<u64>,
     silence: Silence,
+    pace: Option<Pace>,
     total: Option<Pin<Box<Sleep>>>,
     upload: Arc<Upload>,
     record: Arc<Record>,
 }
 
 impl RequestGuard {
-    /// Watches `inner`; `limit` in bytes, `None`: none. Its sender may be silent for `timeouts.idle`, and have done
-    /// within `timeouts.total`: a body that drips in is cut too.
+    /// Watches `inner`; `limit` in bytes, `None`: none. Its sender may be silent for `timeouts.idle`, not be slower than
+    /// `timeouts.upload` says, and have done within `timeouts.total`: a body that drips in is cut too.
     #[must_use]
     pub fn new(
         inner: GateBody,
@@ -107,7 +127,13 @@ impl RequestGuard {
         record: Arc<Record>,
     ) -> Self {
         let total = timeouts.total.map(|total| Box::pin(sleep(total)));
-        Self { inner, left: limit, silence: Silence::new(timeouts.idle), total, upload, record }
+        let pace = timeouts.upload.map(Pace::new);
+        Self { inner, left: limit, silence: Silence::new(timeouts.idle), pace, total, upload, record }
+    }
+
+    /// Called when there is nothing to read.
+    fn too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        self.silence.too_long(cx) || self.pace.as_mut().is_some_and(|pace| pace.patience.poll(cx).is_ready())
     }
 
     fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -135,7 +161,7 @@ impl Body for RequestGuard {
                     this.upload.waits.store(false, Ordering::Release);
                     return Poll::Ready(None);
                 }
-                Poll::Pending if this.silence.too_long(cx) => return this.cut(Reason::BodyTimeout),
+                Poll::Pending if this.too_slow(cx) => return this.cut(Reason::BodyTimeout),
                 Poll::Pending => {
                     this.upload.waits.store(true, Ordering::Release);
                     return Poll::Pending;
@@ -143,10 +169,13 @@ impl Body for RequestGuard {
             };
             this.upload.waits.store(false, Ordering::Release);
             this.silence.broken();
-            let Some(data) = frame.data_ref() else {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            if let Some(pace) = &mut this.pace {
+                pace.came(bytes);
+            }
+            if !frame.is_data() {
                 continue;
-            };
-            let bytes = data.len() as u64;
+            }
             this.record.add_received(bytes);
             this.upload.frames.fetch_add(1, Ordering::Release);
             if let Some(left) = &mut this.left {
@@ -265,6 +294,64 @@ impl Drop for ResponseGuard {
             && !whole
         {
             finish.cut(Reason::ClientGone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::clock::Tick;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A body of which `bytes` come after each `pause`, at most ten bytes a second too slow for five seconds.
+    fn body(bytes: usize, pause: Duration, pieces: usize) -> RequestGuard {
+        let piece = move |_| async move {
+            sleep(pause).await;
+            Ok(Frame::data(Bytes::from(vec![b'x'; bytes])))
+        };
+        let inner = GateBody::boxed(StreamBody::new(stream::iter(0..pieces).then(piece)));
+        let rate = NonZeroU64::new(10).map(|bytes_per_second| UploadRate { bytes_per_second, grace: SECOND * 5 });
+        let timeouts = RouteTimeouts { first_byte: SECOND, idle: SECOND * 60, total: None, upload: rate };
+        let id = http::HeaderValue::from_static("test");
+        let record = Record::new(id, [1; 16], Tick::from_nanos(0), http::Method::POST, http::Version::HTTP_11);
+        RequestGuard::new(inner, None, timeouts, Arc::default(), Arc::new(record))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_in_is_cut_however_seldom_it_is_silent() {
+        let mut guard = body(1, SECOND, 1_000);
+        let mut pieces = 0;
+        let cut = loop {
+            match guard.frame().await.expect("it does not end") {
+                Ok(_) => pieces += 1,
+                Err(cut) => break cut,
+            }
+        };
+        // Nine tenths of each second are lost.
+        assert_eq!(pieces, 5);
+        assert!(matches!(cut, BodyFault::Cut(Reason::BodyTimeout)), "{cut}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_at_its_pace_comes_through_and_so_does_a_short_pause() {
+        assert!(body(11, SECOND, 100).collect().await.is_ok());
+        assert!(body(100, SECOND * 4, 100).collect().await.is_ok());
+        assert!(body(1_000_000, SECOND * 6, 100).collect().await.is_err(), "a head start buys no long pause");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_reader_takes_its_time_for_is_not_the_senders_fault() {
+        let mut guard = body(1, Duration::ZERO, 20);
+        while let Some(frame) = guard.frame().await {
+            frame.expect("it is not cut");
+            sleep(SECOND * 30).await;
         }
     }
 }

@@ -354,7 +354,7 @@ mod tests {
             allowed_origins: Vec::new(),
             target: Target::Portal,
             rewrite: None,
-            timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None },
+            timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None, upload: None },
             body_limit: None,
             forward_authorization: false,
             metrics: Metrics::new().route(name),

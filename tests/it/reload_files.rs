@@ -100,6 +100,23 @@ async fn a_changed_file_is_taken_without_a_word_and_a_broken_one_is_not() {
     assert_eq!(mistakes, 1, "a mistake is told once, however often the file is looked at");
 }
 
+#[tokio::test]
+async fn a_file_that_is_gone_changes_nothing_and_its_return_is_told() {
+    let upstream = Upstream::start().await;
+    let good = yaml(&upstream, "", &["one"]);
+    let project = Project::new(&good);
+    let gateway = project.serve().await;
+    fs::remove_file(project.at("gateway.yaml")).unwrap();
+    let told = gateway.logged("the loss", |line| line.contains("cannot be read")).await;
+    assert!(told.contains("\"ERROR\""), "{told}");
+    gateway.client().get("/one/a").send().await.expect(200);
+    project.write(&good);
+    gateway.logged("the return", |line| line.contains("nothing has changed")).await;
+    let text = metrics(&gateway).await;
+    assert!(text.contains("portcullis_config_reloads_total{result=\"unchanged\"} 1\n"), "{text}");
+    assert!(text.contains("portcullis_config_last_reload_successful 1\n"), "{text}");
+}
+
 /// A folder as Kubernetes mounts it: the files are links through `..data`, which is exchanged as one.
 fn mount(folder: &Path, version: &str, files: &[(&str, &str)]) {
     fs::create_dir(folder.join(version)).unwrap();

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::harness::{
     client::PASSWORD,
     gateway::{Engine, Gateway, Setup},
+    h2::{Fate, H2},
     raw::Raw,
+    soon,
     tls::Authority,
     upstream::{Held, Reply, Upstream},
     wire::Piece,
@@ -24,6 +26,7 @@ routes:
   - {name: plain, match: {path: "/plain/{*rest}"}, auth: none, cluster: rag}
   - {name: thinks, match: {path: "/thinks/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {first_byte: 150ms}}
   - {name: idles, match: {path: "/idles/{*rest}"}, auth: none, cluster: rag, timeouts: {idle: 150ms}}
+  - {name: drips, match: {path: "/drips/{*rest}"}, auth: none, cluster: rag, timeouts: {body_rate: 1GiB/s, body_grace: 100ms}}
   - {name: whole, match: {path: "/whole/{*rest}"}, auth: none, cluster: rag, body_limit: none, timeouts: {total: 400ms}}
 "#;
 
@@ -141,6 +144,44 @@ async fn a_form_that_drips_in_is_cut_after_half_a_minute() {
     assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
     assert!((30..31).contains(&took.as_secs()), "{took:?}");
     raw.closed().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_drips_in_gets_408() {
+    let (gateway, upstream) = gateway("").await;
+    upstream.hold("/drips/a");
+    let mut raw = gateway.raw().await;
+    raw.send(&post("/drips/a", "Transfer-Encoding: chunked\r\n")).await;
+    let mut held = upstream.held().await;
+    // Each piece comes long before its sender has been silent for too long, until the gateway has had enough of it.
+    let dripping = async {
+        while raw.try_send(b"1\r\nx\r\n").await.is_ok() && held.piece().await == Piece::Data(b"x".to_vec()) {}
+    };
+    soon("the gateway to lose its patience", dripping).await;
+    let answer = raw.answer().await.unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
+    raw.closed().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_drips_in_gets_408_on_http2_too() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, "", ", h2c: true")).await;
+    upstream.hold("/drips/a");
+    let mut h2 = H2::begin(TcpStream::connect(gateway.address()).await.unwrap()).await;
+    let post = [(":method", "POST"), (":scheme", "http"), (":authority", "a.test"), (":path", "/drips/a")];
+    h2.headers(&post, false).await;
+    let mut held = upstream.held().await;
+    let dripping = async {
+        loop {
+            h2.data("x", false).await;
+            if held.piece().await != Piece::Data(b"x".to_vec()) {
+                break;
+            }
+        }
+    };
+    soon("the gateway to lose its patience", dripping).await;
+    assert_eq!(h2.fate().await, Fate::Answered(408, "body_timeout".to_owned()));
 }
 
 #[tokio::test]
