@@ -110,7 +110,10 @@ async fn two_gateways_together_admit_what_one_may_for_an_address(engine: Engine)
     }
 }
 
-on_both_stores!(two_gateways_together_admit_what_one_may_for_an_address);
+on_both_stores!(
+    two_gateways_together_admit_what_one_may_for_an_address,
+    a_killed_redis_costs_the_others_count_and_nothing_else,
+);
 
 /// A user both gateways know.
 async fn shared_user(limits: &str) -> ([Gateway; 2], Tokens, Upstream, Redis) {
@@ -126,7 +129,7 @@ async fn with_leases_a_user_gets_no_more_than_the_limit_and_few_requests_ask() {
     let clients = gateways.each_ref().map(Gateway::client);
     let mut refused = 0;
     // Until both have refused in one round: one may still hold a lease when the other's is spent.
-    while refused < 2 {
+    while refused < 2 && upstream.received().len() <= 200 {
         refused = 0;
         for client in &clients {
             refused += usize::from(client.status("/ask/a", &ann.access).await == 429);
@@ -234,10 +237,9 @@ async fn assert_each_counts_alone(gateways: &[Gateway; 2], result: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_redis_costs_the_others_count_and_nothing_else() {
+async fn a_killed_redis_costs_the_others_count_and_nothing_else(engine: Engine) {
     let (upstream, mut redis) = (Upstream::start().await, Redis::private());
-    let gateways = two(Engine::Sqlite, &yaml(&upstream, PATIENT, &limits(5, 10, 0)), &redis.url()).await;
+    let gateways = two(engine, &yaml(&upstream, PATIENT, &limits(5, 10, 0)), &redis.url()).await;
     for gateway in &gateways {
         gateway.client().get("/open/a").send().await.expect(200);
         assert_ready(gateway).await;
