@@ -19,6 +19,7 @@ demo: ## Builds, serves a small RAG service behind the gateway, prints commands 
 test: ## Runs every test (installs what is missing, and says so)
 	@scripts/setup test
 	@python=$$(scripts/python-env) && export PORTCULLIS_TEST_PYTHON="$$python" PYTHONDONTWRITEBYTECODE=1 && \
+	node=$$(scripts/node-env) && export PORTCULLIS_TEST_NODE="$$node" && \
 	"$$python" examples/rag-fastapi/test_service.py && \
 	cargo test --workspace --locked --no-fail-fast
 

@@ -6,7 +6,7 @@
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
-//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
+//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] and [`node_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -59,6 +59,8 @@ mod limits;
 mod lost_store;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod node_clients;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
