@@ -33,7 +33,7 @@ pub(super) struct RawTokens {
     audience: Item<Text>,
     /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries.
     #[serde(default = "algorithm")]
-    algorithm: Item<Algorithm>,
+    algorithm: Item<OwnAlgorithm>,
     /// Life of an access token. Shorter limits what a stolen one is worth; it costs more refreshes.
     #[serde(default = "access_ttl")]
     access_ttl: Item<Span<30_000, 86_400_000>>,
@@ -51,6 +51,18 @@ pub(super) struct RawTokens {
     /// at ended sessions. About 1 KiB each.
     #[serde(default = "cache_entries")]
     cache_entries: Item<Int<0, 10_000_000>>,
+}
+
+/// Algorithms of own tokens.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "Algorithm")]
+enum OwnAlgorithm {
+    /// ECDSA on P-256 with SHA-256 (RFC 7518 §3.4).
+    #[serde(rename = "ES256")]
+    Es256,
+    /// Ed25519 (RFC 8037).
+    #[serde(rename = "EdDSA")]
+    EdDsa,
 }
 
 /// Refresh tokens.
@@ -72,8 +84,8 @@ fn audience() -> Item<Text> {
     Item::of(Text("portcullis".to_owned()))
 }
 
-fn algorithm() -> Item<Algorithm> {
-    Item::of(Algorithm::Es256)
+fn algorithm() -> Item<OwnAlgorithm> {
+    Item::of(OwnAlgorithm::Es256)
 }
 
 fn access_ttl() -> Item<Span<30_000, 86_400_000>> {
@@ -115,7 +127,10 @@ pub(super) fn check(item: Item<RawTokens>, checks: &mut Checks) -> Option<Tokens
     Some(Tokens {
         issuer: issuer?.0.into(),
         audience: raw.audience.value?.0.into(),
-        algorithm: raw.algorithm.value?,
+        algorithm: match raw.algorithm.value? {
+            OwnAlgorithm::Es256 => Algorithm::Es256,
+            OwnAlgorithm::EdDsa => Algorithm::EdDsa,
+        },
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
         refresh: refresh?,

@@ -113,7 +113,11 @@ impl Parts {
         };
         let (now, snapshot) = (exchange.now(), exchange.snapshot());
         let caller = self.caller(token, now).map_err(|fault| Refusal::from(fault.reason()))?;
-        let expect = Expectations { issuer: &snapshot.issuer, audience: &route.audience, leeway: snapshot.leeway };
+        let expect = Expectations {
+            issuer: &snapshot.issuer,
+            audiences: std::slice::from_ref(&route.audience),
+            leeway: snapshot.leeway,
+        };
         token::admit(caller.claims(), &expect, now).map_err(|fault| Refusal::from(fault.reason()))?;
         if !self.keyring.verifies(caller.kid()) {
             return Err(Reason::TokenSignature.into());

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::policy::{
     claims::Claims,
     ids::SessionId,
-    keys::{KeyFault, SIGNATURE_LEN, SigningKey},
+    keys::{KeyFault, SigningKey},
 };
 
 /// `typ` of access tokens (RFC 9068 §2.1).
@@ -84,6 +84,9 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
     };
     compact(key, IDENTITY_TOKEN_TYPE, &payload)
 }
+
+/// Room for a signature, bytes: ECDSA on P-256 and Ed25519 make 64; a longer one grows the text once.
+const SIGNATURE_LEN: usize = 64;
 
 /// The compact serialisation, sized beforehand and signed in place.
 fn compact(key: &SigningKey, typ: &str, payload: &impl Serialize) -> Result<String, KeyFault> {
