@@ -40,7 +40,7 @@ use crate::{
         health::{self, Lifecycle},
         metrics::Metrics,
     },
-    upstream::{cluster::Cluster, forward::Forward},
+    upstream::{cluster::Cluster, forward::Forward, issuers::Issuer},
 };
 
 /// Where time and randomness come from: the system's, or a test's.
@@ -131,7 +131,9 @@ impl App {
             clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
         }
         let counters = routes::counters(&settings, &metrics);
-        let snapshot = Arc::new(ArcSwap::from_pointee(routes::snapshot(&settings, &clusters, &counters, &metrics)?));
+        let issuers = shared.issuers(&settings);
+        let parts = routes::Parts { clusters: &clusters, issuers: &issuers, counters: &counters, metrics: &metrics };
+        let snapshot = Arc::new(ArcSwap::from_pointee(routes::snapshot(&settings, parts)?));
 
         let (seen, seen_queue) = tasks::seen_queue();
         let stages = shared.stages(&settings, &snapshot, seen);
@@ -139,7 +141,7 @@ impl App {
         let gate = pipeline(stages, Dispatch::new(portal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
-        let readiness = readiness::Readiness::new(Arc::clone(&shared.store), clusters.clone());
+        let readiness = readiness::Readiness::new(&shared, clusters.clone(), issuers.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
@@ -148,7 +150,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, clusters, counters, hash_pool, seen_queue);
+        let tasks = tasks::Tasks::start(&shared, clusters, issuers, counters, hash_pool, seen_queue);
         lifecycle.started();
         Ok(Running {
             public: edge.local_addr()?,
@@ -182,9 +184,11 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
     Ok((keyring, master))
 }
 
-/// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
+/// The snapshot these settings mean, with counters of its own and without other issuers: for benchmarks of the pipeline
+/// alone.
 pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
-    routes::snapshot(settings, clusters, &routes::counters(settings, metrics), metrics)
+    let counters = routes::counters(settings, metrics);
+    routes::snapshot(settings, routes::Parts { clusters, issuers: &[], counters: &counters, metrics })
 }
 
 impl Shared {
@@ -230,6 +234,15 @@ impl Shared {
             subject_limit: SubjectLimit,
             identity: Identity::new(Arc::clone(&self.keyring)),
         }
+    }
+
+    fn issuers(&self, settings: &Settings) -> Vec<Arc<Issuer>> {
+        let (clock, entropy) = (&self.rim.clock, &self.rim.entropy);
+        let made = settings.issuers.iter().map(|issuer| {
+            let metrics = self.metrics.issuer(&issuer.rules.name);
+            Issuer::new(Arc::clone(issuer), Arc::clone(clock), Arc::clone(entropy), metrics)
+        });
+        made.collect()
     }
 
     fn hash_pool(&self, settings: &Settings) -> Result<HashPool, StartFault> {

@@ -1,4 +1,5 @@
-//! Ready to serve: the store answers and every checked cluster has a healthy endpoint, or we say what is degraded.
+//! Ready to serve: the store answers, every checked cluster has a healthy endpoint and every issuer's keys are known, or
+//! we say what is degraded.
 //!
 //! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
 //! every gateway out of rotation for it would turn a login outage into a full one.
@@ -8,9 +9,11 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
+    app::Shared,
+    clock::Clock,
     store::{SharedStore, StoreFault},
     telemetry::health::{self, Check, CheckState},
-    upstream::cluster::Cluster,
+    upstream::{cluster::Cluster, issuers::Issuer},
 };
 
 /// How long the store may take to answer. Well below what the endpoint gives the whole check, so that a store which
@@ -21,11 +24,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Readiness {
     store: SharedStore,
     clusters: Vec<Arc<Cluster>>,
+    issuers: Vec<Arc<Issuer>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Readiness {
-    pub(super) fn new(store: SharedStore, clusters: Vec<Arc<Cluster>>) -> Self {
-        Self { store, clusters }
+    pub(super) fn new(shared: &Shared, clusters: Vec<Arc<Cluster>>, issuers: Vec<Arc<Issuer>>) -> Self {
+        Self { store: Arc::clone(&shared.store), clusters, issuers, clock: Arc::clone(&shared.rim.clock) }
     }
 }
 
@@ -35,12 +40,13 @@ impl Readiness {
             let (all, healthy) = cluster.healthy();
             (healthy < all || all == 0).then(|| format!("{}: {healthy} of {all} endpoints healthy", cluster.name()))
         });
-        let missing: Vec<String> = missing.collect();
-        if missing.is_empty() {
-            Check { name: "upstreams", state: CheckState::Ok, detail: None }
-        } else {
-            Check { name: "upstreams", state: CheckState::Degraded, detail: Some(missing.join("; ")) }
-        }
+        complete("upstreams", &missing.collect::<Vec<_>>())
+    }
+
+    fn issuers(&self) -> Check {
+        let now = self.clock.tick();
+        let without = self.issuers.iter().filter(|issuer| issuer.keys(now).is_none_or(|keys| keys.is_empty()));
+        complete("issuers", &without.map(|issuer| format!("{}: no keys", issuer.rules().name)).collect::<Vec<_>>())
     }
 }
 
@@ -49,8 +55,20 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the configuration is loaded and the signing keys are unsealed: nothing starts without them.
         let ok = |name| Check { name, state: CheckState::Ok, detail: None };
-        vec![ok("configuration"), ok("signing_keys"), answers(self.store.ping()).await, self.upstreams()]
+        vec![
+            ok("configuration"),
+            ok("signing_keys"),
+            answers(self.store.ping()).await,
+            self.upstreams(),
+            self.issuers(),
+        ]
     }
+}
+
+/// Ok when nothing is missing.
+fn complete(name: &'static str, missing: &[String]) -> Check {
+    let state = if missing.is_empty() { CheckState::Ok } else { CheckState::Degraded };
+    Check { name, state, detail: (!missing.is_empty()).then(|| missing.join("; ")) }
 }
 
 async fn answers(ping: impl Future<Output = Result<(), StoreFault>>) -> Check {

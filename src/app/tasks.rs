@@ -1,4 +1,4 @@
-//! What runs beside the requests: health checks, notes for the refresh protocol, housekeeping.
+//! What runs beside the requests: health checks, issuers' keys, notes for the refresh protocol, housekeeping.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     portal::hash_pool::HashPool,
     store::SharedStore,
     telemetry::metrics::PoolState,
-    upstream::cluster::Cluster,
+    upstream::{cluster::Cluster, issuers::Issuer},
 };
 
 /// First uses of access tokens that may wait to be noted.
@@ -34,6 +34,7 @@ impl Tasks {
     pub(super) fn start(
         shared: &Shared,
         clusters: Vec<Arc<Cluster>>,
+        issuers: Vec<Arc<Issuer>>,
         counters: Counters,
         hash_pool: Arc<HashPool>,
         seen: mpsc::Receiver<Seen>,
@@ -41,6 +42,10 @@ impl Tasks {
         let mut tasks = JoinSet::new();
         for cluster in clusters {
             tasks.spawn(async move { cluster.maintain().await });
+        }
+        for issuer in issuers {
+            issuer.begin();
+            tasks.spawn(issuer.maintain());
         }
         tasks.spawn(note_seen(Arc::clone(&shared.store), seen));
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));

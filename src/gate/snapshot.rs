@@ -14,7 +14,7 @@ use crate::{
     },
     store::memory::limits::LimitCounter,
     telemetry::metrics::{LimitMetrics, RouteMetrics},
-    upstream::cluster::Cluster,
+    upstream::{cluster::Cluster, issuers::Issuer},
 };
 
 /// A limit as a route holds it: its shared counter and what the `RateLimit-Policy` header says of it.
@@ -90,6 +90,15 @@ pub enum Target {
     Cluster(Arc<Cluster>),
 }
 
+/// Another issuer whose tokens a route accepts.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The issuer.
+    pub issuer: Arc<Issuer>,
+    /// One of these must be in `aud`.
+    pub audiences: Arc<[Arc<str>]>,
+}
+
 /// One route, ready to be applied.
 #[derive(Debug)]
 pub struct RouteEntry {
@@ -103,8 +112,12 @@ pub struct RouteEntry {
     pub roles: Vec<Arc<str>>,
     /// All of these.
     pub scopes: Vec<Arc<str>>,
-    /// `aud` accepted.
+    /// Whether tokens of our own are accepted.
+    pub own_tokens: bool,
+    /// `aud` accepted in tokens of our own.
     pub audience: Arc<str>,
+    /// Whose tokens are accepted besides.
+    pub issuers: Vec<Accepted>,
     /// What it may be asked how often.
     pub limits: RouteLimits,
     /// Where it leads.
@@ -122,6 +135,12 @@ pub struct RouteEntry {
 }
 
 impl RouteEntry {
+    /// The issuer of this very `iss`, if the route accepts its tokens.
+    #[must_use]
+    pub fn issuer(&self, iss: &str) -> Option<&Arc<Issuer>> {
+        self.issuers.iter().map(|accepted| &accepted.issuer).find(|issuer| *issuer.rules().issuer == *iss)
+    }
+
     fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty()
             || self.methods.contains(method)
@@ -328,7 +347,9 @@ mod tests {
             auth: AuthMode::Required,
             roles: Vec::new(),
             scopes: Vec::new(),
+            own_tokens: true,
             audience: "a".into(),
+            issuers: Vec::new(),
             limits: RouteLimits::default(),
             target: Target::Portal,
             rewrite: None,

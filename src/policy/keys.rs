@@ -100,7 +100,7 @@ enum Private {
     Elliptic(EcdsaKeyPair),
     Edwards(Ed25519KeyPair),
     Rsa(Box<RsaKeyPair>, &'static dyn RsaEncoding),
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 /// A private key and its public half. Share it in an `Arc`.
@@ -120,7 +120,7 @@ impl SigningKey {
             Algorithm::EdDsa => Private::Edwards(Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| KeyFault::Malformed)?),
             Algorithm::Rs256 => Private::Rsa(rsa()?, &RSA_PKCS1_SHA256),
             Algorithm::Ps256 => Private::Rsa(rsa()?, &RSA_PSS_SHA256),
-            Algorithm::Hs256 => Private::Hmac(hmac::Key::new(hmac::HMAC_SHA256, pkcs8)),
+            Algorithm::Hs256 => Private::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, pkcs8))),
         };
         let verifying = match &private {
             Private::Elliptic(pair) => VerifyingKey::new(algorithm, pair.public_key().as_ref()),

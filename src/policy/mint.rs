@@ -71,6 +71,7 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
         sub: claims.map(|claims| &*claims.subject),
         anonymous: claims.is_none(),
         person: claims.map(|claims| Person {
+            idp: (*claims.issuer != *identity.issuer).then_some(&*claims.issuer),
             email: claims.email.as_deref(),
             email_verified: claims.email_verified,
             org: claims.org.as_deref(),
@@ -155,6 +156,9 @@ struct IdentityPayload<'a> {
 
 #[derive(Serialize)]
 struct Person<'a> {
+    /// Who says so, where that is not the gateway: `iss` of the token that the caller sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idp: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
     email_verified: bool,
@@ -285,6 +289,15 @@ mod tests {
             "auth_time": 990, "av": 3,
         });
         assert_eq!(part(&token, 1), expected);
+    }
+
+    #[test]
+    fn an_identity_says_when_another_issuer_vouches_for_it() {
+        let key = key(Algorithm::Es256);
+        let theirs = Claims { issuer: "https://sso.test".into(), ..claims() };
+        let idp =
+            |claims: &Claims| part(&identity_token(&key, &identity(Some(claims))).unwrap(), 1).get("idp").cloned();
+        assert_eq!((idp(&theirs), idp(&claims())), (Some(json!("https://sso.test")), None));
     }
 
     #[test]

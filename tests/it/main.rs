@@ -2,7 +2,7 @@
 //! is linked once and shares one PostgreSQL cluster.
 //!
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
-//! [`bad_frames`] and [`wrong_tokens`] what is refused, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
+//! [`bad_frames`] and [`wrong_tokens`] what is refused, [`issuers`] and [`issuer_keys`] whose tokens count besides ours, [`limits`] who pays for whom, [`proxying`] what passes through, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
@@ -46,6 +46,10 @@ mod bad_frames;
 mod bad_input;
 #[cfg(test)]
 mod clusters;
+#[cfg(test)]
+mod issuer_keys;
+#[cfg(test)]
+mod issuers;
 #[cfg(test)]
 mod journeys;
 #[cfg(test)]

@@ -21,7 +21,7 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 #[derive(Clone)]
 enum Parsed {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// A key that verifies with one algorithm only.
@@ -89,7 +89,7 @@ impl VerifyingKey {
             thumbprint: Arc::clone(&kid),
             kid,
             algorithm: Algorithm::Hs256,
-            parsed: Parsed::Secret(key),
+            parsed: Parsed::Secret(Box::new(key)),
             jwk: Arc::new(Value::Null),
         })
     }
