@@ -103,8 +103,11 @@ fn request_headers() -> HeaderMap {
 
 fn every_request(c: &mut Criterion) {
     let (claims, headers) = (claims(), request_headers());
-    let expect =
-        token::Expectations { issuer: "https://gateway.test", audience: "api", leeway: Duration::from_secs(30) };
+    let expect = token::Expectations {
+        issuer: "https://gateway.test",
+        audiences: &["api".into()],
+        leeway: Duration::from_secs(30),
+    };
     let now = Timestamp::from_seconds(1_500);
     c.bench_function("token/admit", |b| b.iter(|| token::admit(black_box(&claims), &expect, now)));
     let roles = ["admin".into(), "user".into()];

@@ -57,7 +57,7 @@ use crate::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
     },
-    upstream::{cluster::Cluster, forward::Forward},
+    upstream::{cluster::Cluster, forward::Forward, issuers::Issuer},
 };
 
 /// Where time and randomness come from: the system's, or a test's.
@@ -136,6 +136,8 @@ struct Shared {
     store: SharedStore,
     /// Counts shared limits, when the configuration names one.
     redis: Option<Arc<Redis>>,
+    /// Whose keys are fetched.
+    issuers: Vec<Arc<Issuer>>,
     master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
     ended: Arc<EndedSessions>,
@@ -154,7 +156,7 @@ impl App {
         let force = Force::first(settings, shared.redis.as_ref(), &metrics).await;
         let (settings, clusters) = (force.settings.clone(), force.clusters());
         let accounts = shared.accounts(&settings, &hash_pool);
-        let snapshot = routes::snapshot(&settings, &clusters, &force.counters, &metrics, Some(accounts))?;
+        let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force.counters), Some(accounts))?;
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
         let (seen, seen_queue) = tasks::seen_queue();
@@ -163,8 +165,7 @@ impl App {
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let stale = Arc::new(AtomicBool::new(false));
-        let store = Arc::clone(&shared.store);
-        let readiness = readiness::Readiness::new(store, shared.redis.clone(), Arc::clone(&force), Arc::clone(&stale));
+        let readiness = readiness::Readiness::new(&shared, Arc::clone(&force), Arc::clone(&stale));
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
@@ -220,12 +221,26 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
     let sealed_rows = !store.signing_keys().await?.is_empty();
     let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
     let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    let keyring = match &settings.tokens.secret {
+        Some(secret) => keyring.with_secret(Arc::new(keys::of_secret(secret)?)),
+        None => keyring,
+    };
     Ok((keyring, master))
 }
 
-/// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
+fn issuers(settings: &Settings, metrics: &Metrics, rim: &Rim) -> Vec<Arc<Issuer>> {
+    let made = settings.issuers.iter().map(|issuer| {
+        let told = metrics.issuer(&issuer.rules.name);
+        Issuer::new(Arc::clone(issuer), Arc::clone(&rim.clock), Arc::clone(&rim.entropy), told)
+    });
+    made.collect()
+}
+
+/// The snapshot these settings mean, with counters of its own and without other issuers: for benchmarks of the pipeline
+/// alone.
 pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
-    routes::snapshot(settings, clusters, &routes::counters(settings, None, metrics, |_| None), metrics, None)
+    let counters = routes::counters(settings, None, metrics, |_| None);
+    routes::snapshot(settings, routes::Parts { clusters, issuers: &[], counters: &counters, metrics }, None)
 }
 
 impl Shared {
@@ -242,7 +257,8 @@ impl Shared {
         }
         let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
-        Ok(Self { _claim: claim, store, redis, master, keyring, ended, metrics, rim })
+        let issuers = issuers(settings, &metrics, &rim);
+        Ok(Self { _claim: claim, store, redis, issuers, master, keyring, ended, metrics, rim })
     }
 
     fn stages(
@@ -272,6 +288,11 @@ impl Shared {
             subject_limit: SubjectLimit,
             identity: Identity::new(Arc::clone(&self.keyring)),
         }
+    }
+
+    /// What routes refer to besides the settings.
+    fn parts<'a>(&'a self, clusters: &'a [Arc<Cluster>], counters: &'a routes::Counters) -> routes::Parts<'a> {
+        routes::Parts { clusters, issuers: &self.issuers, counters, metrics: &self.metrics }
     }
 
     fn hash_pool(&self, settings: &Settings) -> Result<HashPool, StartFault> {

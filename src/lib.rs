@@ -10,7 +10,8 @@
 //! 5. [`portal`] answers the account endpoints, inside the pipeline, behind the same layers as every route.
 //! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory the counters of limits
 //!    and which sessions were ended.
-//! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs.
+//! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs. It also fetches
+//!    the keys of other issuers.
 //! 8. [`telemetry`] sees everything: metrics, access log, health. Trace ids are passed on; no spans are exported yet.
 //!
 //! [`clock`] is the only reader of time and randomness. [`cli`] is the command line; `main.rs` puts it all together:

@@ -1,4 +1,5 @@
-//! Ready to serve: the store answers and every checked cluster has a healthy endpoint, or we say what is degraded.
+//! Ready to serve: the store answers, every checked cluster has a healthy endpoint and every issuer's keys are known, or
+//! we say what is degraded.
 //!
 //! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
 //! every gateway out of rotation for it would turn a login outage into a full one.
@@ -15,9 +16,11 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use crate::{
-    app::force::Force,
+    app::{Shared, force::Force},
+    clock::Clock,
     store::{SharedStore, StoreFault, redis::Redis},
     telemetry::health::{self, Check, CheckState},
+    upstream::issuers::Issuer,
 };
 
 /// How long the store may take to answer. Well below what the endpoint gives the whole check, so that a store which
@@ -29,18 +32,22 @@ pub(super) struct Readiness {
     store: SharedStore,
     redis: Option<Arc<Redis>>,
     force: Arc<ArcSwap<Force>>,
+    issuers: Vec<Arc<Issuer>>,
+    clock: Arc<dyn Clock>,
     /// Whether the file says something that could not be taken.
     stale: Arc<AtomicBool>,
 }
 
 impl Readiness {
-    pub(super) fn new(
-        store: SharedStore,
-        redis: Option<Arc<Redis>>,
-        force: Arc<ArcSwap<Force>>,
-        stale: Arc<AtomicBool>,
-    ) -> Self {
-        Self { store, redis, force, stale }
+    pub(super) fn new(shared: &Shared, force: Arc<ArcSwap<Force>>, stale: Arc<AtomicBool>) -> Self {
+        Self {
+            store: Arc::clone(&shared.store),
+            redis: shared.redis.clone(),
+            force,
+            issuers: shared.issuers.clone(),
+            clock: Arc::clone(&shared.rim.clock),
+            stale,
+        }
     }
 }
 
@@ -71,12 +78,13 @@ impl Readiness {
             let (all, healthy) = cluster.healthy();
             (healthy < all || all == 0).then(|| format!("{}: {healthy} of {all} endpoints healthy", cluster.name()))
         });
-        let missing: Vec<String> = missing.collect();
-        if missing.is_empty() {
-            Check { name: "upstreams", state: CheckState::Ok, detail: None }
-        } else {
-            Check { name: "upstreams", state: CheckState::Degraded, detail: Some(missing.join("; ")) }
-        }
+        complete("upstreams", &missing.collect::<Vec<_>>())
+    }
+
+    fn issuers(&self) -> Check {
+        let now = self.clock.tick();
+        let without = self.issuers.iter().filter(|issuer| issuer.keys(now).is_none_or(|keys| keys.is_empty()));
+        complete("issuers", &without.map(|issuer| format!("{}: no keys", issuer.rules().name)).collect::<Vec<_>>())
     }
 }
 
@@ -89,8 +97,15 @@ impl health::Readiness for Readiness {
         let mut checks = vec![self.configuration(), keys, store];
         checks.extend(shared_state);
         checks.push(self.upstreams());
+        checks.push(self.issuers());
         checks
     }
+}
+
+/// Ok when nothing is missing.
+fn complete(name: &'static str, missing: &[String]) -> Check {
+    let state = if missing.is_empty() { CheckState::Ok } else { CheckState::Degraded };
+    Check { name, state, detail: (!missing.is_empty()).then(|| missing.join("; ")) }
 }
 
 async fn answers(ping: impl Future<Output = Result<(), StoreFault>>) -> Check {

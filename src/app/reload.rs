@@ -129,7 +129,8 @@ impl Reloader {
         let metrics = &self.shared.metrics;
         let next = Arc::new(force.next(settings, self.shared.redis.as_ref(), metrics).await);
         let accounts = self.shared.accounts(&next.settings, &self.hash_pool);
-        let made = routes::snapshot(&next.settings, &next.clusters(), &next.counters, metrics, Some(accounts));
+        let made =
+            routes::snapshot(&next.settings, self.shared.parts(&next.clusters(), &next.counters), Some(accounts));
         let verdict = match made {
             Ok(snapshot) => {
                 if let (Some(certificates), Some(tls)) = (&self.certificates, &next.settings.listeners.public.tls) {

@@ -3,13 +3,15 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
-    config::settings::{Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
-    gate::snapshot::{Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target},
+    config::settings::{self, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
+    gate::snapshot::{
+        Accepted, Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target,
+    },
     policy::{cross_site::origin_of, limit_headers::quoted},
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
-    upstream::cluster::Cluster,
+    upstream::{cluster::Cluster, issuers::Issuer},
 };
 
 /// Keys one limit counts at most; beyond, the emptiest counters make room. About 100 bytes each.
@@ -54,16 +56,23 @@ pub(super) fn counters(
     settings.limits.iter().map(counter).collect()
 }
 
+/// The parts that outlive a snapshot and that routes refer to.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub(super) clusters: &'a [Arc<Cluster>],
+    pub(super) issuers: &'a [Arc<Issuer>],
+    pub(super) counters: &'a Counters,
+    pub(super) metrics: &'a Metrics,
+}
+
 /// What requests will see of these settings.
 pub(super) fn snapshot(
     settings: &Settings,
-    clusters: &[Arc<Cluster>],
-    counters: &Counters,
-    metrics: &Metrics,
+    parts: Parts<'_>,
     accounts: Option<Accounts>,
 ) -> Result<Snapshot, PatternFault> {
     Ok(Snapshot {
-        routes: table(settings, clusters, counters, metrics)?,
+        routes: table(settings, parts)?,
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
@@ -81,12 +90,7 @@ fn own_cookies(portal: &Portal) -> Vec<Arc<str>> {
     vec![Arc::clone(&portal.cookie_name), Arc::clone(&portal.access_cookie_name)]
 }
 
-fn table(
-    settings: &Settings,
-    clusters: &[Arc<Cluster>],
-    counters: &Counters,
-    metrics: &Metrics,
-) -> Result<RouteTable, PatternFault> {
+fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFault> {
     let mut table = RouteTable::default();
     if settings.portal.enabled {
         if let Some(host) = &settings.portal.host {
@@ -95,25 +99,19 @@ fn table(
         table.set_portal_bases(settings.portal.base_paths.clone());
         for endpoint in ENDPOINTS {
             let paths = endpoint.full_paths(&settings.portal.base_paths);
-            table.insert_portal(&paths, portal_entry(endpoint, settings, counters, metrics))?;
+            table.insert_portal(&paths, portal_entry(endpoint, settings, parts))?;
         }
     }
     for route in &settings.routes {
         // The configuration's checks have seen to it that there is one; were there none, the route would stay closed.
-        if let Some(cluster) = clusters.iter().find(|cluster| *cluster.name() == route.cluster) {
-            table.insert(&route.hosts, &route.path, entry(route, cluster, settings, counters, metrics))?;
+        if let Some(cluster) = parts.clusters.iter().find(|cluster| *cluster.name() == route.cluster) {
+            table.insert(&route.hosts, &route.path, entry(route, cluster, settings, parts))?;
         }
     }
     Ok(table)
 }
 
-fn entry(
-    route: &Route,
-    cluster: &Arc<Cluster>,
-    settings: &Settings,
-    counters: &Counters,
-    metrics: &Metrics,
-) -> RouteEntry {
+fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Parts<'_>) -> RouteEntry {
     RouteEntry {
         name: Arc::clone(&route.name),
         methods: route.methods.clone(),
@@ -121,19 +119,31 @@ fn entry(
         credentials: route.credentials,
         roles: route.roles.clone(),
         scopes: route.scopes.clone(),
+        own_tokens: route.own_tokens,
+        issuers: route.issuers.iter().filter_map(|issuer| accepted(route, issuer, parts.issuers)).collect(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
-        limits: limits(&route.limits, counters),
+        limits: limits(&route.limits, parts.counters),
         allowed_origins: route.allowed_origins.clone(),
         target: Target::Cluster(Arc::clone(cluster)),
         rewrite: route.rewrite.clone(),
         timeouts: route.timeouts,
         body_limit: route.body_limit,
         forward_authorization: route.forward_authorization,
-        metrics: metrics.route(&route.name),
+        metrics: parts.metrics.route(&route.name),
     }
 }
 
-fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, metrics: &Metrics) -> RouteEntry {
+/// An issuer as a route takes its tokens: meant for the route's own audience, else for the issuer's.
+fn accepted(route: &Route, settings: &Arc<settings::Issuer>, issuers: &[Arc<Issuer>]) -> Option<Accepted> {
+    let issuer = issuers.iter().find(|issuer| issuer.rules().name == settings.rules.name)?;
+    let audiences = match &route.audience {
+        Some(audience) => Arc::from([Arc::clone(audience)]),
+        None => settings.audiences.clone().into(),
+    };
+    Some(Accepted { issuer: Arc::clone(issuer), audiences })
+}
+
+fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> RouteEntry {
     RouteEntry {
         name: endpoint.name.into(),
         methods: vec![endpoint.method.clone()],
@@ -142,15 +152,17 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, counters: &Counters, m
         credentials: Credentials { bearer: true, cookie: settings.portal.sets_access_cookie },
         roles: Vec::new(),
         scopes: Vec::new(),
+        own_tokens: true,
+        issuers: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
-        limits: limits(&settings.portal.limits, counters),
+        limits: limits(&settings.portal.limits, parts.counters),
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,
         timeouts: PORTAL_TIMEOUTS,
         body_limit: Some(endpoint.body_limit),
         forward_authorization: false,
-        metrics: metrics.route(endpoint.name),
+        metrics: parts.metrics.route(endpoint.name),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What runs beside the requests: looking after a lost Redis, notes for the refresh protocol, housekeeping. Each cluster
-//! has a task of its own, which lives and ends with it.
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, notes for the refresh protocol,
+//! housekeeping. Each cluster has a task of its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,6 +41,10 @@ impl Tasks {
         let mut tasks = JoinSet::new();
         if let Some(redis) = shared.redis.clone() {
             tasks.spawn(async move { redis.maintain().await });
+        }
+        for issuer in &shared.issuers {
+            issuer.begin();
+            tasks.spawn(Arc::clone(issuer).maintain());
         }
         tasks.spawn(note_seen(Arc::clone(&shared.store), seen));
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));

@@ -23,6 +23,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("store", Taken::AtStart),
     ("shared_state", Taken::AtStart),
     ("tokens", Taken::AtStart),
+    ("issuers", Taken::AtStart),
     ("tokens.refresh", Taken::Live),
     ("tokens.delivery", Taken::Live),
     ("passwords", Taken::AtStart),

@@ -10,6 +10,7 @@ mod checks;
 mod clusters;
 mod errors;
 mod expand;
+mod issuers;
 mod item;
 mod limits;
 mod listeners;
@@ -150,13 +151,16 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let shared_state = shared_state::check(raw.shared_state, checks);
     let compat = portal::compat(&raw.portal);
     let tokens = tokens::check(raw.tokens, compat, checks);
+    let own_issuer = tokens.as_ref().map(|tokens| &*tokens.issuer);
+    let issuers = issuers::check(raw.issuers, own_issuer, checks);
     let passwords = passwords::check(raw.passwords, compat, checks);
     let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, &limits, checks);
+    issuers.check_subjects(portal.as_ref(), checks);
     let telemetry = telemetry::check(raw.telemetry);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
-    let around = Around { clusters: &cluster_names, limits: &limits, portal: portal.as_ref() };
+    let around = Around { clusters: &cluster_names, limits: &limits, issuers: &issuers, portal: portal.as_ref() };
     let routes = routes::check(raw.routes, &around, checks);
     if let (Some(portal), Some([])) = (&portal, routes.as_deref())
         && !portal.enabled
@@ -171,6 +175,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         shared_state: shared_state?,
         workers: workers.ok()?,
         tokens: tokens?,
+        issuers: issuers.all()?,
         passwords: passwords?,
         limits: limits.all()?,
         clusters: clusters?,

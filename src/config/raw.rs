@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clusters::RawCluster,
+    issuers::RawIssuer,
     item::{Item, Named},
     limits::RawLimit,
     listeners::RawListeners,
@@ -40,6 +41,9 @@ pub(super) struct RawSettings {
     pub(super) shared_state: Item<RawSharedState>,
     /// Access and refresh tokens.
     pub(super) tokens: Item<RawTokens>,
+    /// Other issuers by name, whose tokens routes may accept. A route accepts none unless it names them.
+    #[serde(default)]
+    pub(super) issuers: Item<Named<RawIssuer>>,
     /// Rules for passwords and the cost of hashing them.
     #[serde(default)]
     pub(super) passwords: Item<RawPasswords>,

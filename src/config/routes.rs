@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{Checks, values},
+    issuers::{Issuers, OWN},
     item::{At, Item},
     limits::Limits,
     paths::{PathPattern, PathPrefix},
@@ -37,14 +38,17 @@ pub(super) struct RawRoute {
     /// pages or allowed_origins: services must not change anything on GET.
     #[serde(default = "credentials")]
     credentials: Item<Vec<Item<Credential>>>,
-    /// Any one of these roles is needed. Empty: none is. In this version every user has `portal.default_role` and no
-    /// other.
+    /// Whose tokens are accepted: names of issuers, and own for the gateway's own. All of the others' are refused.
+    #[serde(default = "issuers")]
+    issuers: Item<Vec<Item<Name>>>,
+    /// Any one of these roles is needed. Empty: none is. In this version every user of the portal's has
+    /// `portal.default_role` and no other; what roles another issuer gives its mapping says.
     #[serde(default)]
     roles: Item<Vec<Item<Name>>>,
-    /// All of these scopes are needed. Nothing grants scopes in this version: a route that names one admits nobody.
+    /// All of these scopes are needed. In this version only other issuers give scopes: our own tokens have none.
     #[serde(default)]
     scopes: Item<Vec<Item<Scope>>>,
-    /// aud accepted here instead of tokens.audience.
+    /// aud accepted here instead of tokens.audience and the issuers' audiences.
     #[serde(default)]
     audience: Option<Item<Text>>,
     /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
@@ -158,6 +162,10 @@ fn credentials() -> Item<Vec<Item<Credential>>> {
     Item::of(vec![Item::of(Credential::Bearer)])
 }
 
+fn issuers() -> Item<Vec<Item<Name>>> {
+    Item::of(vec![Item::of(Name(OWN.to_owned()))])
+}
+
 fn body_limit() -> Item<BodyLimit> {
     Item::of(BodyLimit(Some(10 << 20)))
 }
@@ -178,6 +186,7 @@ impl Default for RawRouteTimeouts {
 pub(super) struct Around<'a> {
     pub(super) clusters: &'a [String],
     pub(super) limits: &'a Limits,
+    pub(super) issuers: &'a Issuers,
     pub(super) portal: Option<&'a Portal>,
 }
 
@@ -213,6 +222,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     if !cluster_at {
         checks.error(&at.child("cluster"), "missing; name the cluster it goes to");
     }
+    let issuers = around.issuers.resolve(raw.issuers, checks);
     let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, checks));
     let rewrite = match raw.rewrite {
         None => Some(None),
@@ -223,6 +233,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         None => Some(None),
         Some(audience) => audience.value.map(|audience| Some(Arc::from(audience.0))),
     };
+    let (own_tokens, issuers) = issuers?;
     let claim = claim?;
     let credentials = values(raw.credentials.value?)?;
     Some(Route {
@@ -239,6 +250,8 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
             bearer: credentials.contains(&Credential::Bearer),
             cookie: credentials.contains(&Credential::Cookie),
         },
+        own_tokens,
+        issuers,
         roles: values(raw.roles.value?)?.into_iter().map(|role| role.0.into()).collect(),
         scopes: values(raw.scopes.value?)?.into_iter().map(|scope| scope.0.into()).collect(),
         audience: audience?,
@@ -271,6 +284,9 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
         checks.error(&raw.scopes.at, format!("contradicts auth: {mode}; scopes need auth: required"));
     }
     if mode == "none" {
+        if raw.issuers.is_written() {
+            checks.error(&raw.issuers.at, "contradicts auth: none; no token is looked at");
+        }
         if let Some(audience) = &raw.audience {
             checks.error(&audience.at, "contradicts auth: none; no token is looked at");
         }

@@ -30,6 +30,8 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// Access and refresh tokens.
     pub tokens: Tokens,
+    /// Other issuers whose tokens routes may accept.
+    pub issuers: Vec<Arc<Issuer>>,
     /// Password rules and hashing costs.
     pub passwords: Passwords,
     /// Named rate limits, in the order of the file.
@@ -165,6 +167,8 @@ pub struct Tokens {
     pub audience: Arc<str>,
     /// Algorithm of a newly made signing key.
     pub algorithm: crate::policy::keys::Algorithm,
+    /// Access tokens are signed with this (HS256) instead of that key.
+    pub secret: Option<SecretSlice<u8>>,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.
@@ -175,6 +179,50 @@ pub struct Tokens {
     pub delivery: crate::policy::refresh::Delivery,
     /// Entries in the verified-token cache.
     pub cache_entries: u64,
+}
+
+/// An issuer besides ourselves.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// What its tokens must be like, and what their claims mean here. Holds its name.
+    pub rules: crate::policy::foreign::TokenRules,
+    /// `aud` values of tokens that are meant for us.
+    pub audiences: Vec<Arc<str>>,
+    /// What verifies its tokens.
+    pub keys: IssuerKeys,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Debug, Clone)]
+pub enum IssuerKeys {
+    /// A secret it shares with us.
+    Secret(Arc<crate::policy::keys::KeySet>),
+    /// It publishes them.
+    Published(KeySource),
+}
+
+/// Where an issuer publishes its keys.
+#[derive(Clone)]
+pub struct KeySource {
+    /// The discovery document or the key set.
+    pub document: Uri,
+    /// Whether that is a discovery document, which names the key set.
+    pub discovery: bool,
+    /// Hosts besides the document's own where the key set may lie; lower case, no port.
+    pub hosts: Vec<Arc<str>>,
+    /// Connect to addresses that are not on the public internet.
+    pub allow_private: bool,
+    /// Which certificates are trusted.
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { document, discovery, hosts, allow_private, .. } = self;
+        let mut shown = f.debug_struct("KeySource");
+        shown.field("document", document).field("discovery", discovery).field("hosts", hosts);
+        shown.field("allow_private", allow_private).finish_non_exhaustive()
+    }
 }
 
 /// Password rules and hashing costs.
@@ -359,11 +407,15 @@ pub struct Route {
     pub auth: AuthMode,
     /// Where credentials are looked for.
     pub credentials: Credentials,
+    /// Whether tokens of our own are accepted.
+    pub own_tokens: bool,
+    /// Other issuers whose tokens are accepted.
+    pub issuers: Vec<Arc<Issuer>>,
     /// Any one of these roles is needed; empty: none is.
     pub roles: Vec<Arc<str>>,
     /// All of these scopes are needed.
     pub scopes: Vec<Arc<str>>,
-    /// `aud` accepted; `None`: `tokens.audience`.
+    /// `aud` accepted, whoever the issuer; `None`: `tokens.audience`, and each issuer's own.
     pub audience: Option<Arc<str>>,
     /// Limits, narrow (subject) before wide (address).
     pub limits: Vec<Arc<Limit>>,

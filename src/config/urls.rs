@@ -11,8 +11,9 @@ use super::{
     paths::is_canonical,
     scalar::{Scalar, scalar},
     settings::Endpoint,
-    words::word,
+    words::{kept, word},
 };
+use crate::policy::foreign::ClaimPath;
 
 /// An `http` or `https` URL, split; without user, password, query and fragment.
 struct HttpUrl {
@@ -101,6 +102,32 @@ fn origin(text: &str) -> Result<Origin, Fault> {
     if serialized == text { Ok(Origin(serialized)) } else { Err(fault.suggest(serialized)) }
 }
 
+word! {
+    /// Where an issuer publishes its keys.
+    KeysUrl(Uri), "^https?://|\\$\\{", |value| value.to_string(),
+    |text| keys_url(text).map(KeysUrl).ok_or_else(|| {
+        Fault::expected("an https URL without user and password (http only on a loopback address)")
+    })
+}
+
+/// A URL that keys may be fetched from: https, or http where nobody can be in between (a loopback address, not a name).
+pub(super) fn keys_url(text: &str) -> Option<Uri> {
+    let uri = Uri::from_str(text).ok()?;
+    let url = http_url(text.split('?').next()?)?;
+    let literal = url.authority.host().trim_matches(['[', ']']).parse::<IpAddr>();
+    let safe = url.https || literal.is_ok_and(|address| address.is_loopback());
+    (safe && !text.contains(['@', '#'])).then_some(uri)
+}
+
+word! {
+    /// The way to a claim; see [`ClaimPath`].
+    ClaimName(String), "\\S", |value| value.clone(),
+    |text| {
+        let ok = text.len() <= 256 && !text.contains(char::is_control) && ClaimPath::parse(text).is_some();
+        kept(ok, text, "the way to a claim such as realm_access.roles, https://example.com/roles or /a/b").map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -157,6 +184,19 @@ mod tests {
         assert_eq!(suggestion::<Origin>("https://a.example:443").as_deref(), Some("https://a.example"));
         for text in ["*", "null", "app.example.com"] {
             assert!(Origin::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_fetched_over_https_unless_from_a_loopback_address() {
+        for text in ["https://a.example/jwks?x=1", "http://127.0.0.1:1/jwks", "http://[::1]:8080/", "https://10.0.0.1/"]
+        {
+            assert!(KeysUrl::read(text).is_ok(), "{text}");
+        }
+        for text in
+            ["http://a.example", "http://localhost:1/", "http://10.0.0.1/", "https://u:p@a/", "/jwks", "ftp://a", ""]
+        {
+            assert!(KeysUrl::read(text).is_err(), "{text}");
         }
     }
 

@@ -4,34 +4,49 @@
 //!
 //! The signature is checked once per token and minute, the rest on every request: expiry, issuer, audience, whether
 //! the key is still published and the session still lives. One body for every bad token; the reason is in the log.
+//!
+//! Which keys verify is chosen by the token's `iss`, unverified and compared byte for byte with ours and with those of
+//! the issuers that the route accepts. An issuer's keys verify its own tokens only, and none that claims to be ours.
+//!
+//! The only layer that may wait: for the fetch of an issuer's keys, when a token names one that is not known. Hence no
+//! [`crate::gate::stage::Stage`]; its future is boxed only then.
 
-use std::sync::Arc;
+use std::{
+    future::{Future, Ready, ready},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use http::Request;
+use futures_util::future::Either;
+use http::{Request, Response};
 use tokio::sync::mpsc;
+use tower::{Layer, Service};
 
 use crate::{
     clock::Timestamp,
     config::settings::AuthMode,
     gate::{
         body::GateBody,
-        caller::Caller,
+        caller::{Caller, Signer},
         exchange::{Exchange, Principal},
         keyring::Keyring,
         limits,
         refusal::{Detail, Refusal},
         snapshot::RouteEntry,
-        stage::Stage,
+        stage::Outcome,
         token_cache::{LONGEST, TokenCache},
     },
     policy::{
-        bearer, cookies, cross_site,
+        bearer, cookies, cross_site, foreign,
         ids::SessionId,
+        keys::KeySet,
         reason::Reason,
-        token::{self, Expectations, TokenFault},
+        token::{self, Expectations, TokenFault, Verified},
     },
     store::memory::ended_sessions::EndedSessions,
     telemetry::metrics::{AuthDecision, CacheResult, Metrics},
+    upstream::issuers::{AGAIN, Issuer, News},
 };
 
 /// A session and the generation of an access token that was just used for the first time here.
@@ -71,32 +86,226 @@ impl Authenticate {
     }
 }
 
-impl Stage for Authenticate {
-    fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
+impl<S> Layer<S> for Authenticate {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Authenticated<S> {
+        Authenticated { parts: Arc::clone(&self.0), inner }
+    }
+}
+
+/// See [`Authenticate`].
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    parts: Arc<Parts>,
+    inner: S,
+}
+
+/// At once, refused at once, or after a wait.
+type Deciding<F> = Either<F, Either<Ready<Outcome>, Pin<Box<dyn Future<Output = Outcome> + Send>>>>;
+
+impl<S> Service<Request<GateBody>> for Authenticated<S>
+where
+    S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<GateBody>;
+    type Error = Refusal;
+    type Future = Deciding<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<GateBody>) -> Self::Future {
+        let news = match self.parts.decide(&mut request, true) {
+            Ok(()) => return Either::Left(self.inner.call(request)),
+            Err(Undecided::Refused(refusal)) => return Either::Right(Either::Left(ready(Err(refusal)))),
+            Err(Undecided::Waits(news)) => news,
+        };
+        // The clone is as ready as its original: every service of the pipeline always is.
+        let (parts, mut inner) = (Arc::clone(&self.parts), self.inner.clone());
+        Either::Right(Either::Right(Box::pin(async move {
+            news.come().await;
+            match parts.decide(&mut request, false) {
+                Ok(()) => inner.call(request).await,
+                Err(Undecided::Refused(refusal)) => Err(refusal),
+                Err(Undecided::Waits(_)) => Err(Refusal::internal("asked to wait a second time")),
+            }
+        })))
+    }
+}
+
+/// No principal, or not yet.
+enum Undecided {
+    Refused(Refusal),
+    Waits(News),
+}
+
+impl<T: Into<Refusal>> From<T> for Undecided {
+    fn from(why: T) -> Self {
+        Self::Refused(why.into())
+    }
+}
+
+impl From<TokenFault> for Refusal {
+    fn from(fault: TokenFault) -> Self {
+        fault.reason().into()
+    }
+}
+
+impl Parts {
+    fn decide(&self, request: &mut Request<GateBody>, may_wait: bool) -> Result<(), Undecided> {
         let exchange = Exchange::of(request)?;
         let route = Arc::clone(exchange.route()?);
         let decision = match route.auth {
             AuthMode::None => Ok(Principal::Anonymous),
-            AuthMode::Required | AuthMode::Optional | AuthMode::Lenient => self.0.principal(request, exchange, &route),
+            AuthMode::Required | AuthMode::Optional | AuthMode::Lenient => {
+                self.principal(request, exchange, &route, may_wait)
+            }
         };
         let principal = match decision {
             Ok(principal) => principal,
-            Err(_) if route.auth == AuthMode::Lenient => Principal::Anonymous,
-            Err(refusal) => {
-                self.0.metrics.auth_decisions.of(AuthDecision::Failed).of(refusal.reason).inc();
+            Err(Undecided::Waits(news)) => return Err(Undecided::Waits(news)),
+            Err(Undecided::Refused(_)) if route.auth == AuthMode::Lenient => Principal::Anonymous,
+            Err(Undecided::Refused(refusal)) => {
+                self.metrics.auth_decisions.of(AuthDecision::Failed).of(refusal.reason).inc();
                 // A failed try is the address's to pay for; its peek will refuse the next one before any crypto.
                 limits::charge_address(exchange);
-                return Err(refusal);
+                return Err(refusal.into());
             }
         };
         let decided = match &principal {
             Principal::Anonymous => AuthDecision::NotRequested,
             Principal::Authenticated(_) => AuthDecision::Authenticated,
         };
-        self.0.metrics.auth_decisions.of(decided).of(Reason::Ok).inc();
+        self.metrics.auth_decisions.of(decided).of(Reason::Ok).inc();
         Exchange::of_mut(request)?.set_principal(principal);
         Ok(())
     }
+
+    fn principal(
+        &self,
+        request: &Request<GateBody>,
+        exchange: &Exchange,
+        route: &RouteEntry,
+        may_wait: bool,
+    ) -> Result<Principal, Undecided> {
+        let Some(token) = presented(request, exchange, route)? else {
+            return Ok(Principal::Anonymous);
+        };
+        let (now, snapshot) = (exchange.now(), exchange.snapshot());
+        let caller = self.caller(token, exchange, route, may_wait)?;
+        let leeway = snapshot.leeway;
+        match caller.signer() {
+            Signer::Own(session) => {
+                let audiences = std::slice::from_ref(&route.audience);
+                token::admit(caller.claims(), &Expectations { issuer: &snapshot.issuer, audiences, leeway }, now)?;
+                if !route.own_tokens {
+                    return Err(Reason::TokenIssuer.into());
+                }
+                if !self.keyring.verifies(caller.kid()) {
+                    return Err(Reason::TokenSignature.into());
+                }
+                if self.ended.contains(*session, now) {
+                    return Err(Reason::SessionEnded.into());
+                }
+            }
+            Signer::Foreign(issuer) => {
+                // The very issuer, not one of its name: what was cached was judged by its rules.
+                let accepted = route.issuers.iter().find(|accepted| Arc::ptr_eq(&accepted.issuer, issuer));
+                let accepted = accepted.ok_or(Reason::TokenIssuer)?;
+                let expect = Expectations { issuer: &issuer.rules().issuer, audiences: &accepted.audiences, leeway };
+                token::admit(caller.claims(), &expect, now)?;
+                let keys = issuer.keys(exchange.tick()).ok_or_else(|| unavailable(issuer))?;
+                if !keys.holds(caller.kid()) {
+                    return Err(Reason::TokenSignature.into());
+                }
+            }
+        }
+        Ok(Principal::Authenticated(caller))
+    }
+
+    fn caller(
+        &self,
+        token: &str,
+        exchange: &Exchange,
+        route: &RouteEntry,
+        may_wait: bool,
+    ) -> Result<Arc<Caller>, Undecided> {
+        // An oversized token must not buy a hash of its whole length.
+        if token.len() > token::MAX_TOKEN_LEN {
+            return Err(TokenFault::TooLarge.into());
+        }
+        let now = exchange.now();
+        let digest = TokenCache::digest(token);
+        if let Some(caller) = self.cache.get(&digest, now) {
+            self.metrics.token_cache.of(CacheResult::Hit).inc();
+            return Ok(caller);
+        }
+        if may_wait {
+            self.metrics.token_cache.of(CacheResult::Miss).inc();
+        }
+        let (verified, signer) = match choose(token, exchange, route)? {
+            None => {
+                let verified = token::verify(token, &self.keyring.key_set())?;
+                let session = verified.claims.session.ok_or(TokenFault::Malformed)?;
+                (verified, Signer::Own(session))
+            }
+            Some(issuer) => (verify_foreign(token, issuer, exchange, may_wait)?, Signer::Foreign(Arc::clone(issuer))),
+        };
+        let seen = match &signer {
+            Signer::Own(session) => Some(Seen { session: *session, generation: verified.claims.generation }),
+            Signer::Foreign(_) => None,
+        };
+        let until = now.plus(LONGEST).min(Timestamp::from_seconds(verified.claims.expires).plus(LONGEST));
+        let caller = Arc::new(Caller::new(verified, signer, until));
+        self.cache.put(digest, Arc::clone(&caller));
+        if let Some(seen) = seen {
+            let _ = self.seen.try_send(seen);
+        }
+        Ok(caller)
+    }
+}
+
+/// Whose keys are to verify a token here; `None`: ours.
+fn choose<'a>(token: &str, exchange: &Exchange, route: &'a RouteEntry) -> Result<Option<&'a Arc<Issuer>>, TokenFault> {
+    // Most routes take our own tokens and no other: whatever this one claims, our keys decide.
+    if route.issuers.is_empty() {
+        return Ok(None);
+    }
+    let claimed = token::claimed_issuer(token).ok_or(TokenFault::Malformed)?;
+    if *claimed == *exchange.snapshot().issuer {
+        return Ok(None);
+    }
+    route.issuer(&claimed).map(Some).ok_or(TokenFault::Issuer)
+}
+
+/// Verifies with the keys there are; if those do not do and it may, it waits for newer ones.
+fn verify_foreign(
+    token: &str,
+    issuer: &Arc<Issuer>,
+    exchange: &Exchange,
+    may_wait: bool,
+) -> Result<Verified, Undecided> {
+    let now = exchange.tick();
+    let verify = |keys: &KeySet| foreign::verify(token, keys, issuer.rules(), exchange.now());
+    let before = issuer.keys(now);
+    let outcome = before.as_deref().map(verify);
+    if !matches!(outcome, None | Some(Err(TokenFault::UnknownKey))) {
+        return outcome.map_or_else(|| Err(unavailable(issuer).into()), |outcome| outcome.map_err(Undecided::from));
+    }
+    if may_wait && let Some(news) = issuer.ask(now) {
+        return Err(Undecided::Waits(news));
+    }
+    // A fetch may have ended since the keys were looked at.
+    let keys = issuer.keys(now).ok_or_else(|| unavailable(issuer))?;
+    Ok(verify(&keys)?)
+}
+
+fn unavailable(issuer: &Issuer) -> Refusal {
+    tracing::debug!(issuer = %issuer.rules().name, "no key of the issuer's was ever fetched, or not for too long");
+    Refusal::with(Reason::IssuerUnavailable, Detail::RetryAfter(AGAIN))
 }
 
 /// The access token of a request, where its route looks for one. The header goes first: a browser sends cookies for
@@ -121,49 +330,4 @@ fn presented<'a>(
         return Err(Reason::CrossSite.into());
     }
     Ok(token)
-}
-
-impl Parts {
-    fn principal(
-        &self,
-        request: &Request<GateBody>,
-        exchange: &Exchange,
-        route: &RouteEntry,
-    ) -> Result<Principal, Refusal> {
-        let Some(token) = presented(request, exchange, route)? else {
-            return Ok(Principal::Anonymous);
-        };
-        let (now, snapshot) = (exchange.now(), exchange.snapshot());
-        let caller = self.caller(token, now).map_err(|fault| Refusal::from(fault.reason()))?;
-        let expect = Expectations { issuer: &snapshot.issuer, audience: &route.audience, leeway: snapshot.leeway };
-        token::admit(caller.claims(), &expect, now).map_err(|fault| Refusal::from(fault.reason()))?;
-        if !self.keyring.verifies(caller.kid()) {
-            return Err(Reason::TokenSignature.into());
-        }
-        if self.ended.contains(caller.session(), now) {
-            return Err(Reason::SessionEnded.into());
-        }
-        Ok(Principal::Authenticated(caller))
-    }
-
-    fn caller(&self, token: &str, now: Timestamp) -> Result<Arc<Caller>, TokenFault> {
-        // An oversized token must not buy a hash of its whole length.
-        if token.len() > token::MAX_TOKEN_LEN {
-            return Err(TokenFault::TooLarge);
-        }
-        let digest = TokenCache::digest(token);
-        if let Some(caller) = self.cache.get(&digest, now) {
-            self.metrics.token_cache.of(CacheResult::Hit).inc();
-            return Ok(caller);
-        }
-        self.metrics.token_cache.of(CacheResult::Miss).inc();
-        let verified = token::verify(token, &self.keyring.key_set())?;
-        let session = verified.claims.session.ok_or(TokenFault::Malformed)?;
-        let generation = verified.claims.generation;
-        let until = now.plus(LONGEST).min(Timestamp::from_seconds(verified.claims.expires).plus(LONGEST));
-        let caller = Arc::new(Caller::new(verified, session, until));
-        self.cache.put(digest, Arc::clone(&caller));
-        let _ = self.seen.try_send(Seen { session, generation });
-        Ok(caller)
-    }
 }

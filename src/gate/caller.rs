@@ -15,6 +15,7 @@ use crate::{
     clock::Timestamp,
     policy::{claims::Claims, ids::SessionId, token::Verified},
     store::memory::limits::CounterKey,
+    upstream::issuers::Issuer,
 };
 
 /// The plain identity headers beside the signed one.
@@ -66,13 +67,21 @@ impl Identities {
     }
 }
 
+/// Whose keys verified a token, and with that what else has to be looked at on each use.
+#[derive(Debug, Clone)]
+pub enum Signer {
+    /// Ours: every token of ours has a session.
+    Own(SessionId),
+    /// Another issuer's.
+    Foreign(Arc<Issuer>),
+}
+
 /// The bearer of a verified access token.
 #[derive(Debug)]
 pub struct Caller {
     claims: Arc<Claims>,
     kid: Arc<str>,
-    /// The `sid` claim; every token of ours has one.
-    session: SessionId,
+    signer: Signer,
     plain: PlainHeaders,
     identities: Identities,
     limit_key: CounterKey,
@@ -82,12 +91,12 @@ pub struct Caller {
 impl Caller {
     /// From a freshly verified token; `cached_until` bounds how long the signature is trusted unseen.
     #[must_use]
-    pub fn new(verified: Verified, session: SessionId, cached_until: Timestamp) -> Self {
+    pub fn new(verified: Verified, signer: Signer, cached_until: Timestamp) -> Self {
         let plain = plain(&verified.claims);
         let limit_key = CounterKey::subject(&verified.claims.issuer, &verified.claims.subject);
         Self {
             plain,
-            session,
+            signer,
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
@@ -108,10 +117,10 @@ impl Caller {
         &self.kid
     }
 
-    /// Its session.
+    /// Whose key that is.
     #[must_use]
-    pub fn session(&self) -> SessionId {
-        self.session
+    pub fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// The plain identity headers.

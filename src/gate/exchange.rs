@@ -136,8 +136,8 @@ impl Exchange {
         &self.trace
     }
 
-    /// When the request's head had been read: what tokens are judged by. Read once: the only stage
-    /// that waits, for a shared limit, waits milliseconds.
+    /// When the request's head had been read: what tokens are judged by. Read once: the stages that wait, for an issuer's
+    /// keys or a shared limit, wait seconds at most.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now
@@ -254,7 +254,7 @@ impl Exchange {
     /// The exchange as the portal gets it: client known, credentials looked at. For tests of what lies behind the
     /// pipeline.
     pub(crate) fn for_test(request_id: &'static str, client: IpAddr, claims: Option<Arc<Claims>>) -> Self {
-        use crate::{policy::ids::SessionId, policy::token::Verified};
+        use crate::{gate::caller::Signer, policy::ids::SessionId, policy::token::Verified};
 
         let record = Record::new(
             http::HeaderValue::from_static(request_id),
@@ -282,7 +282,7 @@ impl Exchange {
         exchange.set_principal(claims.map_or(Principal::Anonymous, |claims| {
             let session = claims.session.unwrap_or(SessionId(uuid::Uuid::nil()));
             let verified = Verified { claims, kid: "test".into() };
-            Principal::Authenticated(Arc::new(Caller::new(verified, session, Timestamp::from_seconds(0))))
+            Principal::Authenticated(Arc::new(Caller::new(verified, Signer::Own(session), Timestamp::from_seconds(0))))
         }));
         exchange
     }

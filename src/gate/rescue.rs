@@ -97,6 +97,7 @@ pub const fn row(reason: Reason) -> Row {
         | Reason::TokenNotYetValid
         | Reason::TokenIssuer
         | Reason::TokenAudience
+        | Reason::TokenLifetime
         | Reason::TokenKind
         | Reason::SessionEnded => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
         Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
@@ -116,6 +117,9 @@ pub const fn row(reason: Reason) -> Row {
         Reason::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not accepted", Silent, Quiet),
         Reason::HashQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn),
         Reason::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Accounts are unavailable", Silent, Error),
+        Reason::IssuerUnavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The token's issuer is unavailable", Silent, Warn)
+        }
         Reason::UpstreamUnhealthy => (StatusCode::SERVICE_UNAVAILABLE, "The service is unavailable", Silent, Warn),
         Reason::UpstreamConnect | Reason::UpstreamBroken => {
             (StatusCode::BAD_GATEWAY, "The service could not be reached", Silent, Warn)
@@ -258,6 +262,7 @@ mod tests {
             Reason::TokenNotYetValid,
             Reason::TokenIssuer,
             Reason::TokenAudience,
+            Reason::TokenLifetime,
             Reason::TokenKind,
             Reason::SessionEnded,
         ]
@@ -290,7 +295,9 @@ mod tests {
 
     #[test]
     fn a_lost_store_is_503_and_never_401() {
-        assert_eq!(row(Reason::StoreUnavailable).status, StatusCode::SERVICE_UNAVAILABLE);
+        for reason in [Reason::StoreUnavailable, Reason::IssuerUnavailable] {
+            assert_eq!(row(reason).status, StatusCode::SERVICE_UNAVAILABLE);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     },
     store::limits::Limiter,
     telemetry::metrics::{LimitMetrics, RouteMetrics},
-    upstream::cluster::Cluster,
+    upstream::{cluster::Cluster, issuers::Issuer},
 };
 
 /// A limit as a route holds it: its shared counter and what the `RateLimit-Policy` header says of it.
@@ -92,6 +92,15 @@ pub enum Target {
     Cluster(Arc<Cluster>),
 }
 
+/// Another issuer whose tokens a route accepts.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The issuer.
+    pub issuer: Arc<Issuer>,
+    /// One of these must be in `aud`.
+    pub audiences: Arc<[Arc<str>]>,
+}
+
 /// One route, ready to be applied.
 #[derive(Debug)]
 pub struct RouteEntry {
@@ -107,8 +116,12 @@ pub struct RouteEntry {
     pub roles: Vec<Arc<str>>,
     /// All of these.
     pub scopes: Vec<Arc<str>>,
-    /// `aud` accepted.
+    /// Whether tokens of our own are accepted.
+    pub own_tokens: bool,
+    /// `aud` accepted in tokens of our own.
     pub audience: Arc<str>,
+    /// Whose tokens are accepted besides.
+    pub issuers: Vec<Accepted>,
     /// What it may be asked how often.
     pub limits: RouteLimits,
     /// Origins whose pages may read its answers, as browsers write them; empty: nothing is said of origins.
@@ -128,6 +141,12 @@ pub struct RouteEntry {
 }
 
 impl RouteEntry {
+    /// The issuer of this very `iss`, if the route accepts its tokens.
+    #[must_use]
+    pub fn issuer(&self, iss: &str) -> Option<&Arc<Issuer>> {
+        self.issuers.iter().map(|accepted| &accepted.issuer).find(|issuer| *issuer.rules().issuer == *iss)
+    }
+
     fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty()
             || self.methods.contains(method)
@@ -349,7 +368,9 @@ mod tests {
             credentials: Credentials::BEARER,
             roles: Vec::new(),
             scopes: Vec::new(),
+            own_tokens: true,
             audience: "a".into(),
+            issuers: Vec::new(),
             limits: RouteLimits::default(),
             allowed_origins: Vec::new(),
             target: Target::Portal,

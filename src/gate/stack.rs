@@ -44,10 +44,8 @@ pub fn pipeline<T>(
     terminal: T,
 ) -> impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible, Future: Send> + Clone
 where
-    T: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    T: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal> + Clone + Send + 'static,
+    T::Future: Send + 'static,
 {
     ServiceBuilder::new()
         // Outermost: even a refusal needs an id, and whatever happens is told once.
@@ -67,7 +65,7 @@ where
         // must not drain its neighbours' address.
         .layer(StageLayer(stages.address_peek))
         // Before the subject's limit, which needs a subject that is proven.
-        .layer(StageLayer(stages.authenticate))
+        .layer(stages.authenticate)
         // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
         // that probing for forbidden things is limited too. The only layer that may wait, for a shared limit.
         .layer(stages.subject_limit)

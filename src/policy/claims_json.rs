@@ -68,6 +68,62 @@ pub(super) fn claims(json: &[u8]) -> Option<Claims> {
     })
 }
 
+/// `iss` alone.
+pub(super) fn issuer(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Issuer<'a> {
+        #[serde(borrow)]
+        iss: Text<'a>,
+    }
+    object::<Issuer<'_>>(json).map(|claims| claims.iss.0.into_owned())
+}
+
+/// The claims of another issuer's access token, of which only these are demanded: `iss`, `sub`, `aud` and `exp`. What
+/// roles, scopes and organisation it gives is the issuer's mapping to say; see [`crate::policy::foreign`].
+pub(super) struct ForeignClaims<'a> {
+    raw: RawForeign<'a>,
+}
+
+/// See [`ForeignClaims`].
+pub(super) fn foreign(json: &[u8]) -> Option<ForeignClaims<'_>> {
+    let raw: RawForeign<'_> = object(json)?;
+    let empty = raw.iss.0.is_empty() || raw.sub.0.is_empty() || raw.aud.0.is_empty();
+    (!empty).then_some(ForeignClaims { raw })
+}
+
+impl ForeignClaims<'_> {
+    /// `sub`.
+    pub(super) fn subject(&self) -> &str {
+        &self.raw.sub.0
+    }
+
+    /// As claims, without what is the mapping's to say. A token that does not say when it was issued counts as issued
+    /// `now`, seconds since the epoch.
+    pub(super) fn into_claims(self, now: i64) -> Claims {
+        let raw = self.raw;
+        Claims {
+            issuer: raw.iss.0.into(),
+            subject: raw.sub.0.into(),
+            audience: raw.aud.0,
+            expires: raw.exp.floor(),
+            not_before: raw.nbf.map(NumericDate::ceil),
+            issued: raw.iat.map_or(now, NumericDate::floor),
+            token_id: raw.jti.map(Text::into_boxed).unwrap_or_default(),
+            session: None,
+            client_id: raw.client_id.or(raw.azp).map(Text::into_boxed),
+            roles: Vec::new(),
+            scopes: Vec::new(),
+            org: None,
+            authorization_version: 0,
+            generation: 0,
+            email: raw.email.map(Text::into_boxed),
+            email_verified: raw.email_verified.0,
+            methods: raw.amr,
+            auth_time: raw.auth_time.map(NumericDate::floor),
+        }
+    }
+}
+
 /// serde's derive would read a list as the members in their order; only an object is a header or a claims set.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     if !json.trim_ascii_start().starts_with(b"{") {
@@ -134,6 +190,45 @@ struct RawClaims<'a> {
     amr: Vec<Box<str>>,
     #[serde(default, deserialize_with = "present")]
     auth_time: Option<NumericDate>,
+}
+
+#[derive(Deserialize)]
+struct RawForeign<'a> {
+    #[serde(borrow)]
+    iss: Text<'a>,
+    #[serde(borrow)]
+    sub: Text<'a>,
+    aud: Audience,
+    exp: NumericDate,
+    #[serde(default, deserialize_with = "present")]
+    nbf: Option<NumericDate>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<NumericDate>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    jti: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    client_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    azp: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    email: Option<Text<'a>>,
+    #[serde(default)]
+    email_verified: Truth,
+    #[serde(default)]
+    amr: Vec<Box<str>>,
+    #[serde(default)]
+    auth_time: Option<NumericDate>,
+}
+
+/// `true`, and nothing else but the same word as a string, which some issuers write.
+#[derive(Default)]
+struct Truth(bool);
+
+impl<'de> Deserialize<'de> for Truth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        Ok(Self(value == true || value == "true"))
+    }
 }
 
 /// A member that is either absent or a value: `null` is neither.

@@ -2,56 +2,82 @@
 //!
 //! A key's `kid` is its JWK thumbprint (RFC 7638), so it needs no book-keeping and two gateways name one key alike.
 //! Private parts never leave this file but as PKCS#8 in a secrecy type. Signatures are aws-lc's: the public key is
-//! parsed once and kept parsed. What a signature is worth (whose token, of which kind) is [`crate::policy::token`]'s.
+//! parsed once and kept parsed ([`verifying`]). What a signature is worth (whose token, of which kind) is
+//! [`crate::policy::token`]'s; how the keys of another issuer are read is [`crate::policy::jwks`]'s.
+
+mod verifying;
 
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
-    digest,
-    rand::SystemRandom,
+    encoding::AsDer,
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+    rsa::KeySize,
     signature::{
-        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-        ParsedPublicKey,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+        Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
     },
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretSlice;
-use serde_json::{Value, json};
 
-/// Algorithms of own tokens.
+pub use self::verifying::{KeySet, VerifyingKey};
+
+/// Algorithms that tokens are signed with. There is no other, `none` least of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256 (RFC 7518 §3.4).
     #[serde(rename = "ES256")]
     Es256,
+    /// ECDSA on P-384 with SHA-384 (RFC 7518 §3.4).
+    #[serde(rename = "ES384")]
+    Es384,
     /// Ed25519 (RFC 8037).
     #[serde(rename = "EdDSA")]
     EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3).
+    #[serde(rename = "RS256")]
+    Rs256,
+    /// RSASSA-PSS with SHA-256 (RFC 7518 §3.5).
+    #[serde(rename = "PS256")]
+    Ps256,
+    /// HMAC with SHA-256 (RFC 7518 §3.2): whoever verifies could sign as well.
+    #[serde(rename = "HS256")]
+    Hs256,
 }
 
 impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 6] = [Self::Es256, Self::Es384, Self::EdDsa, Self::Rs256, Self::Ps256, Self::Hs256];
+
     /// Its `alg` value (RFC 7518 §3.1, RFC 8037 §3.1).
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
             Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Hs256 => "HS256",
         }
     }
 
-    /// The algorithm an `alg` value names, case-sensitively; `None` for every other, `none` and the HMACs included.
+    /// The algorithm an `alg` value names, case-sensitively; `None` for every other, `none` included.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "ES256" => Some(Self::Es256),
-            "EdDSA" => Some(Self::EdDsa),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 }
 
-/// Length of a signature in bytes; both algorithms make 64 (RFC 7518 §3.4, RFC 8032 §5.1.6).
-pub const SIGNATURE_LEN: usize = 64;
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Fewest bytes of an HMAC key: as many as its hash has (RFC 7518 §3.2).
+pub const MIN_SECRET: usize = 32;
 
 /// Why a key could not be made or used. Says nothing about the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,8 +97,10 @@ pub enum KeyFault {
 }
 
 enum Private {
-    Es256(EcdsaKeyPair),
-    EdDsa(Ed25519KeyPair),
+    Elliptic(EcdsaKeyPair),
+    Edwards(Ed25519KeyPair),
+    Rsa(Box<RsaKeyPair>, &'static dyn RsaEncoding),
+    Hmac(Box<hmac::Key>),
 }
 
 /// A private key and its public half. Share it in an `Arc`.
@@ -82,22 +110,33 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// A key from PKCS#8 (RFC 5958), as [`Self::generate_pkcs8`] makes it.
+    /// A key from PKCS#8 (RFC 5958), as [`Self::generate_pkcs8`] makes it; for HS256 the secret itself.
     pub fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, KeyFault> {
-        let (private, public) = match algorithm {
-            Algorithm::Es256 => {
-                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
-                    .map_err(|_| KeyFault::Malformed)?;
-                let public = pair.public_key().as_ref().to_vec();
-                (Private::Es256(pair), public)
-            }
-            Algorithm::EdDsa => {
-                let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| KeyFault::Malformed)?;
-                let public = pair.public_key().as_ref().to_vec();
-                (Private::EdDsa(pair), public)
-            }
+        let elliptic = |curve| EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(|_| KeyFault::Malformed);
+        let rsa = || RsaKeyPair::from_pkcs8(pkcs8).map(Box::new).map_err(|_| KeyFault::Malformed);
+        let private = match algorithm {
+            Algorithm::Es256 => Private::Elliptic(elliptic(&ECDSA_P256_SHA256_FIXED_SIGNING)?),
+            Algorithm::Es384 => Private::Elliptic(elliptic(&ECDSA_P384_SHA384_FIXED_SIGNING)?),
+            Algorithm::EdDsa => Private::Edwards(Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| KeyFault::Malformed)?),
+            Algorithm::Rs256 => Private::Rsa(rsa()?, &RSA_PKCS1_SHA256),
+            Algorithm::Ps256 => Private::Rsa(rsa()?, &RSA_PSS_SHA256),
+            Algorithm::Hs256 => Private::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, pkcs8))),
         };
-        Ok(Self { private, verifying: VerifyingKey::new(algorithm, &public)? })
+        let verifying = match &private {
+            Private::Elliptic(pair) => VerifyingKey::new(algorithm, pair.public_key().as_ref()),
+            Private::Edwards(pair) => VerifyingKey::new(algorithm, pair.public_key().as_ref()),
+            Private::Rsa(pair, _) => {
+                let public = pair.public_key();
+                let (modulus, exponent) = (public.modulus(), public.exponent());
+                VerifyingKey::rsa(
+                    algorithm,
+                    modulus.big_endian_without_leading_zero(),
+                    exponent.big_endian_without_leading_zero(),
+                )
+            }
+            Private::Hmac(_) => VerifyingKey::secret(pkcs8),
+        };
+        Ok(Self { private, verifying: verifying? })
     }
 
     /// A new private key, as PKCS#8.
@@ -106,11 +145,21 @@ impl SigningKey {
     /// generator and takes no other, which is as it should be.
     pub fn generate_pkcs8(algorithm: Algorithm) -> Result<SecretSlice<u8>, KeyFault> {
         let random = SystemRandom::new();
-        let document = match algorithm {
-            Algorithm::Es256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random),
-            Algorithm::EdDsa => Ed25519KeyPair::generate_pkcs8(&random),
+        let elliptic = |curve: &'static EcdsaSigningAlgorithm| {
+            EcdsaKeyPair::generate_pkcs8(curve, &random).map(|document| document.as_ref().to_vec())
         };
-        document.map(|document| SecretSlice::from(document.as_ref().to_vec())).map_err(|_| KeyFault::Generation)
+        let made = match algorithm {
+            Algorithm::Es256 => elliptic(&ECDSA_P256_SHA256_FIXED_SIGNING),
+            Algorithm::Es384 => elliptic(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            Algorithm::EdDsa => Ed25519KeyPair::generate_pkcs8(&random).map(|document| document.as_ref().to_vec()),
+            Algorithm::Rs256 | Algorithm::Ps256 => RsaKeyPair::generate(KeySize::Rsa2048)
+                .and_then(|pair| pair.as_der().map(|document| document.as_ref().to_vec())),
+            Algorithm::Hs256 => {
+                let mut secret = vec![0; MIN_SECRET];
+                random.fill(&mut secret).map(|()| secret)
+            }
+        };
+        made.map(SecretSlice::from).map_err(|_| KeyFault::Generation)
     }
 
     /// Its `kid`.
@@ -126,12 +175,18 @@ impl SigningKey {
     }
 
     /// Signs a JWS signing input (RFC 7515 §5.1).
-    pub fn sign(&self, signing_input: &[u8]) -> Result<[u8; SIGNATURE_LEN], KeyFault> {
+    pub fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, KeyFault> {
+        let random = SystemRandom::new();
         let signature = match &self.private {
-            Private::Es256(pair) => pair.sign(&SystemRandom::new(), signing_input),
-            Private::EdDsa(pair) => pair.try_sign(signing_input),
+            Private::Elliptic(pair) => pair.sign(&random, signing_input).map(|signature| signature.as_ref().to_vec()),
+            Private::Edwards(pair) => pair.try_sign(signing_input).map(|signature| signature.as_ref().to_vec()),
+            Private::Rsa(pair, padding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*padding, &random, signing_input, &mut signature).map(|()| signature)
+            }
+            Private::Hmac(key) => Ok(hmac::sign(key, signing_input).as_ref().to_vec()),
         };
-        signature.ok().and_then(|signature| signature.as_ref().try_into().ok()).ok_or(KeyFault::Signing)
+        signature.map_err(|_| KeyFault::Signing)
     }
 
     /// Its public half.
@@ -144,118 +199,6 @@ impl SigningKey {
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({} {}, …)", self.algorithm().name(), self.kid())
-    }
-}
-
-/// A public key that verifies with one algorithm only.
-#[derive(Clone)]
-pub struct VerifyingKey {
-    /// Its JWK thumbprint (RFC 7638).
-    pub kid: Arc<str>,
-    /// Its one algorithm.
-    pub algorithm: Algorithm,
-    parsed: ParsedPublicKey,
-    jwk: Arc<Value>,
-}
-
-impl VerifyingKey {
-    /// A key from its public bytes: an uncompressed point (SEC 1 §2.3.3) or 32 bytes (RFC 8032 §5.1.5).
-    pub fn new(algorithm: Algorithm, public: &[u8]) -> Result<Self, KeyFault> {
-        let (parsed, required) = match algorithm {
-            Algorithm::Es256 => {
-                let [4, point @ ..] = public else { return Err(KeyFault::Malformed) };
-                let (x, y) = point.split_at_checked(32).ok_or(KeyFault::Malformed)?;
-                let members = json!({"crv": "P-256", "kty": "EC", "x": encode(x), "y": encode(y)});
-                (ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public), members)
-            }
-            Algorithm::EdDsa => {
-                let members = json!({"crv": "Ed25519", "kty": "OKP", "x": encode(public)});
-                (ParsedPublicKey::new(&ED25519, public), members)
-            }
-        };
-        let parsed = parsed.map_err(|_| KeyFault::Malformed)?;
-        let kid: Arc<str> = thumbprint(&required).into();
-        let mut jwk = required;
-        jwk["kid"] = json!(&*kid);
-        jwk["use"] = json!("sig");
-        jwk["alg"] = json!(algorithm.name());
-        Ok(Self { kid, algorithm, parsed, jwk: Arc::new(jwk) })
-    }
-
-    /// Whether `signature` is this key's over `signing_input`.
-    pub fn verify(&self, signing_input: &[u8], signature: &[u8]) -> Result<(), KeyFault> {
-        self.parsed.verify_sig(signing_input, signature).map_err(|_| KeyFault::Signature)
-    }
-
-    /// As a JWK (RFC 7517 §4; RFC 7518 §6.2, RFC 8037 §2).
-    #[must_use]
-    pub fn jwk(&self) -> &Value {
-        &self.jwk
-    }
-}
-
-impl fmt::Debug for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifyingKey({} {})", self.algorithm.name(), self.kid)
-    }
-}
-
-fn encode(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// RFC 7638 §3: SHA-256 over the required members in lexicographic order without white space. They are written in
-/// that order above, so it holds whether or not some crate turns on `serde_json/preserve_order`.
-fn thumbprint(required: &Value) -> String {
-    encode(digest::digest(&digest::SHA256, required.to_string().as_bytes()).as_ref())
-}
-
-/// The keys tokens of one issuer are verified with. Cheap to clone inside an `Arc`; replaced whole, never changed.
-#[derive(Debug, Clone, Default)]
-pub struct KeySet {
-    keys: Vec<VerifyingKey>,
-}
-
-impl KeySet {
-    /// A set; a key given twice counts once.
-    #[must_use]
-    pub fn new(keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
-        let mut set = Self::default();
-        for key in keys {
-            if set.get(&key.kid).is_none() {
-                set.keys.push(key);
-            }
-        }
-        set
-    }
-
-    /// The key of this name.
-    #[must_use]
-    pub fn get(&self, kid: &str) -> Option<&VerifyingKey> {
-        self.keys.iter().find(|key| &*key.kid == kid)
-    }
-
-    /// The key a token's header names; without a `kid`, the only key of the algorithm, if there is exactly one.
-    ///
-    /// A named key may be of another algorithm than the header claims: the caller compares (RFC 8725 §3.1).
-    #[must_use]
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&VerifyingKey> {
-        if let Some(kid) = kid {
-            return self.get(kid);
-        }
-        let mut fitting = self.keys.iter().filter(|key| key.algorithm == algorithm);
-        fitting.next().filter(|_| fitting.next().is_none())
-    }
-
-    /// Every key, in the order given.
-    pub fn iter(&self) -> impl Iterator<Item = &VerifyingKey> {
-        self.keys.iter()
-    }
-
-    /// As a JWK Set (RFC 7517 §5): public members only.
-    #[must_use]
-    pub fn jwks(&self) -> Value {
-        json!({"keys": self.keys.iter().map(VerifyingKey::jwk).collect::<Vec<_>>()})
     }
 }
 

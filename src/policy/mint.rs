@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::policy::{
     claims::Claims,
     ids::SessionId,
-    keys::{KeyFault, SIGNATURE_LEN, SigningKey},
+    keys::{KeyFault, SigningKey},
 };
 
 /// `typ` of access tokens (RFC 9068 §2.1).
@@ -71,6 +71,7 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
         sub: claims.map(|claims| &*claims.subject),
         anonymous: claims.is_none(),
         person: claims.map(|claims| Person {
+            idp: (*claims.issuer != *identity.issuer).then_some(&*claims.issuer),
             email: claims.email.as_deref(),
             email_verified: claims.email_verified,
             org: claims.org.as_deref(),
@@ -84,6 +85,9 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
     };
     compact(key, IDENTITY_TOKEN_TYPE, &payload)
 }
+
+/// Room for a signature, bytes: ECDSA on P-256 and Ed25519 make 64; a longer one grows the text once.
+const SIGNATURE_LEN: usize = 64;
 
 /// The compact serialisation, sized beforehand and signed in place.
 fn compact(key: &SigningKey, typ: &str, payload: &impl Serialize) -> Result<String, KeyFault> {
@@ -152,6 +156,9 @@ struct IdentityPayload<'a> {
 
 #[derive(Serialize)]
 struct Person<'a> {
+    /// Who says so, where that is not the gateway: `iss` of the token that the caller sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idp: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
     email_verified: bool,
@@ -282,6 +289,15 @@ mod tests {
             "auth_time": 990, "av": 3,
         });
         assert_eq!(part(&token, 1), expected);
+    }
+
+    #[test]
+    fn an_identity_says_when_another_issuer_vouches_for_it() {
+        let key = key(Algorithm::Es256);
+        let theirs = Claims { issuer: "https://sso.test".into(), ..claims() };
+        let idp =
+            |claims: &Claims| part(&identity_token(&key, &identity(Some(claims))).unwrap(), 1).get("idp").cloned();
+        assert_eq!((idp(&theirs), idp(&claims())), (Some(json!("https://sso.test")), None));
     }
 
     #[test]

@@ -6,16 +6,19 @@
 //! was answered as it was.
 
 pub mod access;
+pub mod addresses;
 pub mod bearer;
 pub mod claims;
 mod claims_json;
 pub mod cookies;
 pub mod cors;
 pub mod cross_site;
+pub mod foreign;
 pub mod forwarded;
 pub mod head;
 pub mod headers;
 pub mod ids;
+pub mod jwks;
 pub mod keys;
 pub mod limit_headers;
 pub mod master_key;

@@ -70,6 +70,8 @@ reasons! {
     TokenIssuer = "token_issuer",
     /// Meant for another audience.
     TokenAudience = "token_audience",
+    /// A token that would live longer than its issuer's tokens may.
+    TokenLifetime = "token_lifetime",
     /// A token of another kind (`typ`).
     TokenKind = "token_kind",
     /// Its session has ended.
@@ -104,6 +106,8 @@ reasons! {
     HashQueueFull = "hash_queue_full",
     /// The store did not answer.
     StoreUnavailable = "store_unavailable",
+    /// No key of the token's issuer could be fetched.
+    IssuerUnavailable = "issuer_unavailable",
     /// No endpoint of the cluster is healthy.
     UpstreamUnhealthy = "upstream_unhealthy",
     /// The upstream refused the connection or the TLS handshake.

@@ -13,7 +13,7 @@ use crate::{
     policy::{
         claims::Claims,
         claims_json,
-        keys::{Algorithm, KeySet},
+        keys::{Algorithm, KeySet, VerifyingKey},
         reason::Reason,
     },
 };
@@ -60,6 +60,9 @@ pub enum TokenFault {
     /// Our name is not in `aud`.
     #[error("another audience")]
     Audience,
+    /// It would live longer than its issuer's tokens may.
+    #[error("longer-lived than allowed")]
+    Lifetime,
 }
 
 impl TokenFault {
@@ -74,6 +77,7 @@ impl TokenFault {
             Self::NotYetValid => Reason::TokenNotYetValid,
             Self::Issuer => Reason::TokenIssuer,
             Self::Audience => Reason::TokenAudience,
+            Self::Lifetime => Reason::TokenLifetime,
         }
     }
 }
@@ -83,12 +87,27 @@ impl TokenFault {
 pub struct Verified {
     /// What it claims.
     pub claims: Arc<Claims>,
-    /// The key that signed it, for asking later whether that key is still good.
+    /// The thumbprint of the key that signed it, for asking later whether that key is still good. Keys of ours are
+    /// named by it.
     pub kid: Arc<str>,
 }
 
-/// Checks form, header and signature, and parses the claims; the signature before the claims.
+/// Checks form, header and signature of an access token of ours, and parses its claims.
 pub fn verify(token: &str, keys: &KeySet) -> Result<Verified, TokenFault> {
+    let kind = |typ: Option<&str>| typ.is_some_and(is_access_token);
+    let (payload, key) = signed(token, keys, kind, &Algorithm::ALL)?;
+    let claims = claims_json::claims(&payload).ok_or(TokenFault::Malformed)?;
+    Ok(Verified { claims: Arc::new(claims), kid: Arc::clone(&key.thumbprint) })
+}
+
+/// Checks form, header and signature, the signature before anything is read of the payload, which it gives back. `typ`
+/// must be of the `kind`, `alg` one of the `algorithms`.
+pub(in crate::policy) fn signed<'k>(
+    token: &str,
+    keys: &'k KeySet,
+    kind: impl Fn(Option<&str>) -> bool,
+    algorithms: &[Algorithm],
+) -> Result<(Vec<u8>, &'k VerifyingKey), TokenFault> {
     if token.len() > MAX_TOKEN_LEN {
         return Err(TokenFault::TooLarge);
     }
@@ -103,8 +122,9 @@ pub fn verify(token: &str, keys: &KeySet) -> Result<Verified, TokenFault> {
     if header.embedded_key {
         return Err(TokenFault::EmbeddedKey);
     }
-    let algorithm = Algorithm::from_name(&header.alg).ok_or(TokenFault::Algorithm)?;
-    if !header.typ.as_deref().is_some_and(is_access_token) {
+    let algorithm = Algorithm::from_name(&header.alg).filter(|algorithm| algorithms.contains(algorithm));
+    let algorithm = algorithm.ok_or(TokenFault::Algorithm)?;
+    if !kind(header.typ.as_deref()) {
         return Err(TokenFault::Kind);
     }
     let key = keys.find(header.kid.as_deref(), algorithm).ok_or(TokenFault::UnknownKey)?;
@@ -113,12 +133,21 @@ pub fn verify(token: &str, keys: &KeySet) -> Result<Verified, TokenFault> {
     }
     let (payload, signature) = (decode(payload)?, decode(signature)?);
     key.verify(signing_input.as_bytes(), &signature).map_err(|_| TokenFault::Signature)?;
-    let claims = claims_json::claims(&payload).ok_or(TokenFault::Malformed)?;
-    Ok(Verified { claims: Arc::new(claims), kid: Arc::clone(&key.kid) })
+    Ok((payload, key))
+}
+
+/// Whose token this claims to be: `iss` before anything is verified, to choose the keys by. What it says is worth
+/// nothing until a key of that very issuer has verified the token.
+#[must_use]
+pub fn claimed_issuer(token: &str) -> Option<String> {
+    if token.len() > MAX_TOKEN_LEN {
+        return None;
+    }
+    claims_json::issuer(&decode(token.split('.').nth(1)?).ok()?)
 }
 
 /// RFC 9068 §4: `at+jwt`, with or without `application/`, in any case (a media type, RFC 7515 §4.1.9).
-fn is_access_token(typ: &str) -> bool {
+pub(in crate::policy) fn is_access_token(typ: &str) -> bool {
     typ.eq_ignore_ascii_case("at+jwt") || typ.eq_ignore_ascii_case("application/at+jwt")
 }
 
@@ -132,8 +161,8 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
 pub struct Expectations<'a> {
     /// `iss`, compared byte for byte.
     pub issuer: &'a str,
-    /// Must be among `aud`.
-    pub audience: &'a str,
+    /// One of these must be among `aud`.
+    pub audiences: &'a [Arc<str>],
     /// Clock skew forgiven on `exp` and `nbf`.
     pub leeway: Duration,
 }
@@ -150,7 +179,8 @@ pub fn admit(claims: &Claims, expect: &Expectations<'_>, now: Timestamp) -> Resu
     if *claims.issuer != *expect.issuer {
         return Err(TokenFault::Issuer);
     }
-    if !claims.audience.iter().any(|audience| **audience == *expect.audience) {
+    let expected = |audience: &str| expect.audiences.iter().any(|one| **one == *audience);
+    if !claims.audience.iter().any(|audience| expected(audience)) {
         return Err(TokenFault::Audience);
     }
     Ok(())

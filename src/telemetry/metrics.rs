@@ -19,8 +19,8 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
-        FileSha256, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName, SharedStateCall,
-        SharedStateResult, StatusClass, UpstreamResult, Verb,
+        FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName,
+        SharedStateCall, SharedStateResult, StatusClass, UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -97,6 +97,12 @@ table! {
     auth_decisions: Each<AuthDecision, Rare<Reason, Counter>> = "auth_decisions";
     /// Look-ups in the verified-token cache.
     token_cache: Each<CacheResult, Counter> = "token_cache";
+    /// Attempts to fetch the keys of another issuer.
+    issuer_fetches: Named<IssuerName, Each<FetchResult, Counter>> = "issuer_fetches";
+    /// Keys of another issuer that can verify.
+    issuer_keys: Named<IssuerName, Gauge> = "issuer_keys";
+    /// Seconds since the keys of another issuer were last fetched. Above 86400 they are used no more.
+    issuer_keys_age: Named<IssuerName, Gauge> = "issuer_keys_age_seconds";
     /// Refreshes of a session.
     refresh: Each<RefreshResult, Counter> = "refresh";
     /// Password hashes waiting for a thread.
@@ -172,7 +178,28 @@ pub struct LimitMetrics {
     pub keys: Arc<Gauge>,
 }
 
+/// What is counted of another issuer.
+#[derive(Debug, Clone)]
+pub struct IssuerMetrics {
+    /// Attempts to fetch its keys.
+    pub fetches: Arc<Each<FetchResult, Counter>>,
+    /// Keys that can verify.
+    pub keys: Arc<Gauge>,
+    /// Seconds since they were fetched.
+    pub age: Arc<Gauge>,
+}
+
 impl Metrics {
+    /// The handle of an issuer. Resolve once.
+    #[must_use]
+    pub fn issuer(&self, name: &str) -> IssuerMetrics {
+        IssuerMetrics {
+            fetches: self.issuer_fetches.get(name),
+            keys: self.issuer_keys.get(name),
+            age: self.issuer_keys_age.get(name),
+        }
+    }
+
     /// The handle of a route. Takes locks: resolve it when the route is built, not per request.
     #[must_use]
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {

@@ -5,12 +5,17 @@
 //! service, takes only what carries the gate's permit ([`crate::gate::authorise`]) and picks an endpoint; the endpoint
 //! gives an idle connection, or [`connect`] makes one; over that [`line`] the request is sent and the answer flows
 //! back; after its last byte the endpoint keeps the line until the next request or the sweep.
+//!
+//! The keys of other [`issuers`] are got from outside too ([`fetch`]), so they are got here: this is the one room that
+//! may connect. What a key set is worth is `policy`'s to say, and whose tokens a route takes the gate's.
 
 pub mod balance;
 pub mod cluster;
 pub mod connect;
 pub mod discovery;
 pub mod endpoint;
+pub mod fetch;
 pub mod forward;
 pub mod health;
+pub mod issuers;
 pub mod line;

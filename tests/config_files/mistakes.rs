@@ -4,7 +4,7 @@ use std::path::Path;
 
 use portcullis::config::load;
 
-use crate::support::{BASE, Variables, errors, errors_with, parse_text, route_errors};
+use crate::support::{BASE, Variables, errors, errors_with, parse_text, route_errors, variables};
 
 #[test]
 fn an_empty_file_says_what_is_needed() {
@@ -195,15 +195,138 @@ limits:
 fn a_token_section_cannot_contradict_itself() {
     assert_eq!(
         errors_with(
-            "tokens:\n  issuer: http://a.example\n  access_ttl: 1h\n  leeway: 121s\n  algorithm: HS256\n  \
+            "tokens:\n  issuer: http://a.example\n  access_ttl: 1h\n  leeway: 121s\n  algorithm: RS255\n  \
              refresh: {idle: 40d, absolute: 30d}\n",
             &Variables::new()
         ),
         "f.yaml:2:3: tokens.issuer: expected https (http only on a loopback host), found \"http://a.example\"; did you \
          mean \"https://a.example\"?\n\
          f.yaml:4:3: tokens.leeway: expected a duration from 0ms to 2m (ms, s, m, h, d), found \"121s\"\n\
-         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA, found \"HS256\"; did you mean \"ES256\"?\n\
+         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA or HS256, found \"RS255\"; did you mean \"ES256\"?\n\
          f.yaml:6:13: tokens.refresh.idle: longer than absolute: a session would end before it could be idle that long"
+    );
+}
+
+#[test]
+fn issuers_cannot_contradict_themselves_or_each_other() {
+    let text = "\
+tokens: {issuer: 'https://a.example'}
+issuers:
+  own: {issuer: 'https://b.example', audiences: [x]}
+  us: {issuer: 'https://a.example', audiences: [x]}
+  twin: {issuer: 'https://b.example', audiences: [x], max_lifetme: 1h}
+  bare: {}
+  none: {issuer: 'https://c.example', audiences: [], algorithms: [RS256, HS256, RS256], types: []}
+  text: {issuer: me, audiences: [x], algorithms: [RS255]}
+  plain: {issuer: 'https://d.example', audiences: [x], jwks_uri: 'http://d.example/jwks', hosts: [D.example]}
+  paths: {issuer: 'https://e.example', audiences: [x], claims: {roles: [a..b], org: ''}, role_names: [{from: x}]}
+";
+    assert_eq!(
+        errors_with(text, &Variables::new()),
+        "f.yaml:3:3: issuers.own: own is what routes call the gateway itself; choose another name\n\
+         f.yaml:4:8: issuers.us.issuer: is tokens.issuer: only the gateway's own keys verify its own tokens\n\
+         f.yaml:5:10: issuers.twin.issuer: is the issuer of issuers.own already\n\
+         f.yaml:5:55: issuers.twin.max_lifetme: unknown key; did you mean \"max_lifetime\"?\n\
+         f.yaml:6:3: issuers.bare.issuer: missing; it is iss of the issuer's tokens, e.g. \
+         https://sso.example.com/realms/acme\n\
+         f.yaml:6:3: issuers.bare.audiences: missing; aud of tokens that are meant for us\n\
+         f.yaml:7:39: issuers.none.audiences: empty: no token would be accepted\n\
+         f.yaml:7:54: issuers.none.algorithms: HS256 needs a secret: a published key is none\n\
+         f.yaml:7:81: issuers.none.algorithms[2]: \"RS256\" stands in this list twice\n\
+         f.yaml:7:89: issuers.none.types: empty: no token would be accepted\n\
+         f.yaml:8:3: issuers.text.issuer: no https URL with a discovery document; name its keys with jwks_uri or \
+         secret\n\
+         f.yaml:8:51: issuers.text.algorithms[0]: expected ES256 or ES384 or EdDSA or RS256 or PS256 or HS256, \
+         found \"RS255\"; did you mean \"RS256\"?\n\
+         f.yaml:9:56: issuers.plain.jwks_uri: expected an https URL without user and password (http only on a \
+         loopback address), found \"http://d.example/jwks\"\n\
+         f.yaml:9:99: issuers.plain.hosts[0]: expected an exact host name in lower case, without scheme or port, \
+         found \"D.example\"; did you mean \"d.example\"?\n\
+         f.yaml:10:73: issuers.paths.claims.roles[0]: expected the way to a claim such as realm_access.roles, \
+         https://example.com/roles or /a/b, found \"a..b\"\n\
+         f.yaml:10:80: issuers.paths.claims.org: expected the way to a claim such as realm_access.roles, \
+         https://example.com/roles or /a/b, found \"\"\n\
+         f.yaml:10:103: issuers.paths.role_names[0].to: missing; the role as it is called here"
+    );
+}
+
+#[test]
+fn a_secret_is_for_hs256_and_long_enough() {
+    let text = "\
+tokens: {issuer: 'https://a.example'}
+issuers:
+  short: {issuer: a, audiences: [x], secret: '${SHORT}'}
+  public: {issuer: b, audiences: [x], secret: '${LONG}', algorithms: [HS256, RS256]}
+  both: {issuer: c, audiences: [x], secret: '${LONG}', jwks_uri: 'https://c.example'}
+  literal: {issuer: d, audiences: [x], secret: 0123456789012345678901234567890123}
+";
+    let variables = variables(&[("SHORT", &"x".repeat(31)), ("LONG", &"x".repeat(32))]);
+    assert_eq!(
+        errors_with(text, &variables),
+        "f.yaml:3:38: issuers.short.secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)\n\
+         f.yaml:4:58: issuers.public.algorithms: contradicts secret, which is for HS256 and nothing else\n\
+         f.yaml:5:56: issuers.both.jwks_uri: contradicts secret: an issuer has published keys or a secret\n\
+         f.yaml:6:40: issuers.literal.secret: a secret may not stand in the file itself; write {file: path}, \
+         {env: NAME} or \"${NAME}\""
+    );
+}
+
+#[test]
+fn own_tokens_are_signed_with_a_secret_only_when_asked_to() {
+    let told = |rest: &str| {
+        let variables = variables(&[("SHORT", &"x".repeat(31)), ("LONG", &"x".repeat(32))]);
+        errors_with(&format!("tokens: {{issuer: 'https://a.example', {rest}}}\n"), &variables)
+    };
+    assert_eq!(
+        told("algorithm: HS256"),
+        "f.yaml:1:1: tokens.secret: missing; algorithm HS256 signs with it: openssl rand -base64 32"
+    );
+    assert_eq!(told("secret: '${LONG}'"), "f.yaml:1:39: tokens.secret: only algorithm HS256 signs with a secret");
+    assert_eq!(
+        told("algorithm: HS256, secret: '${SHORT}'"),
+        "f.yaml:1:58: tokens.secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)"
+    );
+}
+
+#[test]
+fn routes_name_issuers_that_there_are() {
+    let text = "\
+tokens: {issuer: 'https://a.example'}
+issuers: {sso: {issuer: 'https://b.example', audiences: [x]}}
+clusters: {rag: {endpoints: ['http://127.0.0.1:1']}}
+routes:
+  - {name: a, match: {path: /a}, cluster: rag, issuers: [soo, own, own]}
+  - {name: b, match: {path: /b}, cluster: rag, issuers: []}
+  - {name: c, match: {path: /c}, cluster: rag, issuers: [sso], auth: none}
+";
+    assert_eq!(
+        errors_with(text, &Variables::new()),
+        "f.yaml:5:58: routes[0].issuers[0]: no issuer is named \"soo\"; did you mean \"sso\"?\n\
+         f.yaml:5:68: routes[0].issuers[2]: \"own\" stands in this list twice\n\
+         f.yaml:6:48: routes[1].issuers: empty: no token would be accepted; auth: none is for routes that want \
+         none\n\
+         f.yaml:7:48: routes[2].issuers: contradicts auth: none; no token is looked at"
+    );
+}
+
+#[test]
+fn subjects_go_without_a_prefix_only_where_nobody_else_names_any() {
+    let text = |portal: &str, more: &str| {
+        format!(
+            "tokens: {{issuer: 'https://a.example'}}\nissuers:\n  sso: {{issuer: 'https://b.example', audiences: [x], \
+             subject: bare}}\n{more}clusters: {{rag: {{endpoints: ['http://127.0.0.1:1']}}}}\nroutes: [{{name: a, \
+             match: {{path: /a}}, cluster: rag, issuers: [sso]}}]\nportal: {{enabled: {portal}}}\n"
+        )
+    };
+    let other = "  two: {issuer: 'https://c.example', audiences: [x]}\n";
+    assert!(parse_text(&text("false", ""), &Variables::new()).is_ok());
+    assert_eq!(
+        errors_with(&text("true", ""), &Variables::new()),
+        "f.yaml:3:54: issuers.sso.subject: bare, and the portal is on: this issuer could name the portal's users"
+    );
+    assert_eq!(
+        errors_with(&text("false", other), &Variables::new()),
+        "f.yaml:3:54: issuers.sso.subject: bare, and it is not the only issuer: one could name the other's users"
     );
 }
 

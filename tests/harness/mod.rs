@@ -11,6 +11,7 @@ pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod identity;
 pub(crate) mod invariants;
+pub(crate) mod issuer;
 pub(crate) mod raw;
 pub(crate) mod tls;
 pub(crate) mod tokens;

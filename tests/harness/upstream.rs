@@ -113,16 +113,21 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Answers 200 to everything until told otherwise.
     pub(crate) async fn start() -> Self {
-        Self::serve(None).await
+        Self::serve("127.0.0.1:0", None).await
+    }
+
+    /// The same on another loopback address, such as 127.0.0.2.
+    pub(crate) async fn start_at(address: &str) -> Self {
+        Self::serve(&format!("{address}:0"), None).await
     }
 
     /// The same over TLS.
     pub(crate) async fn start_tls(certified: &Certified) -> Self {
-        Self::serve(Some(TlsAcceptor::from(certified.server_config()))).await
+        Self::serve("127.0.0.1:0", Some(TlsAcceptor::from(certified.server_config()))).await
     }
 
-    async fn serve(tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn serve(address: &str, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (held, held_by_test) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

@@ -283,8 +283,10 @@ fn stray_bits_in_the_last_character_are_refused() {
     }
 }
 
+static API: std::sync::LazyLock<[Arc<str>; 1]> = std::sync::LazyLock::new(|| ["api".into()]);
+
 fn expect() -> Expectations<'static> {
-    Expectations { issuer: "https://gw.test", audience: "api", leeway: Duration::from_secs(30) }
+    Expectations { issuer: "https://gw.test", audiences: &*API, leeway: Duration::from_secs(30) }
 }
 
 #[test]
@@ -317,9 +319,13 @@ fn issuer_and_audience_must_be_exactly_ours() {
         assert_eq!(admit(&claims(), &Expectations { issuer, ..expect() }, now), Err(TokenFault::Issuer));
     }
     for audience in ["", "ap", "api2", "API", "other"] {
-        assert_eq!(admit(&claims(), &Expectations { audience, ..expect() }, now), Err(TokenFault::Audience));
+        let audiences = &[audience.into()];
+        assert_eq!(admit(&claims(), &Expectations { audiences, ..expect() }, now), Err(TokenFault::Audience));
     }
-    assert_eq!(admit(&full_claims(), &Expectations { audience: "other", ..expect() }, now), Ok(()));
+    assert_eq!(admit(&claims(), &Expectations { audiences: &[], ..expect() }, now), Err(TokenFault::Audience));
+    for audiences in [&["other".into()][..], &["elsewhere".into(), "other".into()]] {
+        assert_eq!(admit(&full_claims(), &Expectations { audiences, ..expect() }, now), Ok(()));
+    }
 }
 
 #[test]

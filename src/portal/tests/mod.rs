@@ -82,6 +82,7 @@ fn tokens() -> Tokens {
         issuer: "https://gw.test".into(),
         audience: "rag".into(),
         algorithm: Algorithm::Es256,
+        secret: None,
         access_ttl: Duration::from_mins(15),
         leeway: Duration::from_secs(30),
         refresh: RefreshRules {
@@ -200,8 +201,11 @@ impl Harness {
     /// What the gate would make of an access token now; its signature checked by the published keys.
     fn verified(&self, access_token: &str) -> Arc<Claims> {
         let claims = token::verify(access_token, &self.keyring.key_set()).unwrap().claims;
-        let expect =
-            Expectations { issuer: &self.tokens.issuer, audience: &self.tokens.audience, leeway: self.tokens.leeway };
+        let expect = Expectations {
+            issuer: &self.tokens.issuer,
+            audiences: std::slice::from_ref(&self.tokens.audience),
+            leeway: self.tokens.leeway,
+        };
         token::admit(&claims, &expect, self.clock.now()).unwrap();
         claims
     }

@@ -31,7 +31,7 @@ pub(super) async fn ensure(link: &mut Link, key: &StoredKey) -> Result<Vec<Store
         "INSERT INTO signing_keys (kid, algorithm, state, sealed_pkcs8, created_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(key.kid.as_str())
-    .bind(algorithm_word(key.algorithm))
+    .bind(key.algorithm.name())
     .bind(state_word(key.state))
     .bind(key.sealed_pkcs8.as_slice())
     .bind(key.created_at)
@@ -45,10 +45,7 @@ fn key_of(row: &Row) -> Result<StoredKey, StoreFault> {
     let (algorithm, state) = (row.text("algorithm")?, row.text("state")?);
     let odd = |column: &str| StoreFault::Inconsistent(format!("signing key {kid} has an odd {column}"));
     Ok(StoredKey {
-        algorithm: [Algorithm::Es256, Algorithm::EdDsa]
-            .into_iter()
-            .find(|known| algorithm_word(*known) == algorithm)
-            .ok_or_else(|| odd("algorithm"))?,
+        algorithm: Algorithm::from_name(&algorithm).ok_or_else(|| odd("algorithm"))?,
         state: [KeyState::Next, KeyState::Current, KeyState::Previous]
             .into_iter()
             .find(|known| state_word(*known) == state)
@@ -57,13 +54,6 @@ fn key_of(row: &Row) -> Result<StoredKey, StoreFault> {
         created_at: row.time("created_at")?,
         kid,
     })
-}
-
-const fn algorithm_word(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Es256 => "ES256",
-        Algorithm::EdDsa => "EdDSA",
-    }
 }
 
 const fn state_word(state: KeyState) -> &'static str {

@@ -112,6 +112,22 @@ labels! {
         Miss = "miss",
     }
 
+    /// What came of an attempt to fetch an issuer's keys.
+    FetchResult: "result" {
+        /// A key set.
+        Fetched = "fetched",
+        /// No connection.
+        Connect = "connect",
+        /// Too slow.
+        Timeout = "timeout",
+        /// Broke off, or another status than 200.
+        Answer = "answer",
+        /// It led where it may not lead: another host, a private address, no https.
+        Elsewhere = "elsewhere",
+        /// Too large, or not a document of that issuer's.
+        Document = "document",
+    }
+
     /// What came of a refresh.
     RefreshResult: "result" {
         /// A new pair.
@@ -247,6 +263,14 @@ pub struct RouteName;
 
 impl Name for RouteName {
     const NAME: &'static str = "route";
+}
+
+/// Another issuer's name.
+#[derive(Debug)]
+pub struct IssuerName;
+
+impl Name for IssuerName {
+    const NAME: &'static str = "issuer";
 }
 
 /// A cluster's name.
