@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{Request, header::AUTHORIZATION};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -93,7 +93,11 @@ impl Stage for Authenticate {
             Principal::Authenticated(_) => AuthDecision::Authenticated,
         };
         self.0.metrics.auth_decisions.of(decided).of(Reason::Ok).inc();
-        Exchange::of_mut(request)?.set_principal(principal);
+        let by_header = route.credentials.bearer && request.headers().contains_key(AUTHORIZATION);
+        let by_cookie = route.credentials.cookie && !by_header && principal.claims().is_some();
+        let exchange = Exchange::of_mut(request)?;
+        exchange.set_by_cookie(by_cookie);
+        exchange.set_principal(principal);
         Ok(())
     }
 }
