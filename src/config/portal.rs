@@ -30,7 +30,7 @@ pub(super) struct RawPortal {
     /// Front ends to be mistaken for another service by: none, or fastapi for those written against a FastAPI service.
     /// fastapi weakens rules, and says so at start: on every route a missing token is 403 and not 401; a taken e-mail
     /// address is 400; `detail` is worded as FastAPI words it; and unless this file says otherwise passwords need 8
-    /// characters, none is on a blocklist (passwords.min_length, passwords.blocklist), and refresh tokens travel in
+    /// characters, none is on a blocklist (`passwords.min_length`, `passwords.blocklist`), and refresh tokens travel in
     /// cookies (tokens.delivery).
     compat: Item<Compat>,
     /// Who may register: open (anyone) or closed (nobody).

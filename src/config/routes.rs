@@ -32,10 +32,10 @@ pub(super) struct RawRoute {
     /// (credentials are not looked at: the path is public).
     #[serde(default = "auth")]
     auth: Item<Auth>,
-    /// Where the access token is looked for: bearer (the Authorization header), cookie (portal.access_cookie_name, which a
+    /// Where the access token is looked for: bearer (the Authorization header), cookie (`portal.access_cookie_name`, which a
     /// login with delivery cookie sets), or both. What a browser asks for by itself (pages, images, downloads,
     /// EventSource) can carry a cookie only. A cookie counts for safe methods, and for others only from the gateway's own
-    /// pages or allowed_origins: services must not change anything on GET.
+    /// pages or `allowed_origins`: services must not change anything on GET.
     #[serde(default = "credentials")]
     credentials: Item<Vec<Item<Credential>>>,
     /// Whose tokens are accepted: names of issuers, and own for the gateway's own. All of the others' are refused.

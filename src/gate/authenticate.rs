@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http::{Request, Response};
+use http::{Request, Response, header::AUTHORIZATION};
 use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
@@ -180,7 +180,11 @@ impl Parts {
             Principal::Authenticated(_) => AuthDecision::Authenticated,
         };
         self.metrics.auth_decisions.of(decided).of(Reason::Ok).inc();
-        Exchange::of_mut(request)?.set_principal(principal);
+        let by_header = route.credentials.bearer && request.headers().contains_key(AUTHORIZATION);
+        let by_cookie = route.credentials.cookie && !by_header && principal.claims().is_some();
+        let exchange = Exchange::of_mut(request)?;
+        exchange.set_by_cookie(by_cookie);
+        exchange.set_principal(principal);
         Ok(())
     }
 

@@ -65,6 +65,7 @@ pub struct Exchange {
     route: Option<Arc<RouteEntry>>,
     preflight: Option<Method>,
     principal: Option<Principal>,
+    by_cookie: bool,
     authorised: Option<Authorised>,
     upload: Option<Arc<Upload>>,
 }
@@ -90,6 +91,7 @@ impl Exchange {
             route: None,
             preflight: None,
             principal: None,
+            by_cookie: false,
             authorised: None,
             upload: None,
         }
@@ -220,6 +222,16 @@ impl Exchange {
             self.record.set_subject(Arc::clone(&claims.subject));
         }
         self.principal = Some(principal);
+    }
+
+    /// Whether a cookie, and no header, said who calls.
+    #[must_use]
+    pub fn by_cookie(&self) -> bool {
+        self.by_cookie
+    }
+
+    pub(in crate::gate) fn set_by_cookie(&mut self, by_cookie: bool) {
+        self.by_cookie = by_cookie;
     }
 
     /// The permit to go on to the portal or an upstream.

@@ -139,18 +139,18 @@ pub const fn row(reason: Reason) -> Row {
 #[must_use]
 pub const fn row_for(compat: Compat, reason: Reason) -> Row {
     let row = row(reason);
-    let (status, detail) = match (compat, reason) {
-        (Compat::None, _) => return row,
-        (Compat::FastApi, Reason::CredentialsMissing) => (StatusCode::FORBIDDEN, "Not authenticated"),
-        (Compat::FastApi, Reason::AccountExists) => (StatusCode::BAD_REQUEST, row.detail),
-        (Compat::FastApi, Reason::LoginFailed) => (row.status, "Incorrect username or password"),
-        (Compat::FastApi, Reason::RoleMissing | Reason::ScopeMissing) => (row.status, "Not enough permissions"),
-        (Compat::FastApi, Reason::NoRoute) => (row.status, "Not Found"),
-        (Compat::FastApi, Reason::MethodNotAllowed | Reason::MethodRefused) => (row.status, "Method Not Allowed"),
-        (Compat::FastApi, _) if matches!(row.challenge, Challenge::InvalidToken) => {
-            (row.status, "Could not validate credentials")
-        }
-        (Compat::FastApi, _) => return row,
+    if matches!(compat, Compat::None) {
+        return row;
+    }
+    let (status, detail) = match reason {
+        Reason::CredentialsMissing => (StatusCode::FORBIDDEN, "Not authenticated"),
+        Reason::AccountExists => (StatusCode::BAD_REQUEST, row.detail),
+        Reason::LoginFailed => (row.status, "Incorrect username or password"),
+        Reason::RoleMissing | Reason::ScopeMissing => (row.status, "Not enough permissions"),
+        Reason::NoRoute => (row.status, "Not Found"),
+        Reason::MethodNotAllowed | Reason::MethodRefused => (row.status, "Method Not Allowed"),
+        _ if matches!(row.challenge, Challenge::InvalidToken) => (row.status, "Could not validate credentials"),
+        _ => return row,
     };
     Row { status, detail, ..row }
 }

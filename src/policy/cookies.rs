@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CACHE_CONTROL, COOKIE},
+};
 
 /// Removes our cookies and leaves the others as they are, folded into one header if there were several: HTTP/2 sends
 /// them in crumbs, and an HTTP/1.1 service must get one (RFC 9113 §8.2.3).
@@ -54,6 +57,18 @@ pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, P
     }
 }
 
+/// Keeps shared caches from storing an answer that was given to a cookie: what RFC 9111 §3.5 says of `Authorization`
+/// nobody says of cookies, and one user's page would be another's. A service that says who may store it is believed.
+pub fn keep_private(answer: &mut HeaderMap) {
+    const SAID: [&[u8]; 5] = [b"public", b"private", b"no-store", b"s-maxage", b"must-revalidate"];
+    let directives =
+        answer.get_all(CACHE_CONTROL).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut names = directives.map(|one| one.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii());
+    if !names.any(|name| SAID.iter().any(|said| name.eq_ignore_ascii_case(said))) {
+        answer.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+}
+
 /// Two cookies of one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cookie of ours came twice")]
@@ -99,6 +114,23 @@ mod tests {
         let mut map = headers(&["a=1", "b=2"]);
         strip(&mut map, &own());
         assert_eq!(map.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn an_answer_to_a_cookie_is_for_no_shared_cache_unless_its_service_says_so() {
+        for (said, kept) in [
+            (&[][..], vec!["private"]),
+            (&["max-age=60"], vec!["max-age=60", "private"]),
+            (&["max-age=60, Public"], vec!["max-age=60, Public"]),
+            (&["no-cache", "s-maxage=5"], vec!["no-cache", "s-maxage=5"]),
+            (&["private=\"x-a\""], vec!["private=\"x-a\""]),
+            (&["no-store"], vec!["no-store"]),
+        ] {
+            let mut answer: HeaderMap =
+                said.iter().map(|value| (CACHE_CONTROL, HeaderValue::from_static(value))).collect();
+            keep_private(&mut answer);
+            assert_eq!(answer.get_all(CACHE_CONTROL).iter().collect::<Vec<_>>(), kept);
+        }
     }
 
     #[test]

@@ -272,15 +272,17 @@ fn schemes(portal: &Portal) -> Value {
     schemes
 }
 
+/// Puts a type's schema among the definitions.
+fn define<T: JsonSchema>(generator: &mut SchemaGenerator) {
+    let _ = generator.subschema_for::<T>();
+}
+
 fn schemas() -> Value {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut generator = settings.into_generator();
-    fn define<T: JsonSchema>(generator: &mut SchemaGenerator) {
-        let _ = generator.subschema_for::<T>();
-    }
     define::<TokenAnswer<'static>>(&mut generator);
     define::<UserAnswer<'static>>(&mut generator);
     define::<VerifyAnswer<'static>>(&mut generator);

@@ -28,7 +28,7 @@ use crate::{
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
     },
-    policy::{forwarded, headers, reason::Reason, rewrite, trace},
+    policy::{cookies, forwarded, headers, reason::Reason, rewrite, trace},
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
@@ -110,7 +110,11 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
     let response = response.map(|body| Flowing::new(body, line, in_use));
-    Ok(deliver(response, route, exchange.snapshot(), total))
+    let mut response = deliver(response, route, exchange.snapshot(), total);
+    if exchange.by_cookie() {
+        cookies::keep_private(response.headers_mut());
+    }
+    Ok(response)
 }
 
 /// The answer's head and the connection it came over: an idle one as long as the request can be taken back from one

@@ -127,14 +127,13 @@ impl Columns {
         Some(match column {
             "nothing" => return None,
             "garbage" => "garbage".to_owned(),
-            "expired" => made(json!({"exp": BEGIN.seconds() - 60})).await,
+            "expired" | "~expired" => made(json!({"exp": BEGIN.seconds() - 60})).await,
             "other aud" => made(json!({"aud": "other"})).await,
             "user" => self.user.access.clone(),
             "user+scope" => made(json!({"scope": "docs:read docs:write"})).await,
             "curator" => self.curator.access.clone(),
             "ended" => self.ended.access.clone(),
             "cookie" | "foreign" => self.browser.access.clone(),
-            "~expired" => made(json!({"exp": BEGIN.seconds() - 60})).await,
             other => panic!("no such column: {other}"),
         })
     }

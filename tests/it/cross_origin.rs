@@ -224,6 +224,9 @@ async fn a_page_asks_with_its_cookie_and_the_service_sees_who_but_not_the_cookie
     assert_eq!(received.header("x-user-id"), Some(id.as_str()));
     assert_eq!(received.header("cookie"), Some("theme=dark"));
     assert_eq!(page.header("set-cookie"), None, "a service cannot plant ours");
+    assert_eq!(page.header("cache-control"), Some("private"), "no shared cache is to give it to somebody else");
+    let by_token = client.get("/page/a").header("cookie", &cookie).bearer(&client.tokens(&registered).access);
+    assert_eq!(by_token.send().await.expect(200).header("cache-control"), None);
 
     let me = client.get("/auth/me").header("cookie", &cookie).send().await.expect(200).json();
     assert_eq!(me["id"], id.as_str());

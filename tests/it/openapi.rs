@@ -129,7 +129,8 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
         fits(document, described, value).map_err(|fault| format!("{name}: {fault}"))?;
     }
     let required = schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap());
-    required.filter(|name| !members.contains_key(*name)).map(|name| Err(format!("{name} is missing"))).collect()
+    let mut missing = required.filter(|name| !members.contains_key(*name));
+    missing.next().map_or(Ok(()), |name| Err(format!("{name} is missing")))
 }
 
 /// Notes what an operation answered and fails unless it is described so.
