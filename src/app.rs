@@ -181,6 +181,10 @@ async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(
     let sealed_rows = !store.signing_keys().await?.is_empty();
     let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
     let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    let keyring = match &settings.tokens.secret {
+        Some(secret) => keyring.with_secret(Arc::new(keys::of_secret(secret)?)),
+        None => keyring,
+    };
     Ok((keyring, master))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::{
     clock::{Clock, Entropy},
@@ -63,6 +63,11 @@ pub(super) async fn open(
     }
     let current = current.ok_or(KeysFault::NoCurrent)?;
     Ok(Keyring::new(current, Arc::new(KeySet::new(verifying))))
+}
+
+/// The secret that the operator gives for access tokens.
+pub(super) fn of_secret(secret: &SecretSlice<u8>) -> Result<SigningKey, KeysFault> {
+    Ok(SigningKey::from_pkcs8(Algorithm::Hs256, secret.expose_secret())?)
 }
 
 fn make(

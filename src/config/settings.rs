@@ -133,6 +133,8 @@ pub struct Tokens {
     pub audience: Arc<str>,
     /// Algorithm of a newly made signing key.
     pub algorithm: crate::policy::keys::Algorithm,
+    /// Access tokens are signed with this (HS256) instead of that key.
+    pub secret: Option<SecretSlice<u8>>,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.

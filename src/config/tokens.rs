@@ -1,18 +1,20 @@
 //! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700).
 
 use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 
 use super::{
     checks::Checks,
     item::{At, Item},
+    secret::Secret,
     settings::Tokens,
     units::{Int, Span},
     urls::Issuer,
     words::Text,
 };
 use crate::policy::{
-    keys::Algorithm,
+    keys::{Algorithm, MIN_SECRET},
     refresh::{Delivery, RefreshRules},
 };
 
@@ -31,9 +33,15 @@ pub(super) struct RawTokens {
     /// tokens of the same issuer for something else.
     #[serde(default = "audience")]
     audience: Item<Text>,
-    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries.
+    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries. HS256: access tokens
+    /// are signed with secret; whoever verifies them by it can sign them as well. The identity sent upstream is then
+    /// signed with an ES256 key.
     #[serde(default = "algorithm")]
     algorithm: Item<OwnAlgorithm>,
+    /// For HS256: at least 32 bytes, the same for every gateway. Changing it ends every access token at once; sessions
+    /// go on.
+    #[serde(default)]
+    secret: Option<Item<Secret>>,
     /// Life of an access token. Shorter limits what a stolen one is worth; it costs more refreshes.
     #[serde(default = "access_ttl")]
     access_ttl: Item<Span<30_000, 86_400_000>>,
@@ -63,6 +71,9 @@ enum OwnAlgorithm {
     /// Ed25519 (RFC 8037).
     #[serde(rename = "EdDSA")]
     EdDsa,
+    /// HMAC with SHA-256 (RFC 7518 §3.2), for access tokens only.
+    #[serde(rename = "HS256")]
+    Hs256,
 }
 
 /// Refresh tokens.
@@ -123,20 +134,45 @@ pub(super) fn check(item: Item<RawTokens>, checks: &mut Checks) -> Option<Tokens
     }
     let raw = item.value?;
     let issuer = checks.required(raw.issuer, &at, "issuer", ISSUER);
+    let secret = check_secret(raw.secret, &raw.algorithm, &at, checks);
     let refresh = check_refresh(raw.refresh, raw.access_ttl.value, &at, checks);
     Some(Tokens {
         issuer: issuer?.0.into(),
         audience: raw.audience.value?.0.into(),
         algorithm: match raw.algorithm.value? {
-            OwnAlgorithm::Es256 => Algorithm::Es256,
+            OwnAlgorithm::Es256 | OwnAlgorithm::Hs256 => Algorithm::Es256,
             OwnAlgorithm::EdDsa => Algorithm::EdDsa,
         },
+        secret: secret?,
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
         refresh: refresh?,
         delivery: raw.delivery.value?,
         cache_entries: raw.cache_entries.value?.0,
     })
+}
+
+fn check_secret(
+    item: Option<Item<Secret>>,
+    algorithm: &Item<OwnAlgorithm>,
+    parent: &At,
+    checks: &mut Checks,
+) -> Option<Option<SecretSlice<u8>>> {
+    let hs256 = matches!(algorithm.value?, OwnAlgorithm::Hs256);
+    let Some(item) = item else {
+        if hs256 {
+            checks.error(&parent.child("secret"), "missing; algorithm HS256 signs with it: openssl rand -base64 32");
+        }
+        return Some(None);
+    };
+    if !hs256 {
+        checks.error(&item.at, "only algorithm HS256 signs with a secret");
+    }
+    let secret = item.value?.0.expose_secret().as_bytes().to_vec();
+    if secret.len() < MIN_SECRET {
+        checks.error(&item.at, "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)");
+    }
+    Some(Some(SecretSlice::from(secret)))
 }
 
 fn check_refresh(

@@ -19,13 +19,30 @@ struct Keys {
 #[derive(Debug)]
 pub struct Keyring {
     keys: ArcSwap<Keys>,
+    /// The secret that signs access tokens instead of the current key, if there is one. Never published.
+    secret: Option<Arc<SigningKey>>,
 }
 
 impl Keyring {
     /// A keyring that signs with `current`; `set` must hold its verifying half.
     #[must_use]
     pub fn new(current: Arc<SigningKey>, set: Arc<KeySet>) -> Self {
-        Self { keys: ArcSwap::from_pointee(Keys { current, set }) }
+        Self { keys: ArcSwap::from_pointee(Keys { current, set }), secret: None }
+    }
+
+    /// The same, but access tokens are signed with `secret`. The identity is not: upstreams verify it by published keys.
+    #[must_use]
+    pub fn with_secret(self, secret: Arc<SigningKey>) -> Self {
+        let keys = self.keys.load_full();
+        let keyring = Self { secret: Some(secret), ..self };
+        keyring.replace(Arc::clone(&keys.current), Arc::clone(&keys.set));
+        keyring
+    }
+
+    /// The key that access tokens are signed with now.
+    #[must_use]
+    pub fn access(&self) -> Arc<SigningKey> {
+        self.secret.clone().unwrap_or_else(|| self.current())
     }
 
     /// The key that signs now.
@@ -48,6 +65,10 @@ impl Keyring {
 
     /// Replaces both.
     pub fn replace(&self, current: Arc<SigningKey>, set: Arc<KeySet>) {
+        let set = match &self.secret {
+            Some(secret) => Arc::new(KeySet::new(set.iter().cloned().chain([secret.verifying()]))),
+            None => set,
+        };
         self.keys.store(Arc::new(Keys { current, set }));
     }
 }

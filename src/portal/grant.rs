@@ -61,7 +61,7 @@ impl PortalState {
     ) -> Result<Answer, Refusal> {
         let claims = self.claims(session, account, now);
         let access =
-            mint::access_token(&self.keyring.current(), &claims).map_err(|f| Refusal::internal(f.to_string()))?;
+            mint::access_token(&self.keyring.access(), &claims).map_err(|f| Refusal::internal(f.to_string()))?;
         let key = self.refresh_key(session.id, &session.salt);
         let refresh = refresh_token::issue(key.expose_secret(), session.id, session.counter);
         let in_body = session.delivery == Delivery::Body;

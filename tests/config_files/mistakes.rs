@@ -158,14 +158,14 @@ fn contradictions_between_keys_are_refused() {
 fn a_token_section_cannot_contradict_itself() {
     assert_eq!(
         errors_with(
-            "tokens:\n  issuer: http://a.example\n  access_ttl: 1h\n  leeway: 121s\n  algorithm: HS256\n  \
+            "tokens:\n  issuer: http://a.example\n  access_ttl: 1h\n  leeway: 121s\n  algorithm: RS255\n  \
              refresh: {idle: 40d, absolute: 30d}\n",
             &Variables::new()
         ),
         "f.yaml:2:3: tokens.issuer: expected https (http only on a loopback host), found \"http://a.example\"; did you \
          mean \"https://a.example\"?\n\
          f.yaml:4:3: tokens.leeway: expected a duration from 0ms to 2m (ms, s, m, h, d), found \"121s\"\n\
-         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA, found \"HS256\"; did you mean \"ES256\"?\n\
+         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA or HS256, found \"RS255\"; did you mean \"ES256\"?\n\
          f.yaml:6:13: tokens.refresh.idle: longer than absolute: a session would end before it could be idle that long"
     );
 }
@@ -231,6 +231,23 @@ issuers:
          f.yaml:5:56: issuers.both.jwks_uri: contradicts secret: an issuer has published keys or a secret\n\
          f.yaml:6:40: issuers.literal.secret: a secret may not stand in the file itself; write {file: path}, \
          {env: NAME} or \"${NAME}\""
+    );
+}
+
+#[test]
+fn own_tokens_are_signed_with_a_secret_only_when_asked_to() {
+    let told = |rest: &str| {
+        let variables = variables(&[("SHORT", &"x".repeat(31)), ("LONG", &"x".repeat(32))]);
+        errors_with(&format!("tokens: {{issuer: 'https://a.example', {rest}}}\n"), &variables)
+    };
+    assert_eq!(
+        told("algorithm: HS256"),
+        "f.yaml:1:1: tokens.secret: missing; algorithm HS256 signs with it: openssl rand -base64 32"
+    );
+    assert_eq!(told("secret: '${LONG}'"), "f.yaml:1:39: tokens.secret: only algorithm HS256 signs with a secret");
+    assert_eq!(
+        told("algorithm: HS256, secret: '${SHORT}'"),
+        "f.yaml:1:57: tokens.secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)"
     );
 }
 

@@ -245,3 +245,35 @@ async fn two_gateways_that_start_at_once_share_one_key() {
     let next = two.client().refreshed(&ann.refresh).await;
     assert_eq!(one.client().status("/ask/a", &next.access).await, 200);
 }
+
+#[tokio::test]
+async fn access_tokens_can_be_signed_with_a_secret_and_identities_stay_verifiable() {
+    let upstream = Upstream::start().await;
+    let yaml = standard(&upstream)
+        + &format!(
+            "tokens: {{issuer: \"{ISSUER}\", audience: gw-test, algorithm: HS256, secret: {{env: TOKEN_SECRET}}}}\n"
+        );
+    let secret = "a secret of thirty-two bytes or so";
+    let mut gateway = Setup::new(Engine::Sqlite, &yaml).variable("TOKEN_SECRET", secret).start().await;
+    let client = gateway.client();
+    client.plant(secret);
+    let tokens = client.register("ann@example.org").await;
+    // As anybody who shares the secret verifies it.
+    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    rules.set_audience(&["gw-test"]);
+    rules.validate_exp = false;
+    let key = jsonwebtoken::DecodingKey::from_secret(secret.as_bytes());
+    let claims = jsonwebtoken::decode::<serde_json::Value>(&tokens.access, &key, &rules).unwrap().claims;
+    assert_eq!(claims["iss"], ISSUER);
+    assert_eq!(client.status("/ask/a", &tokens.access).await, 200);
+    let received = upstream.last();
+    identity::verify(&client, received.head.header("x-gateway-identity").unwrap(), ISSUER, "rag").await.unwrap();
+    let published = client.get("/.well-known/jwks.json").send().await.expect(200).json();
+    assert_eq!(published["keys"].as_array().map(Vec::len), Some(1), "{published}");
+    assert_eq!(published["keys"][0]["kty"], "EC", "{published}");
+    // Without the secret its tokens are nobody's; the session goes on.
+    gateway.restart_with(&standard(&upstream)).await;
+    let client = gateway.client();
+    client.get("/ask/a").bearer(&tokens.access).send().await.refused(401, "invalid_token");
+    assert_eq!(client.status("/ask/a", &client.refreshed(&tokens.refresh).await.access).await, 200);
+}

@@ -79,6 +79,7 @@ fn tokens() -> Tokens {
         issuer: "https://gw.test".into(),
         audience: "rag".into(),
         algorithm: Algorithm::Es256,
+        secret: None,
         access_ttl: Duration::from_mins(15),
         leeway: Duration::from_secs(30),
         refresh: RefreshRules {
