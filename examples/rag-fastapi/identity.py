@@ -17,7 +17,7 @@ import jwt
 from fastapi import HTTPException, Request
 
 HEADER = "x-gateway-identity"
-ALGORITHMS = ["ES256", "EdDSA"]
+ALGORITHMS = ["ES256", "EdDSA", "RS256"]
 # Clock skew forgiven, seconds; the token lives for 60.
 LEEWAY = 10
 MAX_BYTES = 8 * 1024

@@ -33,9 +33,10 @@ pub(super) struct RawTokens {
     /// tokens of the same issuer for something else.
     #[serde(default = "audience")]
     audience: Item<Text>,
-    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries. HS256: access tokens
-    /// are signed with secret; whoever verifies them by it can sign them as well. The identity sent upstream is then
-    /// signed with an ES256 key.
+    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries. RS256 is for those
+    /// that know nothing else: its signatures cost many times as much and make tokens longer. HS256: access tokens are
+    /// signed with secret; whoever verifies them by it can sign them as well. The identity sent upstream is then signed
+    /// with an ES256 key.
     #[serde(default = "algorithm")]
     algorithm: Item<OwnAlgorithm>,
     /// For HS256: at least 32 bytes, the same for every gateway. Changing it ends every access token at once; sessions
@@ -71,6 +72,9 @@ enum OwnAlgorithm {
     /// Ed25519 (RFC 8037).
     #[serde(rename = "EdDSA")]
     EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3), 2048 bits.
+    #[serde(rename = "RS256")]
+    Rs256,
     /// HMAC with SHA-256 (RFC 7518 §3.2), for access tokens only.
     #[serde(rename = "HS256")]
     Hs256,
@@ -145,6 +149,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) 
         algorithm: match raw.algorithm.value? {
             OwnAlgorithm::Es256 | OwnAlgorithm::Hs256 => Algorithm::Es256,
             OwnAlgorithm::EdDsa => Algorithm::EdDsa,
+            OwnAlgorithm::Rs256 => Algorithm::Rs256,
         },
         secret: secret?,
         access_ttl: raw.access_ttl.value?.0,

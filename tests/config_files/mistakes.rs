@@ -202,7 +202,7 @@ fn a_token_section_cannot_contradict_itself() {
         "f.yaml:2:3: tokens.issuer: expected https (http only on a loopback host), found \"http://a.example\"; did you \
          mean \"https://a.example\"?\n\
          f.yaml:4:3: tokens.leeway: expected a duration from 0ms to 2m (ms, s, m, h, d), found \"121s\"\n\
-         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA or HS256, found \"RS255\"; did you mean \"ES256\"?\n\
+         f.yaml:5:3: tokens.algorithm: expected ES256 or EdDSA or RS256 or HS256, found \"RS255\"; did you mean \"RS256\"?\n\
          f.yaml:6:13: tokens.refresh.idle: longer than absolute: a session would end before it could be idle that long"
     );
 }

@@ -22,6 +22,7 @@ pub(crate) async fn verify(client: &Client, token: &str, issuer: &str, audience:
     let algorithm = match published.common.key_algorithm {
         Some(KeyAlgorithm::ES256) => Algorithm::ES256,
         Some(KeyAlgorithm::EdDSA) => Algorithm::EdDSA,
+        Some(KeyAlgorithm::RS256) => Algorithm::RS256,
         other => return Err(format!("the key is for {other:?}")),
     };
     let mut rules = Validation::new(algorithm);

@@ -109,7 +109,7 @@ pub fn take(headers: &HeaderMap) -> Result<Unverified<'_>, Doubt> {
     if !typ.is_some_and(|typ| typ.eq_ignore_ascii_case(TYP)) {
         return Err(Doubt::Shape("another typ"));
     }
-    if !matches!(alg, Algorithm::ES256 | Algorithm::EdDSA) {
+    if !matches!(alg, Algorithm::ES256 | Algorithm::EdDSA | Algorithm::RS256) {
         return Err(Doubt::Shape("another algorithm"));
     }
     // A token that brings its own key, or asks for rules we do not know (RFC 7515 §4.1.11).

@@ -11,7 +11,7 @@ use std::{
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
 };
 
 /// A key set larger than this is not read.
@@ -174,6 +174,7 @@ fn usable(jwk: &Jwk) -> Option<(String, Key)> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        AlgorithmParameters::RSA(_) if jwk.common.key_algorithm == Some(KeyAlgorithm::RS256) => Algorithm::RS256,
         _ => return None,
     };
     let key = DecodingKey::from_jwk(jwk).ok()?;

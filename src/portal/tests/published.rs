@@ -14,7 +14,7 @@ async fn the_published_keys_verify_what_was_minted_and_may_be_cached() {
 
 #[tokio::test]
 async fn discovery_names_what_is_served_and_nothing_else() {
-    for (algorithm, name) in [(Algorithm::Es256, "ES256"), (Algorithm::EdDsa, "EdDSA")] {
+    for (algorithm, name) in [(Algorithm::Es256, "ES256"), (Algorithm::EdDsa, "EdDSA"), (Algorithm::Rs256, "RS256")] {
         let harness = Harness::with(portal(), Tokens { algorithm, ..tokens() }, passwords()).await;
         let reply = harness.ok(Ask::get("/.well-known/openid-configuration")).await;
         assert_eq!(reply.cache_control(), "public, max-age=300");

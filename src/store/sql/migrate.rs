@@ -42,6 +42,7 @@ steps! {
     3 "0003_sessions",
     4 "0004_signing_keys",
     5 "0005_audit",
+    6 "0006_rsa_signing_keys",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {
