@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    checks::Checks,
+    checks::{Checks, Noted},
     item::{At, Item},
     secret::Secret,
     settings::{Compat, Tokens},
@@ -151,7 +151,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) 
             OwnAlgorithm::EdDsa => Algorithm::EdDsa,
             OwnAlgorithm::Rs256 => Algorithm::Rs256,
         },
-        secret: secret?,
+        secret: secret.ok()?,
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
         refresh: refresh?,
@@ -165,22 +165,22 @@ fn check_secret(
     algorithm: &Item<OwnAlgorithm>,
     parent: &At,
     checks: &mut Checks,
-) -> Option<Option<SecretSlice<u8>>> {
-    let hs256 = matches!(algorithm.value?, OwnAlgorithm::Hs256);
+) -> Result<Option<SecretSlice<u8>>, Noted> {
+    let hs256 = matches!(algorithm.value.ok_or(Noted)?, OwnAlgorithm::Hs256);
     let Some(item) = item else {
         if hs256 {
             checks.error(&parent.child("secret"), "missing; algorithm HS256 signs with it: openssl rand -base64 32");
         }
-        return Some(None);
+        return Ok(None);
     };
     if !hs256 {
         checks.error(&item.at, "only algorithm HS256 signs with a secret");
     }
-    let secret = item.value?.0.expose_secret().as_bytes().to_vec();
+    let secret = item.value.ok_or(Noted)?.0.expose_secret().as_bytes().to_vec();
     if secret.len() < MIN_SECRET {
         checks.error(&item.at, "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)");
     }
-    Some(Some(SecretSlice::from(secret)))
+    Ok(Some(SecretSlice::from(secret)))
 }
 
 fn check_refresh(
