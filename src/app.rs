@@ -22,6 +22,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
@@ -149,11 +150,12 @@ impl App {
     /// Builds everything, binds both ports, and serves until [`Running::stop`].
     pub async fn start(settings: Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Running, StartFault> {
         warn_of_weaker_rules(&settings);
-        let shared = Shared::open(&settings, metrics, rim).await?;
+        // Boxed: large, and needed once.
+        let shared = Box::pin(Shared::open(&settings, metrics, rim)).await?;
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = Arc::new(shared.hash_pool(&settings)?);
 
-        let force = Force::first(settings, shared.redis.as_ref(), &metrics).await;
+        let force = Box::pin(Force::first(settings, shared.redis.as_ref(), &metrics)).await;
         let (settings, clusters) = (force.settings.clone(), force.clusters());
         let accounts = shared.accounts(&settings, &hash_pool);
         let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force.counters), Some(accounts))?;
@@ -375,18 +377,27 @@ async fn stopping(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn stop_asked() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
+/// SIGTERM and SIGINT, taken from here on: one that comes while the gateway starts is not lost, nor does it kill.
+#[derive(Debug)]
+pub struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// Takes the signals over.
+    ///
+    /// # Errors
+    /// When the operating system does not let us.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for either.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Follow, Rim, stop_asked},
+    app::{App, Follow, Rim, Stop},
     cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
@@ -58,10 +58,11 @@ async fn run(config: &Path, settings: Settings) -> Result<(), Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let _log = logging::install(&settings.telemetry, &metrics)?;
     let file = Follow::new(config, Arc::new(ProcessEnvironment))?;
+    let mut stop = Stop::listen()?;
     let mut running = App::start(settings, metrics, Rim::system()).await?;
     tracing::info!(public = %running.public_addr(), admin = %running.admin_addr(), "serving");
     running.follow(file);
-    stop_asked().await;
+    stop.asked().await;
     tracing::info!("draining");
     running.stop().await;
     Ok(())

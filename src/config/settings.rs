@@ -3,18 +3,19 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
-use std::{
-    net::SocketAddr,
-    num::{NonZeroU32, NonZeroU64},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+mod issuers;
+mod routes;
 
-use http::{HeaderName, Method, Uri, uri::Authority};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, Uri, uri::Authority};
 use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
+pub use self::{
+    issuers::{Issuer, IssuerKeys, KeySource},
+    routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
+};
 use super::written::Written;
 
 /// One whole configuration.
@@ -181,50 +182,6 @@ pub struct Tokens {
     pub cache_entries: u64,
 }
 
-/// An issuer besides ourselves.
-#[derive(Debug, Clone)]
-pub struct Issuer {
-    /// What its tokens must be like, and what their claims mean here. Holds its name.
-    pub rules: crate::policy::foreign::TokenRules,
-    /// `aud` values of tokens that are meant for us.
-    pub audiences: Vec<Arc<str>>,
-    /// What verifies its tokens.
-    pub keys: IssuerKeys,
-}
-
-/// Where the keys of an issuer are.
-#[derive(Debug, Clone)]
-pub enum IssuerKeys {
-    /// A secret it shares with us.
-    Secret(Arc<crate::policy::keys::KeySet>),
-    /// It publishes them.
-    Published(KeySource),
-}
-
-/// Where an issuer publishes its keys.
-#[derive(Clone)]
-pub struct KeySource {
-    /// The discovery document or the key set.
-    pub document: Uri,
-    /// Whether that is a discovery document, which names the key set.
-    pub discovery: bool,
-    /// Hosts besides the document's own where the key set may lie; lower case, no port.
-    pub hosts: Vec<Arc<str>>,
-    /// Connect to addresses that are not on the public internet.
-    pub allow_private: bool,
-    /// Which certificates are trusted.
-    pub tls: Arc<rustls::ClientConfig>,
-}
-
-impl std::fmt::Debug for KeySource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { document, discovery, hosts, allow_private, .. } = self;
-        let mut shown = f.debug_struct("KeySource");
-        shown.field("document", document).field("discovery", discovery).field("hosts", hosts);
-        shown.field("allow_private", allow_private).finish_non_exhaustive()
-    }
-}
-
 /// Password rules and hashing costs.
 #[derive(Debug, Clone)]
 pub struct Passwords {
@@ -362,106 +319,6 @@ pub enum HostHeader {
     Preserve,
     /// The endpoint's authority.
     Endpoint,
-}
-
-/// Whether a route wants to know who calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AuthMode {
-    /// No credentials: 401.
-    Required,
-    /// No credentials: anonymous. Bad credentials: 401 all the same.
-    Optional,
-    /// Credentials are not looked at.
-    None,
-    /// Bad credentials count as none. Only for the portal's logout, which must work with an expired token; not
-    /// available in the file.
-    Lenient,
-}
-
-/// Where a route looks for credentials. Where both are, the header counts: a browser cannot be made to send it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Credentials {
-    /// The `Authorization` header.
-    pub bearer: bool,
-    /// The access cookie.
-    pub cookie: bool,
-}
-
-impl Credentials {
-    /// The `Authorization` header alone.
-    pub const BEARER: Self = Self { bearer: true, cookie: false };
-}
-
-/// One route.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// Its name: label in metrics and logs.
-    pub name: Arc<str>,
-    /// Exact host names, lower case, without a port; empty: any.
-    pub hosts: Vec<Arc<str>>,
-    /// Path pattern: `/docs/{id}`, `/files/{*rest}`. A `{*rest}` pattern also matches its bare prefix with a slash.
-    pub path: Arc<str>,
-    /// Methods; empty: any. `GET` takes `HEAD` too.
-    pub methods: Vec<Method>,
-    /// Who may call.
-    pub auth: AuthMode,
-    /// Where credentials are looked for.
-    pub credentials: Credentials,
-    /// Whether tokens of our own are accepted.
-    pub own_tokens: bool,
-    /// Other issuers whose tokens are accepted.
-    pub issuers: Vec<Arc<Issuer>>,
-    /// Any one of these roles is needed; empty: none is.
-    pub roles: Vec<Arc<str>>,
-    /// All of these scopes are needed.
-    pub scopes: Vec<Arc<str>>,
-    /// `aud` accepted, whoever the issuer; `None`: `tokens.audience`, and each issuer's own.
-    pub audience: Option<Arc<str>>,
-    /// Limits, narrow (subject) before wide (address).
-    pub limits: Vec<Arc<Limit>>,
-    /// Origins besides our own whose pages may call it and read its answers.
-    pub allowed_origins: Vec<Arc<str>>,
-    /// The cluster's name.
-    pub cluster: Arc<str>,
-    /// Prefix rewrite.
-    pub rewrite: Option<Rewrite>,
-    /// Time-outs of one request.
-    pub timeouts: RouteTimeouts,
-    /// Largest request body, bytes; `None`: no limit.
-    pub body_limit: Option<u64>,
-    /// Pass the client's `Authorization` on to the upstream.
-    pub forward_authorization: bool,
-}
-
-/// Replace a leading path prefix before forwarding. Works on whole segments of the canonical path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rewrite {
-    /// The prefix to take off, e.g. `/api/rag`; the route's pattern lies below it (checked).
-    pub prefix: Arc<str>,
-    /// What stands there instead, e.g. `/`.
-    pub to: Arc<str>,
-}
-
-/// Time-outs of one request.
-#[derive(Debug, Clone, Copy)]
-pub struct RouteTimeouts {
-    /// From the request sent to the head of the answer: 504.
-    pub first_byte: Duration,
-    /// Silence in a body, either way: the stream is cut.
-    pub idle: Duration,
-    /// The whole exchange; `None`: unlimited (streams).
-    pub total: Option<Duration>,
-    /// The slowest request body; `None`: as slow as its sender likes.
-    pub upload: Option<UploadRate>,
-}
-
-/// The slowest a request body may come in. Counted is the time we wait for its sender, not the service's.
-#[derive(Debug, Clone, Copy)]
-pub struct UploadRate {
-    /// Bytes that earn a second of waiting back.
-    pub bytes_per_second: NonZeroU64,
-    /// How long its sender may stay below that.
-    pub grace: Duration,
 }
 
 /// The account endpoints.

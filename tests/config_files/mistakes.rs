@@ -284,7 +284,7 @@ fn own_tokens_are_signed_with_a_secret_only_when_asked_to() {
     assert_eq!(told("secret: '${LONG}'"), "f.yaml:1:39: tokens.secret: only algorithm HS256 signs with a secret");
     assert_eq!(
         told("algorithm: HS256, secret: '${SHORT}'"),
-        "f.yaml:1:58: tokens.secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)"
+        "f.yaml:1:57: tokens.secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)"
     );
 }
 
