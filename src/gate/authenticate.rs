@@ -8,7 +8,7 @@
 //! Which keys verify is chosen by the token's `iss`, unverified and compared byte for byte with ours and with those of
 //! the issuers that the route accepts. An issuer's keys verify its own tokens only, and none that claims to be ours.
 //!
-//! The only layer that may wait: for the fetch of an issuer's keys, when a token names one that is not known. Hence no
+//! One of the two layers that may wait: for the fetch of an issuer's keys, when a token names one that is not known. Hence no
 //! [`crate::gate::stage::Stage`]; its future is boxed only then.
 
 use std::{

@@ -1,7 +1,7 @@
 //! Rate limits after authentication: the subject's own are charged, then the address's.
 //!
 //! Narrow before wide: a client over its own limit drains nobody else's. Every request is charged to the address but
-//! the one that its subject's limit refused. The only layer that may wait: a shared limit without a lease at hand asks
+//! the one that its subject's limit refused. With authentication the only layer that may wait: a shared limit without a lease at hand asks
 //! Redis, and only then is anything boxed.
 
 use std::{

@@ -64,10 +64,10 @@ where
         // Before authentication: a flood is refused before any crypto. Only a peek: a client over its own limit
         // must not drain its neighbours' address.
         .layer(StageLayer(stages.address_peek))
-        // Before the subject's limit, which needs a subject that is proven.
+        // Before the subject's limit, which needs a subject that is proven. May wait: for another issuer's keys.
         .layer(stages.authenticate)
         // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
-        // that probing for forbidden things is limited too. The only layer that may wait, for a shared limit.
+        // that probing for forbidden things is limited too. May wait: for Redis, when a limit is shared.
         .layer(stages.subject_limit)
         // The only maker of the permit that portal and upstream demand.
         .layer(StageLayer(Authorise))
