@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
 
 use crate::{
     clock::Timestamp,
+    config::settings,
     gate::{
         body::GateBody,
         caller::Identities,
@@ -29,10 +30,6 @@ use crate::{
 
 /// The signed identity.
 pub const X_GATEWAY_IDENTITY: HeaderName = HeaderName::from_static("x-gateway-identity");
-const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
-const X_USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
-const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
-const X_ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
 
 /// How many headers are set here and when the request is forwarded: the map grows once at most.
 const OURS: usize = 12;
@@ -61,10 +58,11 @@ impl Identity {
         kept: &Identities,
         claims: Option<&Claims>,
         issuer: &str,
-        audience: &Arc<str>,
+        rules: &settings::Identity,
         now: Timestamp,
     ) -> Result<HeaderValue, Refusal> {
-        let key = self.keyring.current();
+        let key = rules.secret.clone().unwrap_or_else(|| self.keyring.current());
+        let audience = &rules.audience;
         if let Some(token) = kept.get(audience, key.kid(), now) {
             return Ok(token);
         }
@@ -75,7 +73,7 @@ impl Identity {
         let mut token =
             HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
         token.set_sensitive(true);
-        kept.put(audience, key.kid(), token.clone(), now.plus(REUSE));
+        kept.put(audience, key.kid(), token.clone(), now, now.plus(REUSE));
         Ok(token)
     }
 }
@@ -93,8 +91,8 @@ impl Stage for Identity {
             Principal::Anonymous => (&*self.anonymous, None),
             Principal::Authenticated(caller) => (caller.identities(), Some(&**caller.claims())),
         };
-        let audience = &cluster.settings().identity_audience;
-        let token = self.signed(kept, claims, &snapshot.issuer, audience, exchange.now())?;
+        let rules = &cluster.settings().identity;
+        let token = self.signed(kept, claims, &snapshot.issuer, rules, exchange.now())?;
 
         let headers = request.headers_mut();
         headers.reserve(OURS);
@@ -104,18 +102,18 @@ impl Stage for Identity {
         cookies::strip(headers, &snapshot.own_cookies);
         headers.insert(X_GATEWAY_IDENTITY, token);
         if let Principal::Authenticated(caller) = &principal {
-            let plain = caller.plain();
-            set(headers, X_USER_ID, plain.user.as_ref());
-            set(headers, X_USER_EMAIL, plain.email.as_ref());
-            set(headers, X_USER_ROLES, plain.roles.as_ref());
-            set(headers, X_ORG_ID, plain.org.as_ref());
+            let (plain, names) = (caller.plain(), &rules.headers);
+            set(headers, &names.user, plain.user.as_ref());
+            set(headers, &names.email, plain.email.as_ref());
+            set(headers, &names.roles, plain.roles.as_ref());
+            set(headers, &names.org, plain.org.as_ref());
         }
         Ok(())
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<&HeaderValue>) {
     if let Some(value) = value {
-        headers.insert(name, value.clone());
+        headers.insert(name.clone(), value.clone());
     }
 }
