@@ -29,6 +29,10 @@ pub(super) struct RawIdentity {
     algorithm: Item<IdentityAlgorithm>,
     /// For HS256: at least 32 bytes, one for each service and used for nothing else (openssl rand -base64 32).
     secret: Option<Item<Secret>>,
+    /// caller: one identity serves a caller's requests for up to 30 seconds. request: each request has its own, which names
+    /// its id (rid), method (htm) and URI as the client asked for it, without query (htu); whoever steals one from a log or
+    /// a service can then replay nothing else. It costs a signature for each request.
+    bind: Item<Bind>,
     /// Names of the plain headers beside it, which prove nothing by themselves. Whatever a client sends under these
     /// names is removed, on every route.
     headers: Item<RawIdentityHeaders>,
@@ -44,6 +48,17 @@ enum IdentityAlgorithm {
     /// HMAC with SHA-256 (RFC 7518 §3.2).
     #[serde(rename = "HS256")]
     Hs256,
+}
+
+/// What an identity is good for.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Bind {
+    /// A caller's requests for a while.
+    #[default]
+    Caller,
+    /// One request.
+    Request,
 }
 
 /// Names of the plain headers: X-… or Remote-….
@@ -87,7 +102,8 @@ pub(super) fn check(
     };
     let secret = check_secret(raw.secret, raw.algorithm.value, &at, checks);
     let headers = raw.headers.value.and_then(|headers| check_headers(headers, checks));
-    Some(settings::Identity { audience: audience?, secret: secret.ok()?, headers: headers? })
+    let bind_request = matches!(raw.bind.value?, Bind::Request);
+    Some(settings::Identity { audience: audience?, secret: secret.ok()?, bind_request, headers: headers? })
 }
 
 fn check_secret(

@@ -7,7 +7,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request,
+    header::{AUTHORIZATION, HOST},
+    uri::Authority,
+};
 
 use crate::{
     clock::Timestamp,
@@ -24,7 +28,8 @@ use crate::{
     policy::{
         claims::Claims,
         cookies,
-        mint::{self, IdentityClaims},
+        keys::SigningKey,
+        mint::{self, BoundRequest, IdentityClaims},
     },
 };
 
@@ -53,7 +58,8 @@ impl Identity {
         Self { keyring, anonymous: Arc::default() }
     }
 
-    fn signed(
+    /// One for any request of the caller's: the one that is kept, while it is fresh.
+    fn shared(
         &self,
         kept: &Identities,
         claims: Option<&Claims>,
@@ -66,16 +72,44 @@ impl Identity {
         if let Some(token) = kept.get(audience, key.kid(), now) {
             return Ok(token);
         }
-        let identity =
-            IdentityClaims { issuer, audience, issued: now.seconds(), expires: now.plus(LIFE).seconds(), claims };
-        let token = mint::identity_token(&key, &identity)
-            .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
-        let mut token =
-            HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
-        token.set_sensitive(true);
+        let token = sign(&key, &identity(claims, None, issuer, rules, now))?;
         kept.put(audience, key.kid(), token.clone(), now, now.plus(REUSE));
         Ok(token)
     }
+}
+
+fn identity<'a>(
+    claims: Option<&'a Claims>,
+    request: Option<BoundRequest<'a>>,
+    issuer: &'a str,
+    rules: &'a settings::Identity,
+    now: Timestamp,
+) -> IdentityClaims<'a> {
+    IdentityClaims {
+        issuer,
+        audience: &rules.audience,
+        issued: now.seconds(),
+        expires: now.plus(LIFE).seconds(),
+        request,
+        claims,
+    }
+}
+
+fn sign(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result<HeaderValue, Refusal> {
+    let token = mint::identity_token(key, identity)
+        .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
+    let mut token =
+        HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
+    token.set_sensitive(true);
+    Ok(token)
+}
+
+/// What the client asked for, without query: the canonical path at the host it named.
+fn asked(request: &Request<GateBody>, https: bool) -> String {
+    let uri = request.uri();
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| uri.authority().map(Authority::as_str)).unwrap_or_default();
+    format!("{}://{host}{}", if https { "https" } else { "http" }, uri.path())
 }
 
 impl Stage for Identity {
@@ -92,7 +126,15 @@ impl Stage for Identity {
             Principal::Authenticated(caller) => (caller.identities(), Some(&**caller.claims())),
         };
         let rules = &cluster.settings().identity;
-        let token = self.signed(kept, claims, &snapshot.issuer, rules, exchange.now())?;
+        let token = if rules.bind_request {
+            let uri = asked(request, exchange.https());
+            let method = request.method().as_str();
+            let bound = BoundRequest { id: exchange.record().request_id(), method, uri: &uri };
+            let key = rules.secret.clone().unwrap_or_else(|| self.keyring.current());
+            sign(&key, &identity(claims, Some(bound), &snapshot.issuer, rules, exchange.now()))?
+        } else {
+            self.shared(kept, claims, &snapshot.issuer, rules, exchange.now())?
+        };
 
         let headers = request.headers_mut();
         headers.reserve(OURS);

@@ -103,3 +103,29 @@ async fn plain_headers_have_the_names_the_service_wants_and_no_client_may_use_th
         }
     }
 }
+
+#[tokio::test]
+async fn an_identity_bound_to_its_request_is_good_for_no_other() {
+    let upstream = Upstream::start().await;
+    let gateway = setup(&upstream, "{bind: request}").start().await;
+    let client = gateway.client();
+    let token = token(&gateway, &json!({})).await;
+    let mut seen = Vec::new();
+    for request in [client.get("/ask/a?q=why"), client.get("/ask/a?q=why"), client.post("/ask/b")] {
+        request.bearer(&token).send().await.expect(200);
+        let received = upstream.last();
+        let identity = received.head.header("x-gateway-identity").expect("an identity").to_owned();
+        let claims = identity::verify(&client, &identity, ISSUER, "rag").await.unwrap();
+        assert_eq!(claims["sub"], good_claims()["sub"]);
+        assert_eq!(claims["rid"].as_str(), received.head.header("x-request-id"));
+        assert_eq!(claims["htm"], received.method());
+        let path = received.target().split('?').next().unwrap();
+        assert_eq!(claims["htu"], format!("http://{}{path}", received.head.header("host").unwrap()));
+        seen.push(identity);
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "each request has its own");
+    client.get("/plain/a").send().await.expect(200);
+    let unbound = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
+    assert_eq!(identity::verify(&client, &unbound, ISSUER, "plain").await.unwrap().get("rid"), None);
+}

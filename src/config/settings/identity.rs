@@ -13,6 +13,8 @@ pub struct Identity {
     pub audience: Arc<str>,
     /// What signs it: HS256 by a secret shared with the cluster; `None`: the published key.
     pub secret: Option<Arc<SigningKey>>,
+    /// A token for each request, which says which one it is good for; otherwise one is good for half a minute's.
+    pub bind_request: bool,
     /// Names of the plain headers.
     pub headers: IdentityHeaders,
 }
