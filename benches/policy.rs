@@ -66,6 +66,7 @@ fn signatures(c: &mut Criterion) {
             audience: "rag",
             issued: 1_000,
             expires: 1_060,
+            request: None,
             claims: Some(&claims),
         };
         c.bench_function(&format!("identity/sign/{name}"), |b| {

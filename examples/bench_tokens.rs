@@ -171,6 +171,7 @@ fn bad_tokens(key: &SigningKey, claims: &Claims) -> Result<BTreeMap<&'static str
         audience: claims.audience.first().map_or("", |audience| audience),
         issued: claims.issued,
         expires: claims.expires,
+        request: None,
         claims: Some(claims),
     };
     let refresh = refresh_token::issue(&[7; 32], claims.session.ok_or("no session")?, 1);

@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use http::HeaderName;
+
 use crate::{
     config::settings::{self, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
     gate::snapshot::{
         Accepted, Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target,
     },
-    policy::{cross_site::origin_of, limit_headers::quoted},
+    policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted},
     portal::endpoints::{ENDPOINTS, Endpoint},
     store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
@@ -79,6 +81,7 @@ pub(super) fn snapshot(
         own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
         access_cookie: Arc::clone(&settings.portal.access_cookie_name),
         own_cookies: own_cookies(&settings.portal),
+        identity_headers: identity_headers(&settings.clusters),
         compat: settings.portal.compat,
         request_id_header: settings.telemetry.request_id_header.clone(),
         accounts,
@@ -88,6 +91,14 @@ pub(super) fn snapshot(
 /// The access cookie too when no route takes one: browsers may still hold those of another configuration.
 fn own_cookies(portal: &Portal) -> Vec<Arc<str>> {
     vec![Arc::clone(&portal.cookie_name), Arc::clone(&portal.access_cookie_name)]
+}
+
+fn identity_headers(clusters: &[Arc<settings::Cluster>]) -> Vec<HeaderName> {
+    let all = clusters.iter().flat_map(|cluster| cluster.identity.headers.all());
+    let mut names: Vec<_> = all.filter(|name| !is_reserved(name)).cloned().collect();
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
 }
 
 fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFault> {

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{Checks, Noted},
+    identity::{self, RawIdentity},
     item::{At, Item, Named},
     paths::RequestTarget,
     settings::{self, ClientTls, Cluster, Endpoint},
     tls,
     units::{Int, Span},
     urls::EndpointUrl,
-    words::{self, FilePath, Text, TlsName},
+    words::{self, FilePath, TlsName},
 };
 
 /// One upstream service.
@@ -115,16 +116,6 @@ pub(super) struct RawPool {
     idle_timeout: Item<Span<1_000, 3_600_000>>,
 }
 
-/// The signed identity sent upstream.
-#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "Identity")]
-pub(super) struct RawIdentity {
-    /// Its aud, which the service must check, so that one service cannot use a caller's identity at another. Default:
-    /// the cluster's name.
-    audience: Option<Item<Text>>,
-}
-
 fn connect_timeout() -> Item<Span<10, 60_000>> {
     Item::of(Span::secs(2))
 }
@@ -174,10 +165,7 @@ fn check_one(name: &str, item: Item<RawCluster>, checks: &mut Checks) -> Option<
     };
     let https = endpoints.as_ref().and_then(|endpoints| Some(endpoints.first()?.https));
     let tls = https.map(|https| check_tls(raw.tls, https, &at, checks));
-    let identity = raw.identity.value.and_then(|identity| match identity.audience {
-        None => Some(name.into()),
-        Some(audience) => audience.value.map(|audience| audience.0.into()),
-    });
+    let identity = identity::check(raw.identity, name, &at, checks);
     let pool = raw.pool.value?;
     Some(Cluster {
         name: name.into(),
@@ -196,7 +184,7 @@ fn check_one(name: &str, item: Item<RawCluster>, checks: &mut Checks) -> Option<
         connect_timeout: raw.connect_timeout.value?.0,
         pool_idle_per_endpoint: pool.idle_per_endpoint.value?.get()?,
         pool_idle_timeout: pool.idle_timeout.value?.0,
-        identity_audience: identity?,
+        identity: identity?,
     })
 }
 

@@ -10,6 +10,7 @@ mod checks;
 mod clusters;
 mod errors;
 mod expand;
+mod identity;
 mod issuers;
 mod item;
 mod limits;

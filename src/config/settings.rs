@@ -3,6 +3,7 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
+mod identity;
 mod issuers;
 mod routes;
 
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
 pub use self::{
+    identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
 };
@@ -240,7 +242,7 @@ pub struct Limit {
 /// One upstream cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// Its name: metric label and `aud` of the identity token unless `identity_audience` says otherwise.
+    /// Its name: metric label and `aud` of the identity token unless `identity` says otherwise.
     pub name: Arc<str>,
     /// `http://` or `https://` URLs, one scheme for all, no path.
     pub endpoints: Vec<Endpoint>,
@@ -258,8 +260,8 @@ pub struct Cluster {
     pub pool_idle_per_endpoint: usize,
     /// How long an idle connection is kept.
     pub pool_idle_timeout: Duration,
-    /// `aud` of the identity token.
-    pub identity_audience: Arc<str>,
+    /// How it is told who calls.
+    pub identity: Identity,
 }
 
 /// One address of a cluster.

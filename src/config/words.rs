@@ -208,21 +208,23 @@ word! {
     RequestIdHeader(HeaderName), "^[A-Za-z0-9-]+$|\\$\\{", |value| value.to_string(), |text| request_id_header(text)
 }
 
+/// Headers that mean something else.
+const TAKEN: [&str; 12] = [
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "traceparent",
+    "tracestate",
+    "location",
+    "retry-after",
+];
+
 fn request_id_header(text: &str) -> Result<RequestIdHeader, Fault> {
-    const TAKEN: [&str; 12] = [
-        "authorization",
-        "cookie",
-        "set-cookie",
-        "host",
-        "connection",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "traceparent",
-        "tracestate",
-        "location",
-        "retry-after",
-    ];
     let name = HeaderName::from_str(text).ok().filter(|_| !text.contains('_'));
     let name = name.ok_or_else(|| Fault::expected("a header name such as x-request-id"))?;
     let lower = name.as_str();
@@ -230,6 +232,40 @@ fn request_id_header(text: &str) -> Result<RequestIdHeader, Fault> {
         return Err(Fault::expected("a header without another meaning"));
     }
     Ok(RequestIdHeader(name))
+}
+
+word! {
+    /// A header that says who calls.
+    IdentityHeader(HeaderName), "^([Xx]-|[Rr]emote-)[A-Za-z0-9-]+$|\\$\\{", |value| value.to_string(), |text| identity_header(text)
+}
+
+fn identity_header(text: &str) -> Result<IdentityHeader, Fault> {
+    // Set or read by the gateway itself, or read by services as something else than who calls.
+    const OTHERS: [&str; 14] = [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-by",
+        "x-forwarded-prefix",
+        "x-forwarded-server",
+        "x-forwarded-scheme",
+        "x-forwarded-ssl",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-request-id",
+        "x-http-method",
+    ];
+    const STARTS: [&str; 3] = ["x-gateway-", "x-original-", "x-http-method-"];
+    let name = HeaderName::from_str(text).ok().filter(|_| !text.contains('_'));
+    let name = name.filter(|name| name.as_str().starts_with("x-") || name.as_str().starts_with("remote-"));
+    let name = name.ok_or_else(|| Fault::expected("a header name that starts with X- or Remote-"))?;
+    let lower = name.as_str();
+    if OTHERS.contains(&lower) || STARTS.iter().any(|start| lower.starts_with(start)) {
+        return Err(Fault::expected("a header without another meaning"));
+    }
+    Ok(IdentityHeader(name))
 }
 
 word! {
@@ -321,6 +357,16 @@ mod tests {
         assert!(RequestIdHeader::read("X-Request-Id").is_ok());
         for text in ["authorization", "x-gateway-identity", "x_request_id", "x-forwarded-for", "a b", ""] {
             assert!(RequestIdHeader::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_identity_header_takes_no_other_meaning() {
+        for text in ["X-User-Id", "X-Forwarded-User", "Remote-User", "X-WEBAUTH-USER"] {
+            assert!(IdentityHeader::read(text).is_ok(), "{text}");
+        }
+        for text in ["authorization", "host", "X-Gateway-Identity", "x_user", "X-Forwarded-For", "X-Real-IP", ""] {
+            assert!(IdentityHeader::read(text).is_err(), "{text}");
         }
     }
 

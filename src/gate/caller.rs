@@ -59,10 +59,10 @@ impl Identities {
         Some(found.token.clone())
     }
 
-    /// Keeps a token until `until`, in place of an older one for the same audience.
-    pub fn put(&self, audience: &Arc<str>, kid: &Arc<str>, token: HeaderValue, until: Timestamp) {
+    /// Keeps a token until `until`, in place of an older one of its kind and of those whose time is over at `now`.
+    pub fn put(&self, audience: &Arc<str>, kid: &Arc<str>, token: HeaderValue, now: Timestamp, until: Timestamp) {
         let mut minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minted.retain(|one| one.audience != *audience);
+        minted.retain(|one| now < one.until && (one.audience != *audience || one.kid != *kid));
         minted.push(Minted { audience: Arc::clone(audience), kid: Arc::clone(kid), token, until });
     }
 }

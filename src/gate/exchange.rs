@@ -283,6 +283,7 @@ impl Exchange {
             own_origin: "https://test.invalid".into(),
             access_cookie: "__Host-access".into(),
             own_cookies: Vec::new(),
+            identity_headers: Vec::new(),
             compat: crate::config::settings::Compat::None,
             request_id_header: http::HeaderName::from_static("x-request-id"),
             accounts: None,

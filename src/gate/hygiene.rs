@@ -3,7 +3,7 @@
 //! After this stage the request's URI *is* the canonical path, so that what is matched, authorised and forwarded can
 //! never differ. Public routes pass here like all others: a spoofed identity header reaches no upstream anywhere.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{Request, Uri, uri::PathAndQuery};
 
@@ -23,6 +23,8 @@ impl Stage for Hygiene {
         canonicalise(request)?;
         headers::strip_reserved(request.headers_mut());
         let target = request.uri().path_and_query().cloned();
+        let snapshot = Arc::clone(Exchange::of(request)?.snapshot());
+        headers::strip_own(request.headers_mut(), &snapshot.identity_headers);
         let exchange = Exchange::of_mut(request)?;
         if let Some(target) = target {
             exchange.record().set_target(target);

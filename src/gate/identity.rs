@@ -7,10 +7,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request,
+    header::{AUTHORIZATION, HOST},
+    uri::Authority,
+};
 
 use crate::{
     clock::Timestamp,
+    config::settings,
     gate::{
         body::GateBody,
         caller::Identities,
@@ -23,16 +28,13 @@ use crate::{
     policy::{
         claims::Claims,
         cookies,
-        mint::{self, IdentityClaims},
+        keys::SigningKey,
+        mint::{self, BoundRequest, IdentityClaims},
     },
 };
 
 /// The signed identity.
 pub const X_GATEWAY_IDENTITY: HeaderName = HeaderName::from_static("x-gateway-identity");
-const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
-const X_USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
-const X_USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
-const X_ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
 
 /// How many headers are set here and when the request is forwarded: the map grows once at most.
 const OURS: usize = 12;
@@ -56,28 +58,58 @@ impl Identity {
         Self { keyring, anonymous: Arc::default() }
     }
 
-    fn signed(
+    /// One for any request of the caller's: the one that is kept, while it is fresh.
+    fn shared(
         &self,
         kept: &Identities,
         claims: Option<&Claims>,
         issuer: &str,
-        audience: &Arc<str>,
+        rules: &settings::Identity,
         now: Timestamp,
     ) -> Result<HeaderValue, Refusal> {
-        let key = self.keyring.current();
+        let key = rules.secret.clone().unwrap_or_else(|| self.keyring.current());
+        let audience = &rules.audience;
         if let Some(token) = kept.get(audience, key.kid(), now) {
             return Ok(token);
         }
-        let identity =
-            IdentityClaims { issuer, audience, issued: now.seconds(), expires: now.plus(LIFE).seconds(), claims };
-        let token = mint::identity_token(&key, &identity)
-            .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
-        let mut token =
-            HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
-        token.set_sensitive(true);
-        kept.put(audience, key.kid(), token.clone(), now.plus(REUSE));
+        let token = sign(&key, &identity(claims, None, issuer, rules, now))?;
+        kept.put(audience, key.kid(), token.clone(), now, now.plus(REUSE));
         Ok(token)
     }
+}
+
+fn identity<'a>(
+    claims: Option<&'a Claims>,
+    request: Option<BoundRequest<'a>>,
+    issuer: &'a str,
+    rules: &'a settings::Identity,
+    now: Timestamp,
+) -> IdentityClaims<'a> {
+    IdentityClaims {
+        issuer,
+        audience: &rules.audience,
+        issued: now.seconds(),
+        expires: now.plus(LIFE).seconds(),
+        request,
+        claims,
+    }
+}
+
+fn sign(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result<HeaderValue, Refusal> {
+    let token = mint::identity_token(key, identity)
+        .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
+    let mut token =
+        HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
+    token.set_sensitive(true);
+    Ok(token)
+}
+
+/// What the client asked for, without query: the canonical path at the host it named.
+fn asked(request: &Request<GateBody>, https: bool) -> String {
+    let uri = request.uri();
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| uri.authority().map(Authority::as_str)).unwrap_or_default();
+    format!("{}://{host}{}", if https { "https" } else { "http" }, uri.path())
 }
 
 impl Stage for Identity {
@@ -93,8 +125,16 @@ impl Stage for Identity {
             Principal::Anonymous => (&*self.anonymous, None),
             Principal::Authenticated(caller) => (caller.identities(), Some(&**caller.claims())),
         };
-        let audience = &cluster.settings().identity_audience;
-        let token = self.signed(kept, claims, &snapshot.issuer, audience, exchange.now())?;
+        let rules = &cluster.settings().identity;
+        let token = if rules.bind_request {
+            let uri = asked(request, exchange.https());
+            let method = request.method().as_str();
+            let bound = BoundRequest { id: exchange.record().request_id(), method, uri: &uri };
+            let key = rules.secret.clone().unwrap_or_else(|| self.keyring.current());
+            sign(&key, &identity(claims, Some(bound), &snapshot.issuer, rules, exchange.now()))?
+        } else {
+            self.shared(kept, claims, &snapshot.issuer, rules, exchange.now())?
+        };
 
         let headers = request.headers_mut();
         headers.reserve(OURS);
@@ -104,18 +144,18 @@ impl Stage for Identity {
         cookies::strip(headers, &snapshot.own_cookies);
         headers.insert(X_GATEWAY_IDENTITY, token);
         if let Principal::Authenticated(caller) = &principal {
-            let plain = caller.plain();
-            set(headers, X_USER_ID, plain.user.as_ref());
-            set(headers, X_USER_EMAIL, plain.email.as_ref());
-            set(headers, X_USER_ROLES, plain.roles.as_ref());
-            set(headers, X_ORG_ID, plain.org.as_ref());
+            let (plain, names) = (caller.plain(), &rules.headers);
+            set(headers, &names.user, plain.user.as_ref());
+            set(headers, &names.email, plain.email.as_ref());
+            set(headers, &names.roles, plain.roles.as_ref());
+            set(headers, &names.org, plain.org.as_ref());
         }
         Ok(())
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<&HeaderValue>) {
     if let Some(value) = value {
-        headers.insert(name, value.clone());
+        headers.insert(name.clone(), value.clone());
     }
 }

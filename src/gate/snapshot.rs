@@ -344,6 +344,8 @@ pub struct Snapshot {
     pub access_cookie: Arc<str>,
     /// Names of our own cookies, taken from the request and from upstream answers.
     pub own_cookies: Vec<Arc<str>>,
+    /// Names, not reserved by themselves, under which some cluster is told who calls: no client may use them on any route.
+    pub identity_headers: Vec<HeaderName>,
     /// Whose statuses and words refusals speak.
     pub compat: Compat,
     /// Request-id header: accepted from trusted proxies, set on every answer.

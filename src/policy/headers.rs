@@ -81,6 +81,22 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(&&*name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether one of `own`, the names the operator chose, is meant: with `_` as `-`, too.
+fn is_own(name: &HeaderName, own: &[HeaderName]) -> bool {
+    let name = name.as_str();
+    own.iter().map(HeaderName::as_str).any(|own| {
+        own.len() == name.len()
+            && own.bytes().zip(name.bytes()).all(|(own, byte)| own == byte || (own, byte) == (b'-', b'_'))
+    })
+}
+
+/// Removes every header under a name that the operator chose for us: a name that is not reserved by itself.
+pub fn strip_own(headers: &mut HeaderMap, own: &[HeaderName]) {
+    if !own.is_empty() {
+        strip(headers, |name| is_own(name, own));
+    }
+}
+
 /// Removes every reserved header: first thing on the way in.
 pub fn strip_reserved(headers: &mut HeaderMap) {
     strip(headers, is_reserved);
@@ -217,6 +233,15 @@ mod tests {
         ] {
             assert!(is_reserved(&name.parse().unwrap()), "{name}");
         }
+    }
+
+    #[test]
+    fn names_the_operator_chose_are_as_good_as_reserved() {
+        let own = [HeaderName::from_static("x-who-is-it")];
+        let mut headers =
+            head(&[("x-who-is-it", "1"), ("X_Who-is_it", "2"), ("x-who-is-i", "3"), ("x-who-is-its", "4")]);
+        strip_own(&mut headers, &own);
+        assert_eq!(names(&headers), ["x-who-is-i", "x-who-is-its"]);
     }
 
     #[test]

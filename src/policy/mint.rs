@@ -31,8 +31,21 @@ pub struct IdentityClaims<'a> {
     pub issued: i64,
     /// `exp`, seconds since the epoch.
     pub expires: i64,
+    /// The one request it is good for; `None`: any in its life.
+    pub request: Option<BoundRequest<'a>>,
     /// Who called; `None`: nobody in particular, which the token says too (`anonymous`, no `sub`).
     pub claims: Option<&'a Claims>,
+}
+
+/// The request an identity is bound to, as RFC 9449 §4.2 names the last two.
+#[derive(Debug, Clone, Copy)]
+pub struct BoundRequest<'a> {
+    /// `rid`: the request id.
+    pub id: &'a str,
+    /// `htm`: the method.
+    pub method: &'a str,
+    /// `htu`: the URI the client asked for, without query.
+    pub uri: &'a str,
 }
 
 /// An access token with exactly these claims.
@@ -70,6 +83,9 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
         exp: identity.expires,
         sub: claims.map(|claims| &*claims.subject),
         anonymous: claims.is_none(),
+        rid: identity.request.map(|request| request.id),
+        htm: identity.request.map(|request| request.method),
+        htu: identity.request.map(|request| request.uri),
         person: claims.map(|claims| Person {
             idp: (*claims.issuer != *identity.issuer).then_some(&*claims.issuer),
             email: claims.email.as_deref(),
@@ -150,6 +166,12 @@ struct IdentityPayload<'a> {
     sub: Option<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     anonymous: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    htm: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    htu: Option<&'a str>,
     #[serde(flatten)]
     person: Option<Person<'a>>,
 }
@@ -238,7 +260,14 @@ mod tests {
     }
 
     fn identity(claims: Option<&Claims>) -> IdentityClaims<'_> {
-        IdentityClaims { issuer: "https://gw.test", audience: "rag", issued: 1_000, expires: 1_060, claims }
+        IdentityClaims {
+            issuer: "https://gw.test",
+            audience: "rag",
+            issued: 1_000,
+            expires: 1_060,
+            request: None,
+            claims,
+        }
     }
 
     #[test]
@@ -298,6 +327,17 @@ mod tests {
         let idp =
             |claims: &Claims| part(&identity_token(&key, &identity(Some(claims))).unwrap(), 1).get("idp").cloned();
         assert_eq!((idp(&theirs), idp(&claims())), (Some(json!("https://sso.test")), None));
+    }
+
+    #[test]
+    fn an_identity_may_be_good_for_one_request_only() {
+        let request = BoundRequest { id: "r-1", method: "GET", uri: "https://gw.test/ask/a" };
+        let bound = IdentityClaims { request: Some(request), ..identity(None) };
+        let claims = part(&identity_token(&key(Algorithm::Es256), &bound).unwrap(), 1);
+        assert_eq!(
+            (&claims["rid"], &claims["htm"], &claims["htu"]),
+            (&json!("r-1"), &json!("GET"), &json!("https://gw.test/ask/a"))
+        );
     }
 
     #[test]

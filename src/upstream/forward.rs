@@ -305,6 +305,7 @@ fn deliver(
         headers.append(TRAILER, names);
     }
     headers::strip_reserved_response(headers, &snapshot.own_cookies);
+    headers::strip_own(headers, &snapshot.identity_headers);
     // An HTTP/1.0 upstream's version must not become ours.
     *response.version_mut() = Version::HTTP_11;
     response

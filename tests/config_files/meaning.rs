@@ -88,7 +88,7 @@ fn an_identity_is_for_its_cluster_unless_it_says_otherwise() {
     )
     .unwrap();
     let clusters: Vec<_> =
-        settings.clusters.iter().map(|c| (c.endpoints[0].authority.as_str(), &*c.identity_audience)).collect();
+        settings.clusters.iter().map(|c| (c.endpoints[0].authority.as_str(), &*c.identity.audience)).collect();
     assert_eq!(clusters, [("a:80", "a"), ("b:81", "beta")]);
 }
 

@@ -30,6 +30,27 @@ fn weak_and_literal_secrets_are_refused() {
 }
 
 #[test]
+fn an_identity_s_secret_is_long_and_for_hs256_alone() {
+    let cluster = |identity: &str| format!("clusters: {{a: {{endpoints: ['http://a'], identity: {identity}}}}}\n");
+    let environment = variables(&[("SHORT", "thirty-one bytes are not enough"), ("LONG", &"ab".repeat(16))]);
+    for (identity, told) in [
+        ("{algorithm: HS256}", "secret: missing; algorithm HS256 signs with it: openssl rand -base64 32"),
+        ("{secret: {env: LONG}}", "secret: only algorithm HS256 signs with a secret"),
+        ("{algorithm: HS256, secret: plain}", NO_LITERAL),
+        (
+            "{algorithm: HS256, secret: {env: SHORT}}",
+            "secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)",
+        ),
+        ("{headers: {user: X-User-Email}}", "headers.user: another plain header has this name"),
+        ("{headers: {user: X-Forwarded-For}}", "headers.user: expected a header without another meaning"),
+    ] {
+        let found =
+            errors_with(&format!("tokens: {{issuer: 'https://a.example'}}\n{}", cluster(identity)), &environment);
+        assert!(found.contains(told), "{identity}: {found}");
+    }
+}
+
+#[test]
 fn secrets_come_from_files_and_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("key"), format!("{MASTER_KEY}\n")).unwrap();

@@ -1,0 +1,150 @@
+//! `clusters.<name>.identity`: how a service is told who calls.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use schemars::JsonSchema;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    checks::{Checks, Noted},
+    item::{At, Item},
+    secret::Secret,
+    settings,
+    words::{IdentityHeader, Text},
+};
+use crate::policy::keys::{Algorithm, MIN_SECRET, SigningKey};
+
+/// The signed identity sent upstream.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Identity")]
+pub(super) struct RawIdentity {
+    /// Its aud, which the service must check, so that one service cannot use a caller's identity at another. Default:
+    /// the cluster's name.
+    audience: Option<Item<Text>>,
+    /// How it is signed: published (the gateway's own key; the service verifies by /.well-known/jwks.json) or HS256 (by
+    /// secret, for services that cannot fetch keys; whoever verifies by it can sign as well).
+    algorithm: Item<IdentityAlgorithm>,
+    /// For HS256: at least 32 bytes, one for each service and used for nothing else (openssl rand -base64 32).
+    secret: Option<Item<Secret>>,
+    /// caller: one identity serves a caller's requests for up to 30 seconds. request: each request has its own, which names
+    /// its id (rid), method (htm) and URI as the client asked for it, without query (htu); whoever steals one from a log or
+    /// a service can then replay nothing else. It costs a signature for each request.
+    bind: Item<Bind>,
+    /// Names of the plain headers beside it, which prove nothing by themselves. Whatever a client sends under these
+    /// names is removed, on every route.
+    headers: Item<RawIdentityHeaders>,
+}
+
+/// How the identity is signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+enum IdentityAlgorithm {
+    /// By the gateway's own, published key.
+    #[default]
+    #[serde(rename = "published")]
+    Published,
+    /// HMAC with SHA-256 (RFC 7518 §3.2).
+    #[serde(rename = "HS256")]
+    Hs256,
+}
+
+/// What an identity is good for.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Bind {
+    /// A caller's requests for a while.
+    #[default]
+    Caller,
+    /// One request.
+    Request,
+}
+
+/// Names of the plain headers: X-… or Remote-….
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "IdentityHeaders")]
+pub(super) struct RawIdentityHeaders {
+    /// The user's id.
+    user: Item<IdentityHeader>,
+    /// The e-mail address, if it is verified.
+    email: Item<IdentityHeader>,
+    /// The roles, comma-separated.
+    roles: Item<IdentityHeader>,
+    /// The organisation.
+    org: Item<IdentityHeader>,
+}
+
+impl Default for RawIdentityHeaders {
+    fn default() -> Self {
+        let name = |name| Item::of(IdentityHeader(HeaderName::from_static(name)));
+        Self {
+            user: name("x-user-id"),
+            email: name("x-user-email"),
+            roles: name("x-user-roles"),
+            org: name("x-org-id"),
+        }
+    }
+}
+
+pub(super) fn check(
+    item: Item<RawIdentity>,
+    cluster: &str,
+    parent: &At,
+    checks: &mut Checks,
+) -> Option<settings::Identity> {
+    let at = item.at.or(parent, "identity");
+    let raw = item.value?;
+    let audience = match raw.audience {
+        None => Some(cluster.into()),
+        Some(audience) => audience.value.map(|audience| audience.0.into()),
+    };
+    let secret = check_secret(raw.secret, raw.algorithm.value, &at, checks);
+    let headers = raw.headers.value.and_then(|headers| check_headers(headers, checks));
+    let bind_request = matches!(raw.bind.value?, Bind::Request);
+    Some(settings::Identity { audience: audience?, secret: secret.ok()?, bind_request, headers: headers? })
+}
+
+fn check_secret(
+    item: Option<Item<Secret>>,
+    algorithm: Option<IdentityAlgorithm>,
+    parent: &At,
+    checks: &mut Checks,
+) -> Result<Option<Arc<SigningKey>>, Noted> {
+    let hs256 = algorithm.ok_or(Noted)? == IdentityAlgorithm::Hs256;
+    let Some(item) = item else {
+        if hs256 {
+            checks.error(&parent.child("secret"), "missing; algorithm HS256 signs with it: openssl rand -base64 32");
+        }
+        return Ok(None);
+    };
+    if !hs256 {
+        checks.error(&item.at, "only algorithm HS256 signs with a secret");
+    }
+    let secret = item.value.ok_or(Noted)?;
+    let secret = secret.0.expose_secret().as_bytes();
+    if secret.len() < MIN_SECRET {
+        checks.error(&item.at, "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)");
+        return Err(Noted);
+    }
+    SigningKey::from_pkcs8(Algorithm::Hs256, secret).map(|key| Some(Arc::new(key))).map_err(|_| Noted)
+}
+
+fn check_headers(raw: RawIdentityHeaders, checks: &mut Checks) -> Option<settings::IdentityHeaders> {
+    let items = [&raw.user, &raw.email, &raw.roles, &raw.org];
+    for (i, item) in items.iter().enumerate() {
+        let twice = |other: &&Item<IdentityHeader>| item.value.is_some() && other.value == item.value;
+        // The later of two is usually the written one; either way one of them is.
+        if let Some(other) = items.iter().take(i).find(|other| twice(other)) {
+            let place = if item.is_written() { &item.at } else { &other.at };
+            checks.error(place, "another plain header has this name");
+        }
+    }
+    Some(settings::IdentityHeaders {
+        user: raw.user.value?.0,
+        email: raw.email.value?.0,
+        roles: raw.roles.value?.0,
+        org: raw.org.value?.0,
+    })
+}

@@ -1,0 +1,131 @@
+//! The forms in which a service is told who calls. Each is verified as that form's readers verify it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    gateway::{Engine, Gateway, ISSUER, Setup},
+    identity,
+    tokens::{good_claims, good_header, signed, with},
+    upstream::Upstream,
+};
+
+const SECRET: &str = "a secret that the service alone shares with us";
+
+/// A gateway whose one cluster has this `identity:`.
+fn setup(upstream: &Upstream, rule: &str) -> Setup {
+    let yaml = format!(
+        r#"
+clusters:
+  rag: {{endpoints: ["{url}"], identity: {rule}}}
+  plain: {{endpoints: ["{url}"]}}
+routes:
+  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, cluster: rag}}
+  - {{name: open, match: {{path: "/open/{{*rest}}"}}, auth: none, cluster: rag}}
+  - {{name: plain, match: {{path: "/plain/{{*rest}}"}}, auth: none, cluster: plain}}
+"#,
+        url = upstream.url()
+    );
+    Setup::new(Engine::Sqlite, &yaml)
+}
+
+/// A token of the gateway's with these claims changed, whose session nobody has ended.
+async fn token(gateway: &Gateway, changes: &Value) -> String {
+    let key = gateway.signing_key().await;
+    let ann = json!({"email": "ann@example.org", "email_verified": true, "org": "acme", "roles": ["analyst", "user"]});
+    signed(&key, &good_header(&key), &with(with(good_claims(), &ann), changes))
+}
+
+/// What a service with a shared secret makes of an identity.
+fn verify_by_secret(token: &str, secret: &str) -> Result<Value, String> {
+    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    rules.set_audience(&["rag"]);
+    rules.set_issuer(&[ISSUER]);
+    // The library reads the system's clock; ours stands still.
+    rules.validate_exp = false;
+    let key = jsonwebtoken::DecodingKey::from_secret(secret.as_bytes());
+    let decoded = jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| error.to_string())?;
+    assert_eq!(decoded.header.typ.as_deref(), Some("gw-id+jwt"));
+    Ok(decoded.claims)
+}
+
+#[tokio::test]
+async fn a_service_with_a_secret_verifies_by_it_and_by_nothing_else() {
+    let upstream = Upstream::start().await;
+    let rule = "{algorithm: HS256, secret: {env: IDENTITY_SECRET}}";
+    let gateway = setup(&upstream, rule).variable("IDENTITY_SECRET", SECRET).start().await;
+    let client = gateway.client();
+    client.plant(SECRET);
+    let token = token(&gateway, &json!({})).await;
+    client.get("/ask/a").bearer(&token).send().await.expect(200);
+    let received = upstream.last().head.header("x-gateway-identity").expect("an identity").to_owned();
+    let claims = verify_by_secret(&received, SECRET).unwrap();
+    assert_eq!(claims["sub"], good_claims()["sub"]);
+    assert_eq!(claims["email"], "ann@example.org");
+    assert!(verify_by_secret(&received, "another secret that the service does not share").is_err());
+    assert!(identity::verify(&client, &received, ISSUER, "rag").await.is_err(), "no published key verifies it");
+    client.get("/ask/a").bearer(&received).send().await.refused(401, "invalid_token");
+
+    client.get("/open/a").send().await.expect(200);
+    let received = upstream.last().head.header("x-gateway-identity").expect("an identity").to_owned();
+    assert_eq!(verify_by_secret(&received, SECRET).unwrap()["anonymous"], true);
+
+    // The secret is one service's alone.
+    client.get("/plain/a").send().await.expect(200);
+    let received = upstream.last().head.header("x-gateway-identity").expect("an identity").to_owned();
+    assert!(verify_by_secret(&received, SECRET).is_err());
+    identity::verify(&client, &received, ISSUER, "plain").await.unwrap();
+}
+
+#[tokio::test]
+async fn plain_headers_have_the_names_the_service_wants_and_no_client_may_use_them() {
+    let upstream = Upstream::start().await;
+    let rule = "{headers: {user: X-Who, email: X-Who-Mail, roles: Remote-Groups, org: X-Tenant}}";
+    let gateway = setup(&upstream, rule).start().await;
+    let client = gateway.client();
+    let token = token(&gateway, &json!({})).await;
+    let spoofed = |path| {
+        let names = ["x-who", "x-who-mail", "remote-groups", "x-tenant", "x-user-id"];
+        names.iter().fold(client.get(path), |request, name| request.header(name, "eve"))
+    };
+    spoofed("/ask/a").bearer(&token).send().await.expect(200);
+    let received = upstream.last().head;
+    assert_eq!(received.header("x-who"), good_claims()["sub"].as_str());
+    assert_eq!(received.header("x-who-mail"), Some("ann@example.org"));
+    assert_eq!(received.header("remote-groups"), Some("analyst,user"));
+    assert_eq!(received.header("x-tenant"), Some("acme"));
+    assert_eq!(received.header("x-user-id"), None, "under its new name only");
+    // Anonymous, and a cluster that knows other names: one client's word is never another cluster's fact.
+    for path in ["/open/a", "/plain/a"] {
+        spoofed(path).send().await.expect(200);
+        let received = upstream.last().head;
+        for name in ["x-who", "x-who-mail", "remote-groups", "x-tenant", "x-user-id"] {
+            assert_eq!(received.header(name), None, "{path}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_identity_bound_to_its_request_is_good_for_no_other() {
+    let upstream = Upstream::start().await;
+    let gateway = setup(&upstream, "{bind: request}").start().await;
+    let client = gateway.client();
+    let token = token(&gateway, &json!({})).await;
+    let mut seen = Vec::new();
+    for request in [client.get("/ask/a?q=why"), client.get("/ask/a?q=why"), client.post("/ask/b")] {
+        request.bearer(&token).send().await.expect(200);
+        let received = upstream.last();
+        let identity = received.head.header("x-gateway-identity").expect("an identity").to_owned();
+        let claims = identity::verify(&client, &identity, ISSUER, "rag").await.unwrap();
+        assert_eq!(claims["sub"], good_claims()["sub"]);
+        assert_eq!(claims["rid"].as_str(), received.head.header("x-request-id"));
+        assert_eq!(claims["htm"], received.method());
+        let path = received.target().split('?').next().unwrap();
+        assert_eq!(claims["htu"], format!("http://{}{path}", received.head.header("host").unwrap()));
+        seen.push(identity);
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "each request has its own");
+    client.get("/plain/a").send().await.expect(200);
+    let unbound = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
+    assert_eq!(identity::verify(&client, &unbound, ISSUER, "plain").await.unwrap().get("rid"), None);
+}
