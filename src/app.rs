@@ -39,6 +39,7 @@ use crate::{
         authenticate::Authenticate,
         charge::SubjectLimit,
         dispatch::{Dispatch, SnapshotPortal},
+        finish::RequestLog,
         identity::Identity,
         keyring::Keyring,
         limits::AddressPeek,
@@ -275,7 +276,7 @@ impl Shared {
                 unrouted: self.metrics.route(UNROUTED),
                 clock: clock(),
                 entropy: Arc::clone(&self.rim.entropy),
-                access_log: settings.telemetry.access_log,
+                log: RequestLog { access: settings.telemetry.access_log, slow: settings.telemetry.slow_request },
             }),
             address_peek: AddressPeek,
             authenticate: Authenticate::new(

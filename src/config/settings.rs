@@ -512,7 +512,7 @@ pub enum Registration {
     Closed,
 }
 
-/// Logs and the forwarded identity's header names.
+/// Logs and the request id's header.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// Log format.
@@ -521,6 +521,8 @@ pub struct Telemetry {
     pub filter: String,
     /// One line per request.
     pub access_log: bool,
+    /// A warning for each request whose answer's head took this long or longer.
+    pub slow_request: Option<Duration>,
     /// Request-id header accepted from trusted proxies and set on every answer.
     pub request_id_header: HeaderName,
 }

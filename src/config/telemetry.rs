@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     item::Item,
     settings::{self, Telemetry},
+    units::Span,
     words::{LogFilter, RequestIdHeader},
 };
 
@@ -18,6 +19,8 @@ pub(super) struct RawTelemetry {
     log: Item<RawLog>,
     /// One line for each request, in the log's format. Costs a write per request.
     access_log: Item<bool>,
+    /// A warning for each request that waited this long or longer for the head of its answer. Without it: none.
+    slow_request: Option<Item<Span<1, 86_400_000>>>,
     /// Header that carries the request id: believed from trusted proxies, set on every answer.
     request_id_header: Item<RequestIdHeader>,
 }
@@ -48,6 +51,7 @@ impl Default for RawTelemetry {
         Self {
             log: Item::default(),
             access_log: Item::of(true),
+            slow_request: None,
             request_id_header: Item::of(RequestIdHeader(http::HeaderName::from_static("x-request-id"))),
         }
     }
@@ -69,6 +73,10 @@ pub(super) fn check(item: Item<RawTelemetry>) -> Option<Telemetry> {
         },
         filter: log.filter.value?.0,
         access_log: raw.access_log.value?,
+        slow_request: match raw.slow_request {
+            Some(item) => Some(item.value?.0),
+            None => None,
+        },
         request_id_header: raw.request_id_header.value?.0,
     })
 }

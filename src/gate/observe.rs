@@ -23,7 +23,7 @@ use crate::{
     gate::{
         body::GateBody,
         exchange::{Arrival, Exchange},
-        finish::Finish,
+        finish::{Finish, RequestLog},
         guard::ResponseGuard,
         snapshot::Snapshot,
     },
@@ -56,8 +56,8 @@ pub struct Observer {
     pub clock: Arc<dyn Clock>,
     /// Request and span ids.
     pub entropy: Arc<dyn Entropy>,
-    /// Whether to write the access log.
-    pub access_log: bool,
+    /// What to write of requests.
+    pub log: RequestLog,
 }
 
 /// Puts the observer outermost.
@@ -116,7 +116,7 @@ where
             Arc::clone(&observer.metrics),
             Arc::clone(&observer.unrouted),
             Arc::clone(&observer.clock),
-            observer.access_log,
+            observer.log,
         );
         let request_id_header = snapshot.request_id_header.clone();
         request.extensions_mut().insert(Exchange::new(Arc::clone(&record), snapshot, arrival, trace, now));
