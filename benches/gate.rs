@@ -104,6 +104,7 @@ async fn bench() -> Bench {
             clock: Arc::clone(&rim.clock),
             entropy: Arc::clone(&rim.entropy),
             log: RequestLog::default(),
+            traces: None,
         }),
         address_peek: AddressPeek,
         authenticate: Authenticate::new(

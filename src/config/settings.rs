@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, Method, Uri, uri::Authority};
+use http::{HeaderName, HeaderValue, Method, Uri, uri::Authority};
 use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
 use super::written::Written;
+use crate::policy::trace::Sampling;
 
 /// One whole configuration.
 #[derive(Debug, Clone)]
@@ -523,8 +524,25 @@ pub struct Telemetry {
     pub access_log: bool,
     /// A warning for each request whose answer's head took this long or longer.
     pub slow_request: Option<Duration>,
+    /// Where spans go; `None`: nowhere.
+    pub otlp: Option<Otlp>,
     /// Request-id header accepted from trusted proxies and set on every answer.
     pub request_id_header: HeaderName,
+}
+
+/// A collector of spans.
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// Takes `ExportTraceServiceRequest`s.
+    pub endpoint: Uri,
+    /// For `https`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Sent to it; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Of traces that begin here.
+    pub sampling: Sampling,
+    /// For one request to it.
+    pub timeout: Duration,
 }
 
 /// Log format.

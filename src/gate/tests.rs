@@ -142,6 +142,7 @@ impl Gate {
                 clock: Arc::clone(&clock) as Arc<dyn Clock>,
                 entropy: Arc::new(SystemEntropy),
                 log: RequestLog::default(),
+                traces: None,
             }),
             address_peek: AddressPeek,
             authenticate: Authenticate::new(

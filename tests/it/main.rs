@@ -88,4 +88,6 @@ mod start;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod wrong_tokens;

@@ -104,8 +104,8 @@ async fn a_request_that_waits_long_for_its_answer_is_warned_of() {
         for line in slow {
             assert_eq!((&line["level"], &line["route"]), (&"WARN".into(), &"open".into()), "{line}");
             assert_eq!((&line["method"], &line["path"]), (&"GET".into(), &"/open/slow".into()), "{line}");
-            let (head, service) = (line["head_us"].as_u64().unwrap(), line["upstream_us"].as_u64().unwrap());
-            assert!(head >= service && service >= 2_000, "{line}");
+            let (waited, service) = (line["head_us"].as_u64().unwrap(), line["upstream_us"].as_u64().unwrap());
+            assert!(waited >= service && service >= 2_000, "{line}");
         }
     }
 }
