@@ -23,6 +23,7 @@ use portcullis::{
         authenticate::Authenticate,
         body::GateBody,
         charge::SubjectLimit,
+        finish::RequestLog,
         identity::Identity,
         keyring::Keyring,
         limits::AddressPeek,
@@ -102,7 +103,8 @@ async fn bench() -> Bench {
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&rim.clock),
             entropy: Arc::clone(&rim.entropy),
-            access_log: false,
+            log: RequestLog::default(),
+            traces: None,
         }),
         address_peek: AddressPeek,
         authenticate: Authenticate::new(

@@ -40,6 +40,7 @@ use crate::{
         authenticate::Authenticate,
         charge::SubjectLimit,
         dispatch::{Dispatch, SnapshotPortal},
+        finish::RequestLog,
         identity::Identity,
         keyring::Keyring,
         limits::AddressPeek,
@@ -57,6 +58,7 @@ use crate::{
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
+        traces::Traces,
     },
     upstream::{cluster::Cluster, forward::Forward, issuers::Issuer},
 };
@@ -162,7 +164,8 @@ impl App {
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
         let (seen, seen_queue) = tasks::seen_queue();
-        let stages = shared.stages(&settings, &snapshot, seen);
+        let (traces, spans) = tasks::spans(&settings.telemetry, &metrics);
+        let stages = shared.stages(&settings, &snapshot, seen, traces);
         let gate = pipeline(stages, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
@@ -176,7 +179,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), Arc::clone(&hash_pool), seen_queue);
+        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), Arc::clone(&hash_pool), (seen_queue, spans));
         shared.took(&settings);
         metrics.config_last_reload_successful.set(1);
         lifecycle.started();
@@ -268,6 +271,7 @@ impl Shared {
         settings: &Settings,
         snapshot: &Arc<ArcSwap<Snapshot>>,
         seen: tokio::sync::mpsc::Sender<crate::gate::authenticate::Seen>,
+        traces: Option<Arc<Traces>>,
     ) -> Stages {
         let clock = || Arc::clone(&self.rim.clock);
         Stages {
@@ -277,7 +281,8 @@ impl Shared {
                 unrouted: self.metrics.route(UNROUTED),
                 clock: clock(),
                 entropy: Arc::clone(&self.rim.entropy),
-                access_log: settings.telemetry.access_log,
+                log: RequestLog { access: settings.telemetry.access_log, slow: settings.telemetry.slow_request },
+                traces,
             }),
             address_peek: AddressPeek,
             authenticate: Authenticate::new(

@@ -12,7 +12,7 @@
 //!    and which sessions were ended.
 //! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs. It also fetches
 //!    the keys of other issuers.
-//! 8. [`telemetry`] sees everything: metrics, access log, health. Trace ids are passed on; no spans are exported yet.
+//! 8. [`telemetry`] sees everything: metrics, access log, health, the spans of requests.
 //!
 //! [`clock`] is the only reader of time and randomness. [`cli`] is the command line; `main.rs` puts it all together:
 //! command line, configuration, app, run. docs/architecture.md tells the same at more length, and who may know whom.

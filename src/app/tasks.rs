@@ -4,14 +4,22 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     app::{Shared, force::Force},
+    config::settings::{Otlp, Telemetry},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
     store::SharedStore,
-    telemetry::metrics::PoolState,
+    telemetry::{
+        metrics::{Metrics, PoolState},
+        traces::{Queue, Traces},
+    },
+    upstream::collector,
 };
 
 /// First uses of access tokens that may wait to be noted.
@@ -29,14 +37,28 @@ pub(super) fn seen_queue() -> (mpsc::Sender<Seen>, mpsc::Receiver<Seen>) {
 }
 
 /// The tasks; they end when stopped or dropped.
-pub(super) struct Tasks(JoinSet<()>);
+pub(super) struct Tasks {
+    tasks: JoinSet<()>,
+    /// Ends by itself once told to stop and everything has been handed over.
+    export: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+}
+
+/// Spans on their way to a collector; `None` when none is configured.
+pub(super) type Spans = Option<(Queue, Otlp)>;
+
+/// The queue of spans.
+pub(super) fn spans(settings: &Telemetry, metrics: &Arc<Metrics>) -> (Option<Arc<Traces>>, Spans) {
+    let Some(otlp) = &settings.otlp else { return (None, None) };
+    let (traces, queue) = Traces::new(otlp.sampling, Arc::clone(metrics));
+    (Some(Arc::new(traces)), Some((queue, otlp.clone())))
+}
 
 impl Tasks {
     pub(super) fn start(
         shared: &Shared,
         force: Arc<ArcSwap<Force>>,
         hash_pool: Arc<HashPool>,
-        seen: mpsc::Receiver<Seen>,
+        (seen, spans): (mpsc::Receiver<Seen>, Spans),
     ) -> Self {
         let mut tasks = JoinSet::new();
         if let Some(redis) = shared.redis.clone() {
@@ -69,11 +91,19 @@ impl Tasks {
                 }
             }
         });
-        Self(tasks)
+        let export = spans.map(|(queue, otlp)| {
+            let (stop, stopped) = watch::channel(false);
+            (stop, tokio::spawn(collector::export(queue, otlp, Arc::clone(&shared.metrics), stopped)))
+        });
+        Self { tasks, export }
     }
 
     pub(super) async fn stop(mut self) {
-        self.0.shutdown().await;
+        self.tasks.shutdown().await;
+        if let Some((stop, export)) = self.export {
+            let _ = stop.send(true);
+            let _ = export.await;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod routes;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
-use http::{HeaderName, Uri, uri::Authority};
+use http::{HeaderName, HeaderValue, Uri, uri::Authority};
 use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
@@ -19,6 +19,7 @@ pub use self::{
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
 };
 use super::written::Written;
+use crate::policy::trace::Sampling;
 
 /// One whole configuration.
 #[derive(Debug, Clone)]
@@ -371,7 +372,7 @@ pub enum Registration {
     Closed,
 }
 
-/// Logs and the forwarded identity's header names.
+/// Logs and the request id's header.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// Log format.
@@ -380,8 +381,27 @@ pub struct Telemetry {
     pub filter: String,
     /// One line per request.
     pub access_log: bool,
+    /// A warning for each request whose answer's head took this long or longer.
+    pub slow_request: Option<Duration>,
+    /// Where spans go; `None`: nowhere.
+    pub otlp: Option<Otlp>,
     /// Request-id header accepted from trusted proxies and set on every answer.
     pub request_id_header: HeaderName,
+}
+
+/// A collector of spans.
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// Takes `ExportTraceServiceRequest`s.
+    pub endpoint: Uri,
+    /// For `https`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Sent to it; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Of traces that begin here.
+    pub sampling: Sampling,
+    /// For one request to it.
+    pub timeout: Duration,
 }
 
 /// Log format.

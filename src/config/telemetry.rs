@@ -1,13 +1,21 @@
 //! `telemetry:` what the gateway says about itself.
 
+use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    item::Item,
+    checks::{Checks, values},
+    item::{At, Item},
+    secret::Secret,
     settings::{self, Telemetry},
-    words::{LogFilter, RequestIdHeader},
+    tls,
+    units::Span,
+    urls::CollectorUrl,
+    words::{CollectorHeader, LogFilter, RequestIdHeader, Sample},
 };
+use crate::policy::trace::Sampling;
 
 /// What the gateway says about itself.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -18,8 +26,50 @@ pub(super) struct RawTelemetry {
     log: Item<RawLog>,
     /// One line for each request, in the log's format. Costs a write per request.
     access_log: Item<bool>,
+    /// A warning for each request that waited this long or longer for the head of its answer. Without it: none.
+    slow_request: Option<Item<Span<1, 86_400_000>>>,
+    /// Exports a span of each sampled request, by OTLP over HTTP (protobuf). Without it: none.
+    otlp: Option<Item<RawOtlp>>,
     /// Header that carries the request id: believed from trusted proxies, set on every answer.
     request_id_header: Item<RequestIdHeader>,
+}
+
+/// A collector of spans.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Otlp")]
+pub(super) struct RawOtlp {
+    /// Where it takes traces. Spans tell paths and client addresses: over a network that is not your own, use https.
+    endpoint: Item<CollectorUrl>,
+    /// Headers it wants, such as its token.
+    #[serde(default)]
+    headers: Item<Vec<Item<RawHeader>>>,
+    /// Which requests: parent (those whose caller sampled them), or also this ratio, from 0 to 1, of those whose caller
+    /// says nothing of traces. Any caller can have its own requests sampled; when they are too many, spans are dropped.
+    #[serde(default = "sample")]
+    sample: Item<Sample>,
+    /// How long it may take over a batch, which is lost then.
+    #[serde(default = "timeout")]
+    timeout: Item<Span<100, 60_000>>,
+}
+
+/// A header with a secret value.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SecretHeader")]
+pub(super) struct RawHeader {
+    /// E.g. authorization.
+    name: Item<CollectorHeader>,
+    /// E.g. the whole of "Bearer ...".
+    value: Item<Secret>,
+}
+
+fn sample() -> Item<Sample> {
+    Item::of(Sample(0))
+}
+
+fn timeout() -> Item<Span<100, 60_000>> {
+    Item::of(Span::secs(10))
 }
 
 /// The log.
@@ -48,7 +98,9 @@ impl Default for RawTelemetry {
         Self {
             log: Item::default(),
             access_log: Item::of(true),
-            request_id_header: Item::of(RequestIdHeader(http::HeaderName::from_static("x-request-id"))),
+            slow_request: None,
+            otlp: None,
+            request_id_header: Item::of(RequestIdHeader(HeaderName::from_static("x-request-id"))),
         }
     }
 }
@@ -59,8 +111,12 @@ impl Default for RawLog {
     }
 }
 
-pub(super) fn check(item: Item<RawTelemetry>) -> Option<Telemetry> {
+pub(super) fn check(item: Item<RawTelemetry>, checks: &mut Checks) -> Option<Telemetry> {
     let raw = item.value?;
+    let otlp = match raw.otlp {
+        Some(otlp) => Some(check_otlp(otlp, checks)?),
+        None => None,
+    };
     let log = raw.log.value?;
     Some(Telemetry {
         format: match log.format.value? {
@@ -69,6 +125,46 @@ pub(super) fn check(item: Item<RawTelemetry>) -> Option<Telemetry> {
         },
         filter: log.filter.value?.0,
         access_log: raw.access_log.value?,
+        slow_request: match raw.slow_request {
+            Some(item) => Some(item.value?.0),
+            None => None,
+        },
+        otlp,
         request_id_header: raw.request_id_header.value?.0,
     })
+}
+
+fn check_otlp(item: Item<RawOtlp>, checks: &mut Checks) -> Option<settings::Otlp> {
+    let (at, raw) = (item.at, item.value?);
+    let endpoint = checks.required(raw.endpoint, &at, "endpoint", "where traces are taken")?.0;
+    let headers: Option<Vec<_>> =
+        values(raw.headers.value?)?.into_iter().map(|header| check_header(header, &at, checks)).collect();
+    let tls = match endpoint.scheme_str() {
+        Some("https") => {
+            let made = tls::system_roots().and_then(|roots| tls::client(roots, None));
+            Some(made.map_err(|message| checks.error(&at, message)).ok()?.config)
+        }
+        _ => None,
+    };
+    Some(settings::Otlp {
+        endpoint,
+        tls,
+        headers: headers?,
+        sampling: Sampling::per_million(raw.sample.value?.0),
+        timeout: raw.timeout.value?.0,
+    })
+}
+
+fn check_header(raw: RawHeader, parent: &At, checks: &mut Checks) -> Option<(HeaderName, HeaderValue)> {
+    let name = checks.required(raw.name, parent, "name", "which header");
+    let value_at = raw.value.at.clone();
+    let value = checks.required(raw.value, parent, "value", "what it says");
+    let (name, value) = (name?.0, value?.0);
+    checks.inputs.content(&value_at.path, value.expose_secret().as_bytes());
+    let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) else {
+        checks.error(&value_at, "cannot stand in a header");
+        return None;
+    };
+    value.set_sensitive(true);
+    Some((name, value))
 }

@@ -120,6 +120,17 @@ pub(super) fn keys_url(text: &str) -> Option<Uri> {
 }
 
 word! {
+    /// Where a collector takes traces.
+    CollectorUrl(Uri), "^https?://|\\$\\{", |value| value.to_string(),
+    |text| {
+        let url = http_url(text).and_then(|_| Uri::from_str(text).ok());
+        url.map(Self).ok_or_else(|| {
+            Fault::expected("a URL such as http://collector:4318/v1/traces, without user, password and query")
+        })
+    }
+}
+
+word! {
     /// The way to a claim; see [`ClaimPath`].
     ClaimName(String), "\\S", |value| value.clone(),
     |text| {

@@ -204,6 +204,48 @@ word! {
 }
 
 word! {
+    /// A header sent to a collector.
+    CollectorHeader(HeaderName), "^[A-Za-z0-9-]+$|\\$\\{", |value| value.to_string(),
+    |text| {
+        let name = HeaderName::from_str(text).ok();
+        let name = name.filter(|name| !["host", "connection", "content-length", "content-type", "transfer-encoding"].contains(&name.as_str()));
+        name.map(Self).ok_or_else(|| Fault::expected("a header name such as authorization, not one of the request's own framing"))
+    }
+}
+
+/// Which traces that begin here are recorded: so many of a million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sample(pub(super) u32);
+
+impl Scalar for Sample {
+    fn read(text: &str) -> Result<Self, Fault> {
+        const WHOLE: u32 = 1_000_000;
+        let ratio = |text: &str| {
+            let (whole, digits) = text.split_once('.').unwrap_or((text, "0"));
+            let ok = matches!(whole, "0" | "1")
+                && (1..=6).contains(&digits.len())
+                && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let of_million = if ok { format!("{whole}{digits:0<6}").parse().ok() } else { None };
+            of_million.filter(|many| *many <= WHOLE)
+        };
+        let many = if text == "parent" { Some(0) } else { ratio(text) };
+        many.map(Self).ok_or_else(|| Fault::expected("parent, or a ratio from 0 to 1 such as 0.05"))
+    }
+
+    fn write(&self) -> String {
+        if self.0 == 0 { "parent".to_owned() } else { format!("{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000) }
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 1 },
+            { "type": "string", "pattern": "^parent$|\\$\\{" },
+        ] })
+    }
+}
+scalar!(Sample);
+
+word! {
     /// A header that carries the request id.
     RequestIdHeader(HeaderName), "^[A-Za-z0-9-]+$|\\$\\{", |value| value.to_string(), |text| request_id_header(text)
 }

@@ -1,9 +1,9 @@
-//! The end of a request: its access-log line and its counts, told exactly once, however it ends.
+//! The end of a request: its log lines and its counts, told exactly once, however it ends.
 //!
 //! A [`Finish`] lives in the request's future and then in the answer's body; it speaks when it is dropped. So a
 //! client that hangs up, an upstream that breaks off and a plain success are all told, and none twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{StatusCode, Version};
 
@@ -13,11 +13,21 @@ use crate::{
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
+        traces::{End, SpanIds, Traces},
     },
 };
 
 /// The status logged for a client that went away before it had an answer, as nginx does.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// What is written of requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestLog {
+    /// A line for each.
+    pub access: bool,
+    /// A warning for each whose answer's head took this long or longer.
+    pub slow: Option<Duration>,
+}
 
 /// Tells the end of a request when dropped.
 pub struct Finish {
@@ -25,8 +35,10 @@ pub struct Finish {
     metrics: Arc<Metrics>,
     unrouted: Arc<RouteMetrics>,
     clock: Arc<dyn Clock>,
-    access_log: bool,
+    log: RequestLog,
+    span: Option<(Arc<Traces>, SpanIds)>,
     status: Option<StatusCode>,
+    head: Option<Duration>,
     sent: u64,
     cut: Option<Reason>,
 }
@@ -45,15 +57,16 @@ impl Finish {
         metrics: Arc<Metrics>,
         unrouted: Arc<RouteMetrics>,
         clock: Arc<dyn Clock>,
-        access_log: bool,
+        (log, span): (RequestLog, Option<(Arc<Traces>, SpanIds)>),
     ) -> Self {
         metrics.requests_in_flight.inc();
-        Self { record, metrics, unrouted, clock, access_log, status: None, sent: 0, cut: None }
+        Self { record, metrics, unrouted, clock, log, span, status: None, head: None, sent: 0, cut: None }
     }
 
     /// The answer's head is on its way.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        self.head = Some(self.clock.tick().since(self.record.began));
     }
 
     /// Bytes of the answer's body were passed on.
@@ -76,7 +89,15 @@ impl Finish {
         let status = self.status.or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).ok()).unwrap_or_default();
         let took = self.clock.tick().since(record.began);
         record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took);
-        if self.access_log {
+        if let Some((traces, ids)) = &self.span {
+            traces.ended(*ids, record, End { status, reason, took });
+        }
+        // The head, not the end: an answer that streams for minutes is not a slow one. Who hung up waited till then.
+        let waited = self.head.unwrap_or(took);
+        if self.log.slow.is_some_and(|slow| waited >= slow) {
+            self.warn_of_slow(status, reason, waited);
+        }
+        if self.log.access {
             tracing::info!(
                 target: "portcullis::access",
                 request_id = record.request_id(),
@@ -89,14 +110,35 @@ impl Finish {
                 reason = reason.as_str(),
                 route = record.route().map(AsRef::as_ref).unwrap_or_default(),
                 subject = record.subject().map(AsRef::as_ref).unwrap_or_default(),
-                duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                upstream_us = record.upstream_first_byte().map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+                duration_us = micros(took),
+                upstream_us = record.upstream_first_byte().map(micros),
                 received = record.received(),
                 sent = self.sent,
                 "request"
             );
         }
     }
+
+    fn warn_of_slow(&self, status: StatusCode, reason: Reason, waited: Duration) {
+        let record = &*self.record;
+        tracing::warn!(
+            target: "portcullis::slow",
+            request_id = record.request_id(),
+            trace_id = format_args!("{:032x}", u128::from_be_bytes(record.trace_id)),
+            route = record.route().map(AsRef::as_ref).unwrap_or_default(),
+            method = record.method.as_str(),
+            path = record.path().unwrap_or_default(),
+            status = status.as_u16(),
+            reason = reason.as_str(),
+            head_us = micros(waited),
+            upstream_us = record.upstream_first_byte().map(micros),
+            "slow request"
+        );
+    }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Finish {

@@ -23,7 +23,7 @@ use crate::{
     gate::{
         body::GateBody,
         exchange::{Arrival, Exchange},
-        finish::Finish,
+        finish::{Finish, RequestLog},
         guard::ResponseGuard,
         snapshot::Snapshot,
     },
@@ -34,6 +34,7 @@ use crate::{
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
+        traces::{SpanIds, Traces},
     },
 };
 
@@ -56,8 +57,10 @@ pub struct Observer {
     pub clock: Arc<dyn Clock>,
     /// Request and span ids.
     pub entropy: Arc<dyn Entropy>,
-    /// Whether to write the access log.
-    pub access_log: bool,
+    /// What to write of requests.
+    pub log: RequestLog,
+    /// Where the spans of sampled requests go; `None`: nowhere.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Puts the observer outermost.
@@ -95,7 +98,7 @@ where
         let observer = &*self.observer;
         let snapshot = observer.snapshot.load_full();
         let arrival = arrival(&mut request);
-        let trace = observer.trace(request.headers_mut());
+        let (trace, parent) = observer.trace(request.headers_mut());
         let now = observer.clock.now();
         let request_id = observer.request_id(request.headers(), &snapshot, arrival, now);
         let record = Arc::new(Record::new(
@@ -111,12 +114,15 @@ where
             request_id = record.request_id(),
             trace = %trace,
         );
+        let sampled = observer.traces.as_ref().filter(|_| trace.sampled);
+        let span_of_ours =
+            sampled.map(|traces| (Arc::clone(traces), SpanIds { span_id: trace.span_id, parent, began: now }));
         let finish = Finish::new(
             Arc::clone(&record),
             Arc::clone(&observer.metrics),
             Arc::clone(&observer.unrouted),
             Arc::clone(&observer.clock),
-            observer.access_log,
+            (observer.log, span_of_ours),
         );
         let request_id_header = snapshot.request_id_header.clone();
         request.extensions_mut().insert(Exchange::new(Arc::clone(&record), snapshot, arrival, trace, now));
@@ -126,18 +132,20 @@ where
 }
 
 impl Observer {
-    /// The caller's trace with a span of ours, or a new trace.
-    fn trace(&self, headers: &mut HeaderMap) -> TraceContext {
+    /// The caller's trace with a span of ours, and the caller's span; or a new trace.
+    fn trace(&self, headers: &mut HeaderMap) -> (TraceContext, Option<[u8; 8]>) {
         let mut random = [0; 24];
         self.entropy.fill(&mut random);
         let (trace_id, span_id) = random.split_at(16);
         let (trace_id, span_id) = (trace_id.try_into().unwrap_or([1; 16]), span_id.try_into().unwrap_or([1; 8]));
         if let Some(parent) = TraceContext::of(headers) {
-            return parent.child(span_id);
+            return (parent.child(span_id), Some(parent.span_id));
         }
         // Without a valid parent its vendors' state means nothing (W3C Trace Context §3.3).
         headers.remove(TRACESTATE);
-        TraceContext::start(trace_id, span_id, false)
+        let mut trace = TraceContext::start(trace_id, span_id, false);
+        trace.sampled = self.traces.as_ref().is_some_and(|traces| traces.samples(&trace));
+        (trace, None)
     }
 
     /// A trusted proxy's id, so that its log and ours can be joined; else one of our own.

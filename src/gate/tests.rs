@@ -31,6 +31,7 @@ use crate::{
         body::GateBody,
         charge::SubjectLimit,
         exchange::Exchange,
+        finish::RequestLog,
         identity::{Identity, X_GATEWAY_IDENTITY},
         keyring::Keyring,
         limits::AddressPeek,
@@ -140,7 +141,8 @@ impl Gate {
                 metrics: Arc::clone(&metrics),
                 clock: Arc::clone(&clock) as Arc<dyn Clock>,
                 entropy: Arc::new(SystemEntropy),
-                access_log: false,
+                log: RequestLog::default(),
+                traces: None,
             }),
             address_peek: AddressPeek,
             authenticate: Authenticate::new(

@@ -88,6 +88,28 @@ impl fmt::Display for TraceContext {
     }
 }
 
+/// Which of the traces that begin here are recorded. A caller's choice, where it made one, stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampling {
+    /// Of 2^56.
+    below: u64,
+}
+
+impl Sampling {
+    /// So many of a million.
+    #[must_use]
+    pub const fn per_million(many: u32) -> Self {
+        Self { below: (many as u64 * (1 << 36)) / 1_000_000 * (1 << 20) }
+    }
+
+    /// By the random 56 bits at the id's end (W3C Trace Context level 2 §3.2.2.3), so that every service with the same
+    /// ratio says the same of a trace.
+    #[must_use]
+    pub fn samples(self, trace_id: [u8; 16]) -> bool {
+        u128::from_be_bytes(trace_id) & ((1 << 56) - 1) < u128::from(self.below)
+    }
+}
+
 /// Whether a request's `tracestate` may be passed on beside a valid `traceparent`: printable ASCII, at most 32
 /// members and 512 bytes in all (§3.3.1). Whose members they are is not ours to judge; over the bound all are dropped.
 #[must_use]
@@ -170,6 +192,15 @@ mod tests {
     fn a_child_keeps_the_trace_and_has_its_own_span() {
         let child = TraceContext::parse(GOOD.as_bytes()).unwrap().child([0xab; 8]);
         assert_eq!(child.to_string(), "00-0af7651916cd43dd8448eb211c80319c-abababababababab-01");
+    }
+
+    #[test]
+    fn a_ratio_of_new_traces_is_sampled() {
+        let id = |share: u8| [0, 0, 0, 0, 0, 0, 0, 0, 0, share, 0, 0, 0, 0, 0, 0];
+        let (none, quarter, all) =
+            (Sampling::per_million(0), Sampling::per_million(250_000), Sampling::per_million(1_000_000));
+        assert!(!none.samples([0; 16]) && all.samples([0xff; 16]));
+        assert!(quarter.samples(id(0x3f)) && !quarter.samples(id(0x41)));
     }
 
     #[test]

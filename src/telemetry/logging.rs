@@ -84,7 +84,14 @@ mod tests {
 
     fn settings(format: LogFormat, filter: &str) -> Telemetry {
         let request_id_header = HeaderName::from_static("x-request-id");
-        Telemetry { format, filter: filter.to_owned(), access_log: true, request_id_header }
+        Telemetry {
+            format,
+            filter: filter.to_owned(),
+            access_log: true,
+            slow_request: None,
+            otlp: None,
+            request_id_header,
+        }
     }
 
     #[derive(Clone, Default)]

@@ -20,7 +20,7 @@ pub use self::{
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
         FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName,
-        SharedStateCall, SharedStateResult, StatusClass, UpstreamResult, Verb,
+        SharedStateCall, SharedStateResult, SpanResult, StatusClass, UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -131,6 +131,8 @@ table! {
     config_last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds";
     /// Always 1; the label tells the configuration in force: SHA-256 of the file, as `sha256sum` prints it.
     config_info: Told<FileSha256> = "config_info";
+    /// Spans of sampled requests: taken by the collector, not taken by it, or dropped because the queue was full.
+    trace_spans: Each<SpanResult, Counter> = "trace_spans";
     /// Log lines dropped because standard output did not keep up.
     log_lines_dropped: Sampled = "log_lines_dropped";
     /// Always 1; the labels tell the build.

@@ -1,7 +1,7 @@
-//! What operators see: metrics, the log, health, and the record of each request. Trace ids are passed on and logged;
-//! no spans are exported yet.
+//! What operators see: metrics, the log, health, the record of each request, and the span it becomes.
 
 pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod record;
+pub mod traces;

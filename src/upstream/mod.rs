@@ -7,10 +7,11 @@
 //! back; after its last byte the endpoint keeps the line until the next request or the sweep.
 //!
 //! The keys of other [`issuers`] are got from outside too ([`fetch`]), so they are got here: this is the one room that
-//! may connect. What a key set is worth is `policy`'s to say, and whose tokens a route takes the gate's.
+//! may connect; for the same reason ended spans leave by it ([`collector`]). What a key set is worth is `policy`'s to say, and whose tokens a route takes the gate's.
 
 pub mod balance;
 pub mod cluster;
+pub mod collector;
 pub mod connect;
 pub mod discovery;
 pub mod endpoint;

@@ -30,7 +30,8 @@ fn unknown_keys_are_named_with_the_nearest() {
     );
     assert_eq!(
         errors("telemetry: {banana: 1}\n"),
-        "f.yaml:7:13: telemetry.banana: unknown key; known here: log, access_log, request_id_header"
+        "f.yaml:7:13: telemetry.banana: unknown key; known here: log, access_log, slow_request, otlp, \
+         request_id_header"
     );
 }
 

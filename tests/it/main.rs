@@ -90,4 +90,6 @@ mod start;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod wrong_tokens;

@@ -1,7 +1,7 @@
 //! What operators see of what happened: one access-log line a request, metrics by route and reason, and pages that say
 //! whether the gateway lives and is ready.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -80,14 +80,50 @@ async fn the_admin_pages_say_what_they_are_for() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_long_for_its_answer_is_warned_of() {
+    let upstream = Upstream::start().await;
+    for (slow_request, warned) in [("1ms", true), ("1d", false)] {
+        let folder = TempDir::new().unwrap();
+        let telemetry = format!("telemetry: {{slow_request: {slow_request}}}\n");
+        std::fs::write(folder.path().join("gateway.yaml"), alone(&upstream, &telemetry)).unwrap();
+        let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &HashMap::new()).await;
+        let client = gateway.client();
+        upstream.hold("/open/slow");
+        let asking = tokio::spawn(async move { client.get("/open/slow?secret=q").send().await });
+        let mut held = upstream.held().await;
+        // Not a wait for anything: this is how long the service takes.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        held.begin(200, &[]).await;
+        held.end(&[]).await;
+        let id = asking.await.unwrap().header("x-request-id").unwrap().to_owned();
+        gateway.terminate();
+        let (_, log) = gateway.ended().await;
+        let slow = log.iter().filter(|line| line.contains(&id) && line.contains("portcullis::slow"));
+        let slow: Vec<Value> = slow.map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(slow.len(), usize::from(warned), "{log:#?}");
+        for line in slow {
+            assert_eq!((&line["level"], &line["route"]), (&"WARN".into(), &"open".into()), "{line}");
+            assert_eq!((&line["method"], &line["path"]), (&"GET".into(), &"/open/slow".into()), "{line}");
+            let (waited, service) = (line["head_us"].as_u64().unwrap(), line["upstream_us"].as_u64().unwrap());
+            assert!(waited >= service && service >= 2_000, "{line}");
+        }
+    }
+}
+
+/// A configuration for a process of its own.
+fn alone(upstream: &Upstream, more: &str) -> String {
+    format!(
+        "listeners: {{public: {{bind: \"127.0.0.1:0\"}}, admin: {{bind: \"127.0.0.1:0\"}}}}\n\
+         tokens: {{issuer: \"https://gw.test\"}}\npasswords: {{hash_threads: 1}}\n{more}{}",
+        standard(upstream)
+    )
+}
+
+#[tokio::test]
 async fn each_request_is_one_line_with_the_id_its_answer_carried() {
     let upstream = Upstream::start().await;
     let folder = TempDir::new().unwrap();
-    let yaml = format!(
-        "listeners: {{public: {{bind: \"127.0.0.1:0\"}}, admin: {{bind: \"127.0.0.1:0\"}}}}\n\
-         tokens: {{issuer: \"https://gw.test\"}}\npasswords: {{hash_threads: 1}}\n{}",
-        standard(&upstream)
-    );
+    let yaml = alone(&upstream, "");
     std::fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
     let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &HashMap::new()).await;
     let client = gateway.client();

@@ -90,6 +90,11 @@ impl Counter {
         self.0.fetch_add(1, Relaxed);
     }
 
+    /// So many more.
+    pub fn add(&self, many: u64) {
+        self.0.fetch_add(many, Relaxed);
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

@@ -208,6 +208,16 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// What became of a span.
+    SpanResult: "result" {
+        /// The collector took it.
+        Exported = "exported",
+        /// The collector did not take it.
+        Failed = "failed",
+        /// The queue was full.
+        Dropped = "dropped",
+    }
+
     /// What a pooled connection does.
     PoolState: "state" {
         /// Waiting for work.
