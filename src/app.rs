@@ -14,7 +14,6 @@ mod shared_state;
 mod tasks;
 
 use std::{
-    fs::File,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -135,7 +134,7 @@ const UNROUTED: &str = "-";
 /// The parts that verify and mint: what the portal and the pipeline share.
 struct Shared {
     /// The store is ours alone as long as this is held.
-    _claim: Option<File>,
+    _claim: Option<crate::store::sql::Claim>,
     store: SharedStore,
     /// Counts shared limits, when the configuration names one.
     redis: Option<Arc<Redis>>,

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-pub use self::open::{OpenFault, claim};
+pub use self::open::{Claim, OpenFault, claim};
 use self::{link::Pools, query::Query};
 use crate::{
     clock::Timestamp,

@@ -194,14 +194,25 @@ fn prepare(path: &Path, lock: &Path) -> Result<File, OpenFault> {
     open(lock).map_err(fault(lock))
 }
 
-/// Holds a SQLite store for one gateway until dropped: what a second one revoked, this one would not know of.
-/// `None` for PostgreSQL, which serves several.
-pub fn claim(settings: &settings::Store) -> Result<Option<File>, OpenFault> {
+/// A SQLite store held for one gateway until dropped.
+#[derive(Debug)]
+pub struct Claim(File);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Not left to closing: a child process that is just being started may have inherited the file.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Holds a SQLite store: what a second gateway revoked, this one would not know of. `None` for PostgreSQL, which serves
+/// several.
+pub fn claim(settings: &settings::Store) -> Result<Option<Claim>, OpenFault> {
     let settings::Engine::Sqlite { path } = &settings.engine else { return Ok(None) };
     let claimed = beside(path, ".gateway");
     let file = prepare(path, &claimed)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Claim(file))),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenFault::Taken(path.clone())),
         Err(std::fs::TryLockError::Error(cause)) => Err(OpenFault::File { path: claimed, cause }),
     }
