@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use schemars::JsonSchema;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{Checks, Noted},
     item::{At, Item},
-    secret::Secret,
+    secret::{self, Secret},
     settings,
     words::{IdentityHeader, Text},
 };
-use crate::policy::keys::{Algorithm, MIN_SECRET, SigningKey};
+use crate::policy::keys::{Algorithm, SigningKey};
 
 /// The signed identity sent upstream.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -100,35 +100,16 @@ pub(super) fn check(
         None => Some(cluster.into()),
         Some(audience) => audience.value.map(|audience| audience.0.into()),
     };
-    let secret = check_secret(raw.secret, raw.algorithm.value, &at, checks);
+    let hs256 = raw.algorithm.value.map(|algorithm| algorithm == IdentityAlgorithm::Hs256);
+    let secret =
+        secret::signing(raw.secret, hs256, &at, checks).and_then(|secret| secret.as_ref().map(key).transpose());
     let headers = raw.headers.value.and_then(|headers| check_headers(headers, checks));
     let bind_request = matches!(raw.bind.value?, Bind::Request);
     Some(settings::Identity { audience: audience?, secret: secret.ok()?, bind_request, headers: headers? })
 }
 
-fn check_secret(
-    item: Option<Item<Secret>>,
-    algorithm: Option<IdentityAlgorithm>,
-    parent: &At,
-    checks: &mut Checks,
-) -> Result<Option<Arc<SigningKey>>, Noted> {
-    let hs256 = algorithm.ok_or(Noted)? == IdentityAlgorithm::Hs256;
-    let Some(item) = item else {
-        if hs256 {
-            checks.error(&parent.child("secret"), "missing; algorithm HS256 signs with it: openssl rand -base64 32");
-        }
-        return Ok(None);
-    };
-    if !hs256 {
-        checks.error(&item.at, "only algorithm HS256 signs with a secret");
-    }
-    let secret = item.value.ok_or(Noted)?;
-    let secret = secret.0.expose_secret().as_bytes();
-    if secret.len() < MIN_SECRET {
-        checks.error(&item.at, "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)");
-        return Err(Noted);
-    }
-    SigningKey::from_pkcs8(Algorithm::Hs256, secret).map(|key| Some(Arc::new(key))).map_err(|_| Noted)
+fn key(secret: &SecretSlice<u8>) -> Result<Arc<SigningKey>, Noted> {
+    SigningKey::from_pkcs8(Algorithm::Hs256, secret.expose_secret()).map(Arc::new).map_err(|_| Noted)
 }
 
 fn check_headers(raw: RawIdentityHeaders, checks: &mut Checks) -> Option<settings::IdentityHeaders> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Checks, values},
     item::{At, Item, Named},
-    secret::Secret,
+    secret::{Secret, TOO_SHORT},
     settings::{Issuer, IssuerKeys, KeySource, Portal},
     tls,
     units::Span,
@@ -272,7 +272,7 @@ fn check_algorithms(item: Item<Vec<Item<Algorithm>>>, secret: bool, checks: &mut
 fn check_secret(item: Item<Secret>, checks: &mut Checks) -> Option<IssuerKeys> {
     let secret = item.value?;
     let key = VerifyingKey::secret(secret.0.expose_secret().as_bytes());
-    let key = key.map_err(|_| checks.error(&item.at, "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)"));
+    let key = key.map_err(|_| checks.error(&item.at, TOO_SHORT));
     Some(IssuerKeys::Secret(Arc::new(KeySet::of_secret(key.ok()?))))
 }
 

@@ -3,15 +3,18 @@
 use std::{borrow::Cow, fmt, fs::File, io::Read, path::Path};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 use super::{
+    checks::{Checks, Noted},
     errors::Fault,
     expand::{expand, is_name},
+    item::{At, Item},
     reader::Reader,
     tree::{Entry, Node, Value},
 };
+use crate::policy::keys::MIN_SECRET;
 
 /// Largest secret file, bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -24,6 +27,33 @@ pub(super) const LITERAL_OR_SECRET: &str = "$portcullis::literal_or_secret";
 /// A value that may not stand in the file itself.
 #[derive(Debug, Clone)]
 pub(super) struct Secret(pub(super) SecretString);
+
+/// Told of a secret that HS256 would sign with.
+pub(super) const TOO_SHORT: &str = "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)";
+
+/// The `secret` beside an `algorithm`: needed when that is HS256, and nothing to any other.
+pub(super) fn signing(
+    item: Option<Item<Secret>>,
+    hs256: Option<bool>,
+    parent: &At,
+    checks: &mut Checks,
+) -> Result<Option<SecretSlice<u8>>, Noted> {
+    let hs256 = hs256.ok_or(Noted)?;
+    let Some(item) = item else {
+        if hs256 {
+            checks.error(&parent.child("secret"), "missing; algorithm HS256 signs with it: openssl rand -base64 32");
+        }
+        return Ok(None);
+    };
+    if !hs256 {
+        checks.error(&item.at, "only algorithm HS256 signs with a secret");
+    }
+    let secret = item.value.ok_or(Noted)?.0.expose_secret().as_bytes().to_vec();
+    if secret.len() < MIN_SECRET {
+        checks.error(&item.at, TOO_SHORT);
+    }
+    Ok(Some(SecretSlice::from(secret)))
+}
 
 /// A value that may be secret, such as a URL with a password in it.
 #[derive(Debug, Clone)]

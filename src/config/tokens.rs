@@ -1,20 +1,19 @@
 //! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700).
 
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    checks::{Checks, Noted},
+    checks::Checks,
     item::{At, Item},
-    secret::Secret,
+    secret::{self, Secret},
     settings::{Compat, Tokens},
     units::{Int, Span},
     urls::Issuer,
     words::Text,
 };
 use crate::policy::{
-    keys::{Algorithm, MIN_SECRET},
+    keys::Algorithm,
     refresh::{Delivery, RefreshRules},
 };
 
@@ -141,7 +140,8 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) 
         raw.delivery = raw.delivery.or_default(Delivery::Cookie);
     }
     let issuer = checks.required(raw.issuer, &at, "issuer", ISSUER);
-    let secret = check_secret(raw.secret, &raw.algorithm, &at, checks);
+    let hs256 = raw.algorithm.value.map(|algorithm| matches!(algorithm, OwnAlgorithm::Hs256));
+    let secret = secret::signing(raw.secret, hs256, &at, checks);
     let refresh = check_refresh(raw.refresh, raw.access_ttl.value, &at, checks);
     Some(Tokens {
         issuer: issuer?.0.into(),
@@ -158,29 +158,6 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) 
         delivery: raw.delivery.value?,
         cache_entries: raw.cache_entries.value?.0,
     })
-}
-
-fn check_secret(
-    item: Option<Item<Secret>>,
-    algorithm: &Item<OwnAlgorithm>,
-    parent: &At,
-    checks: &mut Checks,
-) -> Result<Option<SecretSlice<u8>>, Noted> {
-    let hs256 = matches!(algorithm.value.ok_or(Noted)?, OwnAlgorithm::Hs256);
-    let Some(item) = item else {
-        if hs256 {
-            checks.error(&parent.child("secret"), "missing; algorithm HS256 signs with it: openssl rand -base64 32");
-        }
-        return Ok(None);
-    };
-    if !hs256 {
-        checks.error(&item.at, "only algorithm HS256 signs with a secret");
-    }
-    let secret = item.value.ok_or(Noted)?.0.expose_secret().as_bytes().to_vec();
-    if secret.len() < MIN_SECRET {
-        checks.error(&item.at, "shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)");
-    }
-    Ok(Some(SecretSlice::from(secret)))
 }
 
 fn check_refresh(
