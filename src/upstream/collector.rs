@@ -11,15 +11,12 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceResponse, trace::v1::Span};
 use prost::Message;
 use rustls::pki_types::ServerName;
 use tokio::{
     net::TcpStream,
     sync::watch,
-    task::JoinSet,
     time::{Duration, sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
@@ -113,9 +110,6 @@ async fn gather(queue: &mut Queue, batch: &mut Vec<Span>) -> usize {
 
 /// One request on a connection of its own: there is one a second. Gives how many spans were refused.
 async fn send(otlp: &Otlp, spans: Vec<Span>) -> Result<u64, ExportFault> {
-    let (mut sender, connection) = http1::handshake(connect(otlp).await?).await?;
-    let mut driving = JoinSet::new();
-    driving.spawn(connection);
     let path = otlp.endpoint.path_and_query().map_or("/", |path| path.as_str());
     let authority = otlp.endpoint.authority().map(ToString::to_string).unwrap_or_default();
     let mut request = Request::post(path)
@@ -127,7 +121,7 @@ async fn send(otlp: &Otlp, spans: Vec<Span>) -> Result<u64, ExportFault> {
     for (name, value) in &otlp.headers {
         request.headers_mut().append(name, value.clone());
     }
-    let answer = sender.send_request(request).await?;
+    let (answer, _connection) = connect(otlp).await?.ask(request).await?;
     if !answer.status().is_success() {
         return Err(ExportFault::Status(answer.status()));
     }
@@ -141,7 +135,7 @@ async fn connect(otlp: &Otlp) -> Result<Stream, ExportFault> {
     let host = otlp.endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = otlp.endpoint.port_u16().unwrap_or(if otlp.tls.is_some() { 443 } else { 80 });
     let tcp = TcpStream::connect((host, port)).await?;
-    let Some(tls) = &otlp.tls else { return Ok(Stream::Plain(TokioIo::new(tcp))) };
+    let Some(tls) = &otlp.tls else { return Ok(Stream::plain(tcp)) };
     let name = ServerName::try_from(host.to_owned()).map_err(|_| ExportFault::Name)?;
-    Ok(Stream::Tls(Box::new(TokioIo::new(TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?))))
+    Ok(Stream::tls(&TlsConnector::from(Arc::clone(tls)), name, tcp).await?)
 }

@@ -9,9 +9,15 @@ use std::{
     time::Duration,
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::http1,
+    rt::{Read, ReadBufCursor, Write},
+};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
@@ -67,11 +73,9 @@ impl Connector {
     async fn dial(&self, endpoint: &Endpoint) -> Result<Stream, ConnectFault> {
         let tcp = TcpStream::connect(endpoint.address).await?;
         tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else {
-            return Ok(Stream::Plain(TokioIo::new(tcp)));
-        };
+        let Some(tls) = &self.tls else { return Ok(Stream::plain(tcp)) };
         let name = endpoint.server_name.clone().ok_or(ConnectFault::Nameless)?;
-        Ok(Stream::Tls(Box::new(TokioIo::new(tls.connect(name, tcp).await?))))
+        Ok(Stream::tls(tls, name, tcp).await?)
     }
 }
 
@@ -81,6 +85,34 @@ pub enum Stream {
     Plain(TokioIo<TcpStream>),
     /// TLS over TCP.
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+}
+
+impl Stream {
+    /// TCP as it is.
+    pub(super) fn plain(tcp: TcpStream) -> Self {
+        Self::Plain(TokioIo::new(tcp))
+    }
+
+    /// TLS over TCP, once the other side has proven `name`.
+    pub(super) async fn tls(tls: &TlsConnector, name: ServerName<'static>, tcp: TcpStream) -> io::Result<Self> {
+        Ok(Self::Tls(Box::new(TokioIo::new(tls.connect(name, tcp).await?))))
+    }
+
+    /// One request over a connection that serves no other. It lives as long as the set beside the answer: what goes
+    /// wrong with it is told to whoever waits for the answer or reads it.
+    pub(super) async fn ask<B>(self, request: Request<B>) -> hyper::Result<(Response<Incoming>, JoinSet<()>)>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (mut sender, connection) = http1::handshake(self).await?;
+        let mut driving = JoinSet::new();
+        driving.spawn(async move {
+            let _ = connection.await;
+        });
+        Ok((sender.send_request(request).await?, driving))
+    }
 }
 
 impl Read for Stream {

@@ -18,8 +18,7 @@ use http::{
     header::{ACCEPT, CACHE_CONTROL, CONNECTION, HOST, LOCATION, USER_AGENT},
 };
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::TlsConnector;
@@ -155,24 +154,15 @@ impl Target {
         }
         let tcp = TcpStream::connect(permitted.as_slice()).await.map_err(failed)?;
         if !self.https {
-            return Ok(Stream::Plain(TokioIo::new(tcp)));
+            return Ok(Stream::plain(tcp));
         }
         let name = ServerName::try_from(self.host.clone()).map_err(|error| FetchFault::Connect(error.to_string()))?;
-        let tls = TlsConnector::from(Arc::clone(&source.tls)).connect(name, tcp).await.map_err(failed)?;
-        Ok(Stream::Tls(Box::new(TokioIo::new(tls))))
+        Stream::tls(&TlsConnector::from(Arc::clone(&source.tls)), name, tcp).await.map_err(failed)
     }
 }
 
 /// The answer's head; its connection lives as long as the set that is given beside it.
 async fn ask(url: &Uri, target: &Target, source: &KeySource) -> Result<(Response<Incoming>, JoinSet<()>), FetchFault> {
-    let stream = target.connect(source).await?;
-    let broken = |error: hyper::Error| FetchFault::Broken(error.to_string());
-    let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
-    let mut driving = JoinSet::new();
-    driving.spawn(async move {
-        // What goes wrong is told to whoever waits for the answer.
-        let _ = connection.await;
-    });
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let host = url.authority().map(ToString::to_string).unwrap_or_default();
     let request = Request::get(path)
@@ -182,8 +172,8 @@ async fn ask(url: &Uri, target: &Target, source: &KeySource) -> Result<(Response
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| FetchFault::Document(error.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(broken)?;
-    Ok((answer, driving))
+    let stream = target.connect(source).await?;
+    stream.ask(request).await.map_err(|error| FetchFault::Broken(error.to_string()))
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Document, FetchFault> {
