@@ -180,8 +180,8 @@ impl Parts {
             Principal::Authenticated(_) => AuthDecision::Authenticated,
         };
         self.metrics.auth_decisions.of(decided).of(Reason::Ok).inc();
-        let by_header = route.credentials.bearer && request.headers().contains_key(AUTHORIZATION);
-        let by_cookie = route.credentials.cookie && !by_header && principal.claims().is_some();
+        let by_header = || route.credentials.bearer && request.headers().contains_key(AUTHORIZATION);
+        let by_cookie = route.credentials.cookie && principal.claims().is_some() && !by_header();
         let exchange = Exchange::of_mut(request)?;
         exchange.set_by_cookie(by_cookie);
         exchange.set_principal(principal);

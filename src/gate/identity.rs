@@ -58,6 +58,11 @@ impl Identity {
         Self { keyring, anonymous: Arc::default() }
     }
 
+    /// What signs for a cluster.
+    fn key(&self, rules: &settings::Identity) -> Arc<SigningKey> {
+        rules.secret.clone().unwrap_or_else(|| self.keyring.current())
+    }
+
     /// One for any request of the caller's: the one that is kept, while it is fresh.
     fn shared(
         &self,
@@ -67,7 +72,7 @@ impl Identity {
         rules: &settings::Identity,
         now: Timestamp,
     ) -> Result<HeaderValue, Refusal> {
-        let key = rules.secret.clone().unwrap_or_else(|| self.keyring.current());
+        let key = self.key(rules);
         let audience = &rules.audience;
         if let Some(token) = kept.get(audience, key.kid(), now) {
             return Ok(token);
@@ -130,8 +135,7 @@ impl Stage for Identity {
             let uri = asked(request, exchange.https());
             let method = request.method().as_str();
             let bound = BoundRequest { id: exchange.record().request_id(), method, uri: &uri };
-            let key = rules.secret.clone().unwrap_or_else(|| self.keyring.current());
-            sign(&key, &identity(claims, Some(bound), &snapshot.issuer, rules, exchange.now()))?
+            sign(&self.key(rules), &identity(claims, Some(bound), &snapshot.issuer, rules, exchange.now()))?
         } else {
             self.shared(kept, claims, &snapshot.issuer, rules, exchange.now())?
         };
