@@ -80,11 +80,23 @@ impl Tick {
         self.0
     }
 
+    /// This moment plus a duration; saturates.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+/// A duration in the grain of [`Tick`]; saturates, after 584 years.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The only reader of time.
@@ -207,7 +219,7 @@ impl Clock for SystemClock {
 
     #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
     fn tick(&self) -> Tick {
-        Tick(u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Tick(nanos(self.zero.elapsed()))
     }
 }
 

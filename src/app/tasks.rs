@@ -82,12 +82,12 @@ impl Tasks {
             let mut every = tokio::time::interval(GAUGES);
             loop {
                 every.tick().await;
-                metrics.hash_queue_length.set(count(hash_pool.stats().queued));
+                metrics.hash_queue_length.set_count(hash_pool.stats().queued);
                 let pool = store.pool();
-                metrics.store_pool_connections.of(PoolState::Idle).set(count(pool.idle));
-                metrics.store_pool_connections.of(PoolState::Busy).set(count(pool.busy));
+                metrics.store_pool_connections.of(PoolState::Idle).set_count(pool.idle);
+                metrics.store_pool_connections.of(PoolState::Busy).set_count(pool.busy);
                 for limit in force.load().counters.values() {
-                    limit.metrics.keys.set(count(limit.limiter.len()));
+                    limit.metrics.keys.set_count(limit.limiter.len());
                 }
             }
         });
@@ -105,10 +105,6 @@ impl Tasks {
             let _ = export.await;
         }
     }
-}
-
-fn count(many: usize) -> i64 {
-    i64::try_from(many).unwrap_or(i64::MAX)
 }
 
 /// Writes down which generations were used, so that the refresh before them cannot be repeated past its grace.

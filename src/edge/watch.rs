@@ -102,7 +102,7 @@ impl Watch {
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
         let parks = (may_park && phase == Phase::Idle && mark.stall.is_none()).then(|| limits.park_after());
-        self.wait_until(plus(self.since, parks.unwrap_or(lasts)), limits, cx)
+        self.wait_until(self.since.plus(parks.unwrap_or(lasts)), limits, cx)
             .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
     }
 
@@ -131,8 +131,4 @@ impl Watch {
             }
         }
     }
-}
-
-fn plus(tick: Tick, duration: Duration) -> Tick {
-    Tick::from_nanos(tick.nanos().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
 }

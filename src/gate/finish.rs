@@ -38,6 +38,7 @@ pub struct Finish {
     log: RequestLog,
     span: Option<(Arc<Traces>, SpanIds)>,
     status: Option<StatusCode>,
+    /// When the head was sent; not read off the clock unless slow requests are warned of.
     head: Option<Duration>,
     sent: u64,
     cut: Option<Reason>,
@@ -66,7 +67,9 @@ impl Finish {
     /// The answer's head is on its way.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
-        self.head = Some(self.clock.tick().since(self.record.began));
+        if self.log.slow.is_some() {
+            self.head = Some(self.clock.tick().since(self.record.began));
+        }
     }
 
     /// Bytes of the answer's body were passed on.

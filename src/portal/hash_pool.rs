@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use crate::{
-    clock::{Clock, Entropy, Tick},
+    clock::{Clock, Entropy, Tick, nanos},
     config::settings::Passwords,
     gate::refusal::{Detail, Refusal},
     policy::{
@@ -367,10 +367,6 @@ impl Answer {
             Self::Verify(to, matches) => drop(to.send(matches)),
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn ended() -> Refusal {

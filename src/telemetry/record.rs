@@ -11,7 +11,11 @@ use std::{
 
 use http::{HeaderValue, Method, Version, uri::PathAndQuery};
 
-use crate::{clock::Tick, policy::reason::Reason, telemetry::metrics::RouteMetrics};
+use crate::{
+    clock::{Tick, nanos},
+    policy::reason::Reason,
+    telemetry::metrics::RouteMetrics,
+};
 
 /// What is remembered of one request. Each fact is set at most once; later attempts are ignored.
 #[derive(Debug)]
@@ -150,7 +154,7 @@ impl Record {
 
     /// Notes how long the upstream took to answer with a head.
     pub fn set_upstream_first_byte(&self, took: Duration) {
-        self.upstream_first_byte_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.upstream_first_byte_nanos.store(nanos(took), Ordering::Relaxed);
     }
 
     /// How long the upstream took to answer with a head; `None` when none was asked or none answered.

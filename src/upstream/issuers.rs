@@ -108,7 +108,7 @@ impl Issuer {
             IssuerKeys::Secret(set) => Some(Arc::new(Held { set: Arc::clone(set), fetched: None })),
             IssuerKeys::Published(_) => None,
         };
-        metrics.keys.set(count(held.as_ref().map_or(0, |held| held.set.len())));
+        metrics.keys.set_count(held.as_ref().map_or(0, |held| held.set.len()));
         Arc::new(Self { settings, keys: ArcSwapOption::new(held), fetching: Mutex::default(), clock, entropy, metrics })
     }
 
@@ -191,7 +191,7 @@ impl Issuer {
                     tracing::warn!(issuer = name, left_out, "none of the issuer's keys is of use");
                 }
                 self.metrics.fetches.of(FetchResult::Fetched).inc();
-                self.metrics.keys.set(count(set.len()));
+                self.metrics.keys.set_count(set.len());
                 self.metrics.age.set(0);
                 self.keys.store(Some(Arc::new(Held { set: Arc::new(set), fetched: Some(now) })));
                 refresh_after(ttl, self.random())
@@ -203,7 +203,7 @@ impl Issuer {
             }
         };
         let mut fetching = self.fetching();
-        fetching.due = Some(Tick::from_nanos(now.nanos().saturating_add(nanos(wait))));
+        fetching.due = Some(now.plus(wait));
         fetching.under_way = None;
     }
 
@@ -237,14 +237,6 @@ impl Issuer {
 /// At 80 % of the time, give or take 10 %, so that gateways started together do not fetch together.
 fn refresh_after(ttl: Duration, random: u8) -> Duration {
     ttl.mul_f64(0.7 + 0.2 * f64::from(random) / f64::from(u8::MAX))
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn count(many: usize) -> i64 {
-    i64::try_from(many).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

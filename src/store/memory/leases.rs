@@ -11,7 +11,10 @@ use super::{
     bounded::{Bounded, Fades},
     limits::{CounterKey, Decision},
 };
-use crate::{clock::Tick, config::settings};
+use crate::{
+    clock::{Tick, nanos},
+    config::settings,
+};
 
 /// A key is busy when two of its requests had to ask within this time. A rarer one gains nothing from a lease, and
 /// what it took ahead would lie idle here while another gateway refuses it.
@@ -167,10 +170,6 @@ impl Leases {
             held.expires = now.saturating_add(self.window);
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -129,6 +129,11 @@ impl Gauge {
         self.0.store(value, Relaxed);
     }
 
+    /// As many as were counted.
+    pub fn set_count(&self, many: usize) {
+        self.set(i64::try_from(many).unwrap_or(i64::MAX));
+    }
+
     /// The value now.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
