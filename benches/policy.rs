@@ -68,6 +68,7 @@ fn signatures(c: &mut Criterion) {
             expires: 1_060,
             request: None,
             claims: Some(&claims),
+            reference: None,
         };
         c.bench_function(&format!("identity/sign/{name}"), |b| {
             b.iter(|| mint::identity_token(&key, black_box(&identity)));

@@ -173,6 +173,7 @@ fn bad_tokens(key: &SigningKey, claims: &Claims) -> Result<BTreeMap<&'static str
         expires: claims.expires,
         request: None,
         claims: Some(claims),
+        reference: None,
     };
     let refresh = refresh_token::issue(&[7; 32], claims.session.ok_or("no session")?, 1);
 

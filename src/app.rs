@@ -44,6 +44,7 @@ use crate::{
         keyring::Keyring,
         limits::AddressPeek,
         observe::Observer,
+        references::References,
         snapshot::{PatternFault, Snapshot},
         stack::{Stages, pipeline},
         token_cache::TokenCache,
@@ -143,6 +144,7 @@ struct Shared {
     master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
     ended: Arc<EndedSessions>,
+    references: Arc<References>,
     metrics: Arc<Metrics>,
     rim: Rim,
 }
@@ -240,11 +242,15 @@ fn issuers(settings: &Settings, metrics: &Metrics, rim: &Rim) -> Vec<Arc<Issuer>
     made.collect()
 }
 
-/// The snapshot these settings mean, with counters of its own and without other issuers: for benchmarks of the pipeline
-/// alone.
-pub fn snapshot(settings: &Settings, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Result<Snapshot, PatternFault> {
+/// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
+pub fn snapshot(
+    settings: &Settings,
+    clusters: &[Arc<Cluster>],
+    issuers: &[Arc<Issuer>],
+    metrics: &Metrics,
+) -> Result<Snapshot, PatternFault> {
     let counters = routes::counters(settings, None, metrics, |_| None);
-    routes::snapshot(settings, routes::Parts { clusters, issuers: &[], counters: &counters, metrics }, None)
+    routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, metrics }, None)
 }
 
 impl Shared {
@@ -262,7 +268,8 @@ impl Shared {
         let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
-        Ok(Self { _claim: claim, store, redis, issuers, master, keyring, ended, metrics, rim })
+        let references = Arc::new(References::new(Arc::clone(&rim.entropy)));
+        Ok(Self { _claim: claim, store, redis, issuers, master, keyring, ended, references, metrics, rim })
     }
 
     fn stages(
@@ -292,7 +299,7 @@ impl Shared {
                 Arc::clone(&self.metrics),
             ),
             subject_limit: SubjectLimit,
-            identity: Identity::new(Arc::clone(&self.keyring)),
+            identity: Identity::new(Arc::clone(&self.keyring), Arc::clone(&self.references)),
         }
     }
 
@@ -319,6 +326,7 @@ impl Shared {
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&self.master),
             ended: Arc::clone(&self.ended),
+            references: Arc::clone(&self.references),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),
             entropy: Arc::clone(&self.rim.entropy),

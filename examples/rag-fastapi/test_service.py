@@ -39,11 +39,16 @@ def public_jwk(kid: str) -> dict:
 
 class KeyServer(http.server.BaseHTTPRequestHandler):
     visits = 0
+    # What the gateway answers who sends this reference.
+    referred: dict[str, str] = {}
 
     def do_GET(self) -> None:
-        KeyServer.visits += 1
-        body = json.dumps({"keys": [public_jwk(kid) for kid in KEYS]}).encode()
-        self.send_response(200)
+        if self.path == "/claims":
+            body = self.referred.get(self.headers["Authorization"].removeprefix("Bearer "), "").encode()
+        else:
+            KeyServer.visits += 1
+            body = json.dumps({"keys": [public_jwk(kid) for kid in KEYS]}).encode()
+        self.send_response(200 if body else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -110,6 +115,25 @@ def checks(client: httpx.Client) -> None:
     check("a role opens its documents", "board-plan" in ids(roles=["admin"]) and "board-plan" not in own)
     public = ids(sub=None, email=None, anonymous=True)
     check("anonymous: public documents only", public and all(i.startswith(("handbook", "product")) for i in public), public)
+
+    def referring(reference: str) -> list[str]:
+        source = {"endpoint": f"{os.environ['GATEWAY_JWKS_URL'].removesuffix('/jwks.json')}/claims", "access_token": reference}
+        token = sign(claims(roles=None, _claim_names={"roles": "gateway"}, _claim_sources={"gateway": source}))
+        answer = documents(token)
+        return [entry["id"] for entry in answer.json()["documents"]] if answer.status_code == 200 else [str(answer.status_code)]
+
+    kept = claims(roles=["admin"])
+    KeyServer.referred = {
+        "good": sign(kept, typ="gw-claims+jwt"),
+        "another's": sign(kept | {"sub": "u-2"}, typ="gw-claims+jwt"),
+        "another service's": sign(kept | {"aud": "other"}, typ="gw-claims+jwt"),
+        "an identity": sign(kept),
+        "over": sign(kept | {"exp": int(time.time()) - 60}, typ="gw-claims+jwt"),
+        "garbage": "not.a.token",
+    }
+    check("claims by reference are read", "board-plan" in referring("good"), referring("good"))
+    for name in [*list(KeyServer.referred)[1:], "unknown"]:
+        check(f"refused: claims by reference, {name}", referring(name) == ["401"], referring(name))
 
     client.headers["X-Gateway-Identity"] = sign(claims())
     text = client.post("/ask", json={"question": "What is the yearly salary?"}).text

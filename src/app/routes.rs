@@ -166,7 +166,12 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> R
         own_tokens: true,
         issuers: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
-        limits: limits(&settings.portal.limits, parts.counters),
+        // The portal's limits are its users'; a service asks for the claims of all of them from one address.
+        limits: if endpoint.of_services() {
+            RouteLimits::default()
+        } else {
+            limits(&settings.portal.limits, parts.counters)
+        },
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,

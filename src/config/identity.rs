@@ -12,6 +12,7 @@ use super::{
     item::{At, Item},
     secret::{self, Secret},
     settings,
+    urls::Origin,
     words::{IdentityHeader, Text},
 };
 use crate::policy::keys::{Algorithm, SigningKey};
@@ -33,6 +34,10 @@ pub(super) struct RawIdentity {
     /// its id (rid), method (htm) and URI as the client asked for it, without query (htu); whoever steals one from a log or
     /// a service can then replay nothing else. It costs a signature for each request.
     bind: Item<Bind>,
+    /// Where the service asks for claims that do not fit: with more than 4 KiB of them, the large ones (roles, mostly) are
+    /// left out, and the identity says how to read them below this URL (OIDC Core 1.0 §5.6.2). This very gateway's public
+    /// listener, as the service reaches it. Default: tokens.issuer, which is right for one gateway.
+    claims_url: Option<Item<Origin>>,
     /// Names of the plain headers beside it, which prove nothing by themselves. Whatever a client sends under these
     /// names is removed, on every route.
     headers: Item<RawIdentityHeaders>,
@@ -105,7 +110,11 @@ pub(super) fn check(
         secret::signing(raw.secret, hs256, &at, checks).and_then(|secret| secret.as_ref().map(key).transpose());
     let headers = raw.headers.value.and_then(|headers| check_headers(headers, checks));
     let bind_request = matches!(raw.bind.value?, Bind::Request);
-    Some(settings::Identity { audience: audience?, secret: secret.ok()?, bind_request, headers: headers? })
+    let claims_url = match raw.claims_url {
+        None => None,
+        Some(url) => Some(url.value?.0.into()),
+    };
+    Some(settings::Identity { audience: audience?, secret: secret.ok()?, bind_request, claims_url, headers: headers? })
 }
 
 fn key(secret: &SecretSlice<u8>) -> Result<Arc<SigningKey>, Noted> {

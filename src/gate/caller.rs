@@ -13,7 +13,12 @@ use http::HeaderValue;
 
 use crate::{
     clock::Timestamp,
-    policy::{claims::Claims, ids::SessionId, token::Verified},
+    policy::{
+        by_reference::{ByReference, ClaimName},
+        claims::Claims,
+        ids::SessionId,
+        token::Verified,
+    },
     store::memory::limits::CounterKey,
     upstream::issuers::Issuer,
 };
@@ -80,6 +85,7 @@ pub enum Signer {
 #[derive(Debug)]
 pub struct Caller {
     claims: Arc<Claims>,
+    by_reference: ByReference,
     kid: Arc<str>,
     signer: Signer,
     plain: PlainHeaders,
@@ -92,11 +98,13 @@ impl Caller {
     /// From a freshly verified token; `cached_until` bounds how long the signature is trusted unseen.
     #[must_use]
     pub fn new(verified: Verified, signer: Signer, cached_until: Timestamp) -> Self {
-        let plain = plain(&verified.claims);
+        let by_reference = ByReference::of(&verified.claims);
+        let plain = plain(&verified.claims, by_reference);
         let limit_key = CounterKey::subject(&verified.claims.issuer, &verified.claims.subject);
         Self {
             plain,
             signer,
+            by_reference,
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
@@ -109,6 +117,12 @@ impl Caller {
     #[must_use]
     pub fn claims(&self) -> &Arc<Claims> {
         &self.claims
+    }
+
+    /// Which of the claims are too large for a header.
+    #[must_use]
+    pub fn by_reference(&self) -> ByReference {
+        self.by_reference
     }
 
     /// The key it was signed under.
@@ -148,7 +162,9 @@ impl Caller {
     }
 }
 
-fn plain(claims: &Claims) -> PlainHeaders {
+/// What goes by reference in the identity is not in a plain header either.
+fn plain(claims: &Claims, by_reference: ByReference) -> PlainHeaders {
+    let here = |name| !by_reference.contains(name);
     let mut roles = String::new();
     for role in &claims.roles {
         let separator = if roles.is_empty() { "" } else { "," };
@@ -157,9 +173,9 @@ fn plain(claims: &Claims) -> PlainHeaders {
     PlainHeaders {
         user: HeaderValue::from_str(&claims.subject).ok(),
         // Bytes, since an internationalised address (RFC 6531) is not ASCII; a header may carry UTF-8 (obs-text).
-        email: claims.email.as_deref().filter(|_| claims.email_verified).and_then(utf8),
-        roles: utf8(&roles),
-        org: claims.org.as_deref().and_then(utf8),
+        email: claims.email.as_deref().filter(|_| claims.email_verified && here(ClaimName::Email)).and_then(utf8),
+        roles: Some(roles).filter(|_| here(ClaimName::Roles)).as_deref().and_then(utf8),
+        org: claims.org.as_deref().filter(|_| here(ClaimName::Org)).and_then(utf8),
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every route
 //! to a cluster, for anonymous callers too, so that its absence always means a request that did not come through here.
+//! Claims too large for a header it only refers to ([`crate::gate::references`]).
 //! Everything set here was removed from the request by hygiene first.
 
 use std::{sync::Arc, time::Duration};
@@ -18,18 +19,19 @@ use crate::{
     config::settings,
     gate::{
         body::GateBody,
-        caller::Identities,
+        caller::{Caller, Identities},
         exchange::{Exchange, Principal},
         keyring::Keyring,
+        references::{CLAIMS_PATH, NewReference, References},
         refusal::Refusal,
         snapshot::Target,
         stage::Stage,
     },
     policy::{
-        claims::Claims,
+        by_reference::ByReference,
         cookies,
         keys::SigningKey,
-        mint::{self, BoundRequest, IdentityClaims},
+        mint::{self, BoundRequest, IdentityClaims, Reference},
     },
 };
 
@@ -48,14 +50,15 @@ const REUSE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Identity {
     keyring: Arc<Keyring>,
+    references: Arc<References>,
     anonymous: Arc<Identities>,
 }
 
 impl Identity {
-    /// Signs with `keyring`.
+    /// Signs with `keyring`; claims that do not fit are kept in `references`.
     #[must_use]
-    pub fn new(keyring: Arc<Keyring>) -> Self {
-        Self { keyring, anonymous: Arc::default() }
+    pub fn new(keyring: Arc<Keyring>, references: Arc<References>) -> Self {
+        Self { keyring, references, anonymous: Arc::default() }
     }
 
     /// What signs for a cluster.
@@ -64,49 +67,56 @@ impl Identity {
     }
 
     /// One for any request of the caller's: the one that is kept, while it is fresh.
-    fn shared(
-        &self,
-        kept: &Identities,
-        claims: Option<&Claims>,
-        issuer: &str,
-        rules: &settings::Identity,
-        now: Timestamp,
-    ) -> Result<HeaderValue, Refusal> {
-        let key = self.key(rules);
-        let audience = &rules.audience;
-        if let Some(token) = kept.get(audience, key.kid(), now) {
+    fn shared(&self, facts: &Facts<'_>) -> Result<HeaderValue, Refusal> {
+        let key = self.key(facts.rules);
+        let (kept, audience) = (facts.caller.map_or(&*self.anonymous, Caller::identities), &facts.rules.audience);
+        if let Some(token) = kept.get(audience, key.kid(), facts.now) {
             return Ok(token);
         }
-        let token = sign(&key, &identity(claims, None, issuer, rules, now))?;
-        kept.put(audience, key.kid(), token.clone(), now, now.plus(REUSE));
+        let token = self.sign(&key, facts, None)?;
+        kept.put(audience, key.kid(), token.clone(), facts.now, facts.now.plus(REUSE));
+        Ok(token)
+    }
+
+    fn sign(
+        &self,
+        key: &Arc<SigningKey>,
+        facts: &Facts<'_>,
+        request: Option<BoundRequest<'_>>,
+    ) -> Result<HeaderValue, Refusal> {
+        let (rules, claims, expires) = (facts.rules, facts.caller.map(Caller::claims), facts.now.plus(LIFE));
+        let by_reference = facts.caller.map_or_else(ByReference::default, Caller::by_reference);
+        let kept = claims.filter(|_| !by_reference.is_empty()).map(|claims| {
+            let (issuer, audience) = (facts.issuer, &rules.audience);
+            let new = NewReference { issuer, audience, claims, named: by_reference, key, expires };
+            (self.references.keep(new), format!("{}{CLAIMS_PATH}", rules.claims_url.as_ref().unwrap_or(issuer)))
+        });
+        let reference = kept.as_ref().map(|(token, endpoint)| Reference { claims: by_reference, endpoint, token });
+        let identity = IdentityClaims {
+            issuer: facts.issuer,
+            audience: &rules.audience,
+            issued: facts.now.seconds(),
+            expires: expires.seconds(),
+            request,
+            claims: claims.map(|claims| &**claims),
+            reference,
+        };
+        let token = mint::identity_token(key, &identity)
+            .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
+        let mut token =
+            HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
+        token.set_sensitive(true);
         Ok(token)
     }
 }
 
-fn identity<'a>(
-    claims: Option<&'a Claims>,
-    request: Option<BoundRequest<'a>>,
-    issuer: &'a str,
+/// What an identity is made of.
+struct Facts<'a> {
+    /// `None`: anonymous.
+    caller: Option<&'a Caller>,
+    issuer: &'a Arc<str>,
     rules: &'a settings::Identity,
     now: Timestamp,
-) -> IdentityClaims<'a> {
-    IdentityClaims {
-        issuer,
-        audience: &rules.audience,
-        issued: now.seconds(),
-        expires: now.plus(LIFE).seconds(),
-        request,
-        claims,
-    }
-}
-
-fn sign(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result<HeaderValue, Refusal> {
-    let token = mint::identity_token(key, identity)
-        .map_err(|fault| Refusal::internal(format!("the identity cannot be signed: {fault}")))?;
-    let mut token =
-        HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
-    token.set_sensitive(true);
-    Ok(token)
 }
 
 /// What the client asked for, without query: the canonical path at the host it named.
@@ -126,18 +136,19 @@ impl Stage for Identity {
         };
         let snapshot = Arc::clone(exchange.snapshot());
         let principal = exchange.principal()?.clone();
-        let (kept, claims) = match &principal {
-            Principal::Anonymous => (&*self.anonymous, None),
-            Principal::Authenticated(caller) => (caller.identities(), Some(&**caller.claims())),
+        let caller = match &principal {
+            Principal::Anonymous => None,
+            Principal::Authenticated(caller) => Some(&**caller),
         };
         let rules = &cluster.settings().identity;
+        let facts = Facts { caller, issuer: &snapshot.issuer, rules, now: exchange.now() };
         let token = if rules.bind_request {
             let uri = asked(request, exchange.https());
             let method = request.method().as_str();
             let bound = BoundRequest { id: exchange.record().request_id(), method, uri: &uri };
-            sign(&self.key(rules), &identity(claims, Some(bound), &snapshot.issuer, rules, exchange.now()))?
+            self.sign(&self.key(rules), &facts, Some(bound))?
         } else {
-            self.shared(kept, claims, &snapshot.issuer, rules, exchange.now())?
+            self.shared(&facts)?
         };
 
         let headers = request.headers_mut();
@@ -147,7 +158,7 @@ impl Stage for Identity {
         }
         cookies::strip(headers, &snapshot.own_cookies);
         headers.insert(X_GATEWAY_IDENTITY, token);
-        if let Principal::Authenticated(caller) = &principal {
+        if let Some(caller) = caller {
             let (plain, names) = (caller.plain(), &rules.headers);
             set(headers, &names.user, plain.user.as_ref());
             set(headers, &names.email, plain.email.as_ref());

@@ -28,6 +28,7 @@ pub mod keyring;
 pub mod limits;
 pub mod observe;
 pub mod problem;
+pub mod references;
 pub mod refusal;
 pub mod rescue;
 pub mod route;

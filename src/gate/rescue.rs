@@ -99,7 +99,8 @@ pub const fn row(reason: Reason) -> Row {
         | Reason::TokenAudience
         | Reason::TokenLifetime
         | Reason::TokenKind
-        | Reason::SessionEnded => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
+        | Reason::SessionEnded
+        | Reason::ReferenceUnknown => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
         Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
         Reason::RoleMissing => (StatusCode::FORBIDDEN, "A role is missing", Silent, Quiet),
         Reason::ScopeMissing => (StatusCode::FORBIDDEN, "A scope is missing", InsufficientScope, Quiet),
@@ -265,6 +266,7 @@ mod tests {
             Reason::TokenLifetime,
             Reason::TokenKind,
             Reason::SessionEnded,
+            Reason::ReferenceUnknown,
         ]
         .into_iter()
         .map(row)

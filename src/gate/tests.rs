@@ -36,6 +36,7 @@ use crate::{
         keyring::Keyring,
         limits::AddressPeek,
         observe::Observer,
+        references::References,
         refusal::Refusal,
         stack::{Stages, pipeline},
         token_cache::TokenCache,
@@ -128,7 +129,7 @@ impl Gate {
         for cluster in &settings.clusters {
             clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
         }
-        let snapshot = app::snapshot(&settings, &clusters, &metrics).unwrap();
+        let snapshot = app::snapshot(&settings, &clusters, &[], &metrics).unwrap();
         let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
         let keyring = Arc::new(Keyring::new(Arc::clone(&key), Arc::new(KeySet::new([key.verifying()]))));
@@ -153,7 +154,7 @@ impl Gate {
                 metrics,
             ),
             subject_limit: SubjectLimit,
-            identity: Identity::new(keyring),
+            identity: Identity::new(keyring, Arc::new(References::new(Arc::new(SystemEntropy)))),
         };
         Self { stages, key, clock, ended, reached: Arc::new(AtomicUsize::new(0)) }
     }

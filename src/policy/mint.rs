@@ -1,7 +1,9 @@
 //! Tokens out: access tokens for clients (RFC 9068) and identity tokens for upstreams (`gw-id+jwt`).
 //!
-//! Both are compact JWS (RFC 7515 §7.1) by one of our own keys. The kinds differ by `typ`, so that neither is ever
-//! taken for the other (RFC 8725 §3.11). E-mail, `amr` and `auth_time` ride in the access token so that the identity
+//! Claims that do not fit an identity are a third kind, given to who asks with the identity's reference to them.
+//!
+//! All are compact JWS (RFC 7515 §7.1) by one of our own keys. The kinds differ by `typ`, so that none is ever
+//! taken for another (RFC 8725 §3.11). E-mail, `amr` and `auth_time` ride in the access token so that the identity
 //! can be forwarded while the store is lost.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -9,6 +11,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::policy::{
+    by_reference::{ByReference, ClaimName},
     claims::Claims,
     ids::SessionId,
     keys::{KeyFault, SigningKey},
@@ -19,6 +22,9 @@ pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 
 /// `typ` of identity tokens.
 pub const IDENTITY_TOKEN_TYPE: &str = "gw-id+jwt";
+
+/// `typ` of tokens that carry the claims an identity only refers to.
+pub const CLAIMS_TOKEN_TYPE: &str = "gw-claims+jwt";
 
 /// What an identity token is made of.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +41,36 @@ pub struct IdentityClaims<'a> {
     pub request: Option<BoundRequest<'a>>,
     /// Who called; `None`: nobody in particular, which the token says too (`anonymous`, no `sub`).
     pub claims: Option<&'a Claims>,
+    /// Where those of the claims are that do not fit.
+    pub reference: Option<Reference<'a>>,
+}
+
+/// Where claims are that an identity leaves out (OIDC Core 1.0 §5.6.2).
+#[derive(Debug, Clone, Copy)]
+pub struct Reference<'a> {
+    /// Which they are.
+    pub claims: ByReference,
+    /// Where to ask for them.
+    pub endpoint: &'a str,
+    /// The bearer token that reads them.
+    pub token: &'a str,
+}
+
+/// What a token of claims by reference is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct ReferredClaims<'a> {
+    /// `iss`: this gateway.
+    pub issuer: &'a str,
+    /// `aud`: the upstream that the identity was for.
+    pub audience: &'a str,
+    /// `iat`, seconds since the epoch.
+    pub issued: i64,
+    /// `exp`, seconds since the epoch: the identity's.
+    pub expires: i64,
+    /// Whose they are.
+    pub claims: &'a Claims,
+    /// Which of them the identity left out.
+    pub named: ByReference,
 }
 
 /// The request an identity is bound to, as RFC 9449 §4.2 names the last two.
@@ -76,6 +112,7 @@ pub fn access_token(key: &SigningKey, claims: &Claims) -> Result<SecretString, K
 /// An identity token. Not a secret in the sense of a credential: it is good for one upstream and a minute.
 pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result<String, KeyFault> {
     let claims = identity.claims;
+    let elsewhere = identity.reference.map_or_else(ByReference::default, |reference| reference.claims);
     let payload = IdentityPayload {
         iss: identity.issuer,
         aud: identity.audience,
@@ -88,18 +125,31 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
         htu: identity.request.map(|request| request.uri),
         person: claims.map(|claims| Person {
             idp: (*claims.issuer != *identity.issuer).then_some(&*claims.issuer),
-            email: claims.email.as_deref(),
             email_verified: claims.email_verified,
-            org: claims.org.as_deref(),
-            roles: &claims.roles,
-            scope: Spaced(&claims.scopes),
             sid: claims.session.map(Shown),
-            amr: &claims.methods,
             auth_time: claims.auth_time,
             av: claims.authorization_version,
+            open_ended: OpenEnded::without(claims, elsewhere),
+        }),
+        elsewhere: identity.reference.map(|reference| Elsewhere {
+            claim_names: Names(reference.claims),
+            claim_sources: Sources { gateway: Source { endpoint: reference.endpoint, access_token: reference.token } },
         }),
     };
     compact(key, IDENTITY_TOKEN_TYPE, &payload)
+}
+
+/// The claims that an identity left out, for the upstream that it was for.
+pub fn claims_token(key: &SigningKey, referred: &ReferredClaims<'_>) -> Result<String, KeyFault> {
+    let payload = ReferredPayload {
+        iss: referred.issuer,
+        aud: referred.audience,
+        iat: referred.issued,
+        exp: referred.expires,
+        sub: &referred.claims.subject,
+        open_ended: OpenEnded::without(referred.claims, referred.named.complement()),
+    };
+    compact(key, CLAIMS_TOKEN_TYPE, &payload)
 }
 
 /// Room for a signature, bytes: ECDSA on P-256 and Ed25519 make 64; a longer one grows the text once.
@@ -174,6 +224,8 @@ struct IdentityPayload<'a> {
     htu: Option<&'a str>,
     #[serde(flatten)]
     person: Option<Person<'a>>,
+    #[serde(flatten)]
+    elsewhere: Option<Elsewhere<'a>>,
 }
 
 #[derive(Serialize)]
@@ -181,19 +233,81 @@ struct Person<'a> {
     /// Who says so, where that is not the gateway: `iss` of the token that the caller sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     idp: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    email: Option<&'a str>,
     email_verified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    org: Option<&'a str>,
-    roles: &'a [std::sync::Arc<str>],
-    scope: Spaced<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     sid: Option<Shown>,
-    amr: &'a [Box<str>],
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<i64>,
     av: u64,
+    #[serde(flatten)]
+    open_ended: OpenEnded<'a>,
+}
+
+/// The claims that have no bound of their own: in the identity, or in the token it refers to.
+#[derive(Serialize)]
+struct OpenEnded<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<&'a [std::sync::Arc<str>]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<Spaced<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amr: Option<&'a [Box<str>]>,
+}
+
+impl<'a> OpenEnded<'a> {
+    fn without(claims: &'a Claims, left_out: ByReference) -> Self {
+        let here = |name| !left_out.contains(name);
+        Self {
+            email: claims.email.as_deref().filter(|_| here(ClaimName::Email)),
+            org: claims.org.as_deref().filter(|_| here(ClaimName::Org)),
+            roles: here(ClaimName::Roles).then_some(&claims.roles[..]),
+            scope: here(ClaimName::Scope).then_some(Spaced(&claims.scopes)),
+            amr: here(ClaimName::Amr).then_some(&claims.methods[..]),
+        }
+    }
+}
+
+/// Distributed claims (OIDC Core 1.0 §5.6.2), all at one source.
+#[derive(Serialize)]
+struct Elsewhere<'a> {
+    #[serde(rename = "_claim_names")]
+    claim_names: Names,
+    #[serde(rename = "_claim_sources")]
+    claim_sources: Sources<'a>,
+}
+
+struct Names(ByReference);
+
+impl Serialize for Names {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.names().map(|name| (name, "gateway")))
+    }
+}
+
+#[derive(Serialize)]
+struct Sources<'a> {
+    gateway: Source<'a>,
+}
+
+#[derive(Serialize)]
+struct Source<'a> {
+    endpoint: &'a str,
+    access_token: &'a str,
+}
+
+#[derive(Serialize)]
+struct ReferredPayload<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    iat: i64,
+    exp: i64,
+    sub: &'a str,
+    #[serde(flatten)]
+    open_ended: OpenEnded<'a>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -267,6 +381,7 @@ mod tests {
             expires: 1_060,
             request: None,
             claims,
+            reference: None,
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod addresses;
 pub mod bearer;
+pub mod by_reference;
 pub mod claims;
 mod claims_json;
 pub mod cookies;

@@ -76,6 +76,8 @@ reasons! {
     TokenKind = "token_kind",
     /// Its session has ended.
     SessionEnded = "session_ended",
+    /// A reference to claims that is unknown here, or whose identity is over.
+    ReferenceUnknown = "reference_unknown",
     /// None of the roles the route needs.
     RoleMissing = "role_missing",
     /// A scope the route needs is missing.

@@ -25,6 +25,11 @@ impl Answer {
         Ok(answer)
     }
 
+    /// A body of some other type, which the caller names.
+    pub(crate) fn bytes(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self { body: Some(body.into()), ..Self::empty(status) }
+    }
+
     /// No body.
     pub(crate) fn empty(status: StatusCode) -> Self {
         let answer = Self { status, headers: HeaderMap::new(), body: None };

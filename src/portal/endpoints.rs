@@ -14,7 +14,8 @@ use http::Method;
 
 use crate::{
     config::settings::AuthMode,
-    portal::{login, logout, me, openapi, refresh, register, state::Shared, well_known},
+    gate::references::CLAIMS_PATH,
+    portal::{claims, login, logout, me, openapi, refresh, register, state::Shared, well_known},
 };
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
@@ -58,6 +59,7 @@ pub(crate) enum Call {
     Verify,
     Jwks,
     Discovery,
+    Claims,
     OpenApi,
 }
 
@@ -89,6 +91,8 @@ pub static ENDPOINTS: &[Endpoint] = &[
     post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
     public("portal_jwks", EndpointPath::Absolute("/.well-known/jwks.json"), Call::Jwks),
     public("portal_discovery", EndpointPath::Absolute("/.well-known/openid-configuration"), Call::Discovery),
+    // The reference that it wants is no access token.
+    public("portal_claims", EndpointPath::Absolute(CLAIMS_PATH), Call::Claims),
     public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi),
 ];
 
@@ -110,6 +114,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether services call it, not people.
+    #[must_use]
+    pub const fn of_services(&self) -> bool {
+        matches!(self.call, Call::Claims)
+    }
+
     fn handler(&self) -> MethodRouter<Shared> {
         match self.call {
             Call::Register => self.on(register::register),
@@ -121,6 +131,7 @@ impl Endpoint {
             Call::Verify => self.on(me::verify),
             Call::Jwks => self.on(well_known::jwks),
             Call::Discovery => self.on(well_known::discovery),
+            Call::Claims => self.on(claims::claims),
             Call::OpenApi => self.on(openapi::openapi),
         }
     }
@@ -190,6 +201,7 @@ mod tests {
             ("portal_logout", AuthMode::Lenient),
             ("portal_jwks", AuthMode::None),
             ("portal_discovery", AuthMode::None),
+            ("portal_claims", AuthMode::None),
             ("portal_openapi", AuthMode::None),
         ];
         assert_eq!(open, expected);

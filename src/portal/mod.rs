@@ -9,6 +9,7 @@
 mod answers;
 pub mod border;
 mod caller;
+mod claims;
 mod cookie;
 pub mod endpoints;
 mod fields;

@@ -98,6 +98,14 @@ impl Shape {
                 Some("Discovery"),
                 &[],
             ),
+            Call::Claims => (
+                "The claims that an identity refers to, for the service that got it",
+                &[],
+                &[],
+                StatusCode::OK,
+                Some("ReferredClaims"),
+                &[Reason::CredentialsMissing, Reason::ReferenceUnknown],
+            ),
             Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
         };
         Self { summary, required, optional, success, answer, refusals }
@@ -212,7 +220,8 @@ fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
     let mut responses = Map::new();
     let mut success = json!({"description": shape.summary});
     if let Some(schema) = shape.answer {
-        success["content"] = json!({"application/json": {"schema": reference(schema)}});
+        let media = if matches!(endpoint.call, Call::Claims) { "application/jwt" } else { "application/json" };
+        success["content"] = json!({(media): {"schema": reference(schema)}});
     }
     responses.insert(shape.success.as_str().to_owned(), success);
     let of_body: &[Reason] = if takes_body(endpoint) { BODY_REFUSALS } else { &[] };
@@ -251,6 +260,9 @@ fn security(endpoint: &Endpoint, portal: &Portal) -> Value {
             ways.push(json!({"accessCookie": []}));
         }
     }
+    if matches!(endpoint.call, Call::Claims) {
+        return json!([{"claimsReference": []}]);
+    }
     if matches!(endpoint.call, Call::Refresh | Call::Logout) {
         ways.push(json!({"refreshCookie": []}));
     }
@@ -265,6 +277,7 @@ fn schemes(portal: &Portal) -> Value {
     let mut schemes = json!({
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
         "refreshCookie": cookie(&portal.cookie_name),
+        "claimsReference": {"type": "http", "scheme": "bearer", "description": "access_token of the identity's _claim_sources"},
     });
     if portal.sets_access_cookie {
         schemes["accessCookie"] = cookie(&portal.access_cookie_name);
@@ -297,6 +310,7 @@ fn schemas() -> Value {
             "properties": {"keys": {"type": "array", "items": {"type": "object"}}},
         }),
     );
+    schemas.insert("ReferredClaims".to_owned(), json!({"type": "string", "description": "A JWT, typ gw-claims+jwt"}));
     schemas.insert("Description".to_owned(), json!({"type": "object", "required": ["openapi", "info", "paths"]}));
     Value::Object(schemas)
 }

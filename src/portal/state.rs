@@ -7,7 +7,7 @@ use secrecy::SecretBox;
 use crate::{
     clock::{Clock, Entropy},
     config::settings::{Portal, Tokens},
-    gate::{keyring::Keyring, refusal::Refusal},
+    gate::{keyring::Keyring, references::References, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
     store::{SharedStore, memory::ended_sessions::EndedSessions},
@@ -31,6 +31,8 @@ pub struct PortalState {
     pub master: Arc<MasterKey>,
     /// Sessions whose access tokens this gateway refuses at once.
     pub ended: Arc<EndedSessions>,
+    /// Claims that identities refer to.
+    pub references: Arc<References>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.

@@ -39,7 +39,7 @@ const SCOPE: &str = "scope"; // 403: a scope is missing.
 const SITE: &str = "site"; // 403: a cookie from another site.
 
 /// The promise. A column for each of [`CREDENTIALS`].
-const EXPECTED: [(&str, &str, [&str; 11]); 22] = [
+const EXPECTED: [(&str, &str, [&str; 11]); 23] = [
     ("portal_register", "POST /auth/register", [IN; 11]),
     ("portal_signup", "POST /auth/signup", [IN; 11]),
     ("portal_login", "POST /auth/login", [IN; 11]),
@@ -51,6 +51,8 @@ const EXPECTED: [(&str, &str, [&str; 11]); 22] = [
     ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
     ("portal_jwks", "GET /.well-known/jwks.json", [IN; 11]),
     ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 11]),
+    // What it wants is a reference, which no column brings; no access token is looked at.
+    ("portal_claims", "GET /.well-known/portcullis/claims", [WHO, BAD, BAD, BAD, BAD, BAD, BAD, BAD, WHO, WHO, WHO]),
     ("portal_openapi", "GET /auth/openapi.json", [IN; 11]),
     ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO]),
     ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD, IN, IN, IN]),

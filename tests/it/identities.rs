@@ -1,8 +1,11 @@
 //! The forms in which a service is told who calls. Each is verified as that form's readers verify it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
+    client::Answer,
     gateway::{Engine, Gateway, ISSUER, Setup},
     identity,
     tokens::{good_claims, good_header, signed, with},
@@ -128,4 +131,82 @@ async fn an_identity_bound_to_its_request_is_good_for_no_other() {
     client.get("/plain/a").send().await.expect(200);
     let unbound = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
     assert_eq!(identity::verify(&client, &unbound, ISSUER, "plain").await.unwrap().get("rid"), None);
+}
+
+/// What a service gets for the reference in an identity.
+async fn referred(gateway: &Gateway, identity: &Value) -> Answer {
+    let source = &identity["_claim_sources"]["gateway"];
+    let path = source["endpoint"].as_str().unwrap().strip_prefix(ISSUER).expect("at the issuer, unless said otherwise");
+    gateway.client().get(path).bearer(source["access_token"].as_str().unwrap()).send().await
+}
+
+#[tokio::test]
+async fn claims_that_no_header_holds_are_read_by_reference_and_whole() {
+    let upstream = Upstream::start().await;
+    let gateway = setup(&upstream, "{}").start().await;
+    let client = gateway.client();
+    let roles: Vec<String> = (0..420).map(|i| format!("role-{i:03}")).collect();
+    let token = token(&gateway, &json!({"roles": roles})).await;
+    client.get("/ask/a").bearer(&token).send().await.expect(200);
+    let received = upstream.last().head;
+    let identity = received.header("x-gateway-identity").unwrap();
+    assert!(identity.len() < 4096, "{} bytes", identity.len());
+    let claims = identity::verify(&client, identity, ISSUER, "rag").await.unwrap();
+    assert_eq!(claims["_claim_names"], json!({"roles": "gateway"}));
+    assert_eq!(
+        (claims.get("roles"), &claims["email"], &claims["org"]),
+        (None, &json!("ann@example.org"), &json!("acme"))
+    );
+    let plain = ["x-user-id", "x-user-email", "x-user-roles", "x-org-id"].map(|name| received.header(name));
+    assert_eq!(plain, [good_claims()["sub"].as_str(), Some("ann@example.org"), None, Some("acme")]);
+
+    let answer = referred(&gateway, &claims).await.expect(200);
+    assert_eq!(answer.header("content-type"), Some("application/jwt"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let whole = identity::verify_claims(&client, &answer.text(), ISSUER, "rag").await.unwrap();
+    let expected = json!({
+        "iss": ISSUER, "aud": "rag", "sub": claims["sub"], "iat": claims["iat"], "exp": claims["exp"], "roles": roles,
+    });
+    assert_eq!(whole, expected);
+
+    // A service's reference is no access token, nor is any other token of ours a reference.
+    let reference = claims["_claim_sources"]["gateway"]["access_token"].as_str().unwrap();
+    client.get("/ask/a").bearer(reference).send().await.refused(401, "invalid_token");
+    client.get("/ask/a").bearer(&answer.text()).send().await.refused(401, "invalid_token");
+    for other in [&token, identity, "garbage"] {
+        client.get("/.well-known/portcullis/claims").bearer(other).send().await.refused(401, "invalid_token");
+    }
+    client.get("/.well-known/portcullis/claims").send().await.refused(401, "credentials_missing");
+    gateway.clock.advance(Duration::from_mins(1));
+    referred(&gateway, &claims).await.refused(401, "invalid_token");
+}
+
+#[tokio::test]
+async fn every_bound_identity_refers_for_itself_and_by_the_service_s_own_secret() {
+    let upstream = Upstream::start().await;
+    let rule = "{algorithm: HS256, secret: {env: IDENTITY_SECRET}, bind: request, claims_url: http://10.0.0.7:8080}";
+    let gateway = setup(&upstream, rule).variable("IDENTITY_SECRET", SECRET).start().await;
+    let client = gateway.client();
+    let (roles, scope) = (vec!["reader"; 330], "docs:read ".repeat(120));
+    let token = token(&gateway, &json!({"roles": roles, "scope": scope.trim_end()})).await;
+    let mut references = Vec::new();
+    for _ in 0..2 {
+        client.get("/ask/a").bearer(&token).send().await.expect(200);
+        let claims = verify_by_secret(upstream.last().head.header("x-gateway-identity").unwrap(), SECRET).unwrap();
+        assert_eq!(claims["_claim_names"], json!({"roles": "gateway", "scope": "gateway"}));
+        let source = &claims["_claim_sources"]["gateway"];
+        assert_eq!(source["endpoint"], "http://10.0.0.7:8080/.well-known/portcullis/claims");
+        references.push(source["access_token"].as_str().unwrap().to_owned());
+    }
+    references.dedup();
+    assert_eq!(references.len(), 2);
+    for reference in references {
+        let answer = client.get("/.well-known/portcullis/claims").bearer(&reference).send().await.expect(200);
+        let mut checks = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+        checks.set_audience(&["rag"]);
+        checks.validate_exp = false;
+        let key = jsonwebtoken::DecodingKey::from_secret(SECRET.as_bytes());
+        let whole = jsonwebtoken::decode::<Value>(&answer.text(), &key, &checks).unwrap().claims;
+        assert_eq!((whole["roles"].as_array().unwrap().len(), whole["scope"].as_str()), (330, Some(scope.trim_end())));
+    }
 }

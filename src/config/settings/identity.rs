@@ -15,6 +15,8 @@ pub struct Identity {
     pub secret: Option<Arc<SigningKey>>,
     /// A token for each request, which says which one it is good for; otherwise one is good for half a minute's.
     pub bind_request: bool,
+    /// Where the cluster reaches this gateway, to ask for claims that do not fit; `None`: at the issuer.
+    pub claims_url: Option<Arc<str>>,
     /// Names of the plain headers.
     pub headers: IdentityHeaders,
 }

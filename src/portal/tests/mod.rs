@@ -35,6 +35,7 @@ use crate::{
         body::GateBody,
         exchange::Exchange,
         keyring::Keyring,
+        references::References,
         refusal::{Detail, Refusal},
     },
     policy::{
@@ -155,6 +156,7 @@ impl Harness {
             keyring: keyring.clone(),
             master: Arc::new(MasterKey::new(&mut [9; 32])),
             ended: ended.clone(),
+            references: Arc::new(References::new(entropy.clone())),
             metrics: metrics.clone(),
             clock: clock.clone(),
             entropy,

@@ -1,0 +1,158 @@
+//! Claims that did not fit an identity, until the service asks for them or the identity ends.
+//!
+//! An identity that refers to claims carries a bearer token that reads them here, at
+//! `/.well-known/portcullis/claims`: OIDC Core 1.0 §5.6.2. The token is 32 random bytes, only the service has it, and
+//! what is kept is found by its digest. Bounded; what is pushed out is answered 401, and the service knows that it does
+//! not know.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use quick_cache::sync::Cache;
+
+use crate::{
+    clock::{Entropy, Timestamp},
+    policy::{
+        by_reference::ByReference,
+        claims::Claims,
+        keys::{KeyFault, SigningKey},
+        mint::{self, ReferredClaims},
+    },
+};
+
+/// Identities whose claims are kept at once. Each holds one caller's claims, 6 KiB at most since tokens have 8.
+const MOST: usize = 4_096;
+
+/// Where services ask, below the cluster's `claims_url`.
+pub const CLAIMS_PATH: &str = "/.well-known/portcullis/claims";
+
+/// Claims that some identity refers to.
+#[derive(Debug)]
+struct Referred {
+    issuer: Arc<str>,
+    audience: Arc<str>,
+    claims: Arc<Claims>,
+    named: ByReference,
+    key: Arc<SigningKey>,
+    expires: Timestamp,
+}
+
+/// An identity that refers to claims.
+#[derive(Debug, Clone, Copy)]
+pub struct NewReference<'a> {
+    /// `iss` of the identity.
+    pub issuer: &'a Arc<str>,
+    /// `aud` of the identity.
+    pub audience: &'a Arc<str>,
+    /// Whose claims.
+    pub claims: &'a Arc<Claims>,
+    /// Which of them.
+    pub named: ByReference,
+    /// What signs them, as it signs the identity.
+    pub key: &'a Arc<SigningKey>,
+    /// End of the identity.
+    pub expires: Timestamp,
+}
+
+/// Claims by reference.
+pub struct References {
+    kept: Cache<[u8; 32], Arc<Referred>>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl std::fmt::Debug for References {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("References(…)")
+    }
+}
+
+impl References {
+    /// None yet.
+    #[must_use]
+    pub fn new(entropy: Arc<dyn Entropy>) -> Self {
+        Self { kept: Cache::new(MOST), entropy }
+    }
+
+    /// Keeps the claims until the identity ends; the token that reads them.
+    #[must_use]
+    pub fn keep(&self, new: NewReference<'_>) -> String {
+        let mut token = [0; 32];
+        self.entropy.fill(&mut token);
+        let token = URL_SAFE_NO_PAD.encode(token);
+        let referred = Referred {
+            issuer: Arc::clone(new.issuer),
+            audience: Arc::clone(new.audience),
+            claims: Arc::clone(new.claims),
+            named: new.named,
+            key: Arc::clone(new.key),
+            expires: new.expires,
+        };
+        self.kept.insert(digest_of(&token), Arc::new(referred));
+        token
+    }
+
+    /// The claims behind a token, signed for the service that it was given to; `None`: unknown, or its identity is over.
+    pub fn read(&self, token: &str, now: Timestamp) -> Option<Result<String, KeyFault>> {
+        let referred = self.kept.get(&digest_of(token)).filter(|referred| now < referred.expires)?;
+        Some(mint::claims_token(
+            &referred.key,
+            &ReferredClaims {
+                issuer: &referred.issuer,
+                audience: &referred.audience,
+                issued: now.seconds(),
+                expires: referred.expires.seconds(),
+                claims: &referred.claims,
+                named: referred.named,
+            },
+        ))
+    }
+}
+
+fn digest_of(token: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::SystemEntropy,
+        policy::{
+            claims::tests::claims,
+            keys::{Algorithm, tests::key},
+        },
+    };
+
+    fn keep(references: &References, expires: i64) -> String {
+        let claims = Arc::new(Claims { org: Some("x".repeat(5_000).into()), ..claims() });
+        references.keep(NewReference {
+            issuer: &"https://gw.test".into(),
+            audience: &"rag".into(),
+            named: ByReference::of(&claims),
+            claims: &claims,
+            key: &Arc::new(key(Algorithm::Es256)),
+            expires: Timestamp::from_seconds(expires),
+        })
+    }
+
+    #[test]
+    fn a_reference_ends_with_its_identity() {
+        let references = References::new(Arc::new(SystemEntropy));
+        let token = keep(&references, 1_060);
+        assert!(references.read(&token, Timestamp::from_seconds(1_059)).is_some());
+        assert!(references.read(&token, Timestamp::from_seconds(1_060)).is_none());
+        assert!(references.read(&token[1..], Timestamp::from_seconds(1_000)).is_none());
+    }
+
+    #[test]
+    fn a_flood_of_large_callers_keeps_no_more_than_there_is_room_for() {
+        let references = References::new(Arc::new(SystemEntropy));
+        for _ in 0..2 * MOST {
+            keep(&references, 1_060);
+        }
+        assert!(references.kept.len() <= MOST);
+    }
+}
