@@ -1,24 +1,30 @@
 //! What the pipeline costs per request, without sockets: every layer on, before a service that answers at once.
 //!
-//! Read the rows against each other, not as times: `anonymous` is what any request pays; `cached` adds the digest,
-//! the look-up and the checks of a known token, both limits and the identity; `first_use` adds the signature check.
-//! Run with `cargo bench --bench gate`.
+//! Read the rows against each other, not as times: `open` is what any request pays, each other row of `layers` adds what
+//! it names. `own` and `issuer` are the whole pipeline with a token signed by each algorithm, known and new; `routes` is
+//! the whole with ten routes and with ten thousand. Run with `cargo bench --bench gate`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to report")]
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    fmt::Write as _,
     future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
-use criterion::{Criterion, criterion_group, criterion_main};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use http::{Request, Response};
 use portcullis::{
     app::Rim,
-    config::{self, Source},
+    config::{
+        self, Source,
+        settings::{self, IssuerKeys},
+    },
     gate::{
         authenticate::Authenticate,
         body::GateBody,
@@ -28,6 +34,7 @@ use portcullis::{
         keyring::Keyring,
         limits::AddressPeek,
         observe::Observer,
+        references::References,
         refusal::Refusal,
         snapshot::Snapshot,
         stack::{Stages, pipeline},
@@ -40,9 +47,10 @@ use portcullis::{
     },
     store::memory::ended_sessions::EndedSessions,
     telemetry::metrics::Metrics,
-    upstream::cluster::Cluster,
+    upstream::{cluster::Cluster, issuers::Issuer},
 };
 use secrecy::ExposeSecret;
+use serde_json::json;
 use tower::Service;
 
 const CONFIG: &str = r#"
@@ -52,10 +60,50 @@ limits:
   per_address: { by: address, rate: "1000000000/s" }
 clusters:
   rag: { endpoints: ["http://127.0.0.1:9"] }
+  bound: { endpoints: ["http://127.0.0.1:9"], identity: { bind: request } }
+  bound_hs256:
+    endpoints: ["http://127.0.0.1:9"]
+    identity: { bind: request, algorithm: HS256, secret: "${SECRET}" }
 routes:
   - { name: open, match: { path: "/open/{*rest}" }, auth: none, cluster: rag }
+  - { name: address, match: { path: "/address/{*rest}" }, auth: none, limits: [per_address], cluster: rag }
+  - { name: token, match: { path: "/token/{*rest}" }, cluster: rag }
   - { name: ask, match: { path: "/ask/{*rest}" }, limits: [per_user, per_address], cluster: rag }
+  - { name: cookie, match: { path: "/cookie/{*rest}" }, credentials: [bearer, cookie], limits: [per_user, per_address], cluster: rag }
+  - { name: cors, match: { path: "/cors/{*rest}" }, allowed_origins: ["https://app.example"], limits: [per_user, per_address], cluster: rag }
+  - { name: bound, match: { path: "/bound/{*rest}" }, limits: [per_user, per_address], cluster: bound }
+  - { name: bound-hs256, match: { path: "/bound-hs256/{*rest}" }, limits: [per_user, per_address], cluster: bound_hs256 }
 "#;
+
+/// Our own tokens may be signed so.
+const OWN: [Algorithm; 4] = [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Rs256, Algorithm::Hs256];
+/// Other issuers' so.
+const THEIRS: [Algorithm; 6] =
+    [Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa, Algorithm::Rs256, Algorithm::Ps256, Algorithm::Hs256];
+
+/// The whole file: with an issuer for each algorithm, and `more` routes than those above.
+fn config(more: usize) -> String {
+    let mut text = CONFIG.to_owned();
+    for i in 0..more {
+        let _ = writeln!(text, r#"  - {{ name: other-{i}, match: {{ path: "/{i}/other/{{id}}" }}, cluster: rag }}"#);
+    }
+    let names: Vec<_> = THEIRS.iter().map(|algorithm| algorithm.name()).collect();
+    let names = names.join(", ");
+    let _ = writeln!(
+        text,
+        r#"  - {{ name: theirs, match: {{ path: "/theirs/{{*rest}}" }}, issuers: [{names}], limits: [per_user, per_address], cluster: rag }}"#
+    );
+    text.push_str("issuers:\n");
+    for algorithm in THEIRS {
+        // Keys are put in by hand: nothing is fetched here.
+        let (name, keys) = match algorithm {
+            Algorithm::Hs256 => ("HS256", r#"secret: "${SECRET}""#.to_owned()),
+            other => (other.name(), format!("jwks_uri: https://issuer.invalid/jwks, algorithms: [{}]", other.name())),
+        };
+        let _ = writeln!(text, r#"  {name}: {{ issuer: "https://{name}.invalid", audiences: [bench], {keys} }}"#);
+    }
+    text
+}
 
 /// Answers at once: what is left is the pipeline.
 #[derive(Clone)]
@@ -77,23 +125,42 @@ impl Service<Request<GateBody>> for AtOnce {
 
 struct Bench {
     stages: Stages,
-    key: Arc<SigningKey>,
+    own: Vec<Arc<SigningKey>>,
+    theirs: Vec<SigningKey>,
     rim: Rim,
 }
 
-async fn bench() -> Bench {
+fn key(algorithm: Algorithm) -> SigningKey {
+    let pkcs8 = match algorithm {
+        Algorithm::Hs256 => b"a secret of the bench alone, 32 bytes or more".to_vec().into(),
+        other => SigningKey::generate_pkcs8(other).unwrap(),
+    };
+    SigningKey::from_pkcs8(algorithm, pkcs8.expose_secret()).unwrap()
+}
+
+async fn bench(more_routes: usize) -> Bench {
     let rim = Rim::system();
-    let source = Source { name: "bench.yaml", text: CONFIG, base_dir: std::path::Path::new("/nonexistent") };
-    let settings = config::parse(&source, &HashMap::new()).unwrap();
+    let text = config(more_routes);
+    let source = Source { name: "bench.yaml", text: &text, base_dir: std::path::Path::new("/nonexistent") };
+    let secret = "a secret of the bench alone, 32 bytes or more".to_owned();
+    let settings = config::parse(&source, &HashMap::from([("SECRET".to_owned(), secret)])).unwrap();
     let metrics = Arc::new(Metrics::new());
-    let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
-    let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
-    let keyring = Arc::new(Keyring::new(Arc::clone(&key), Arc::new(KeySet::new([key.verifying()]))));
+    let own: Vec<_> = OWN.map(key).into_iter().map(Arc::new).collect();
+    let set = KeySet::new(own.iter().map(|key| key.verifying()));
+    let keyring = Arc::new(Keyring::new(Arc::clone(&own[0]), Arc::new(set)));
+    let theirs: Vec<_> = THEIRS.map(key).into();
+    let issuers = settings.issuers.iter().zip(&theirs).map(|(issuer, key)| {
+        let mut issuer = settings::Issuer::clone(issuer);
+        issuer.keys = IssuerKeys::Secret(Arc::new(KeySet::new([key.verifying()])));
+        let told = metrics.issuer(&issuer.rules.name);
+        Issuer::new(Arc::new(issuer), Arc::clone(&rim.clock), Arc::clone(&rim.entropy), told)
+    });
+    let issuers: Vec<_> = issuers.collect();
     let mut clusters = Vec::new();
     for cluster in &settings.clusters {
         clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));
     }
-    let snapshot = portcullis::app::snapshot(&settings, &clusters, &metrics).unwrap();
+    let snapshot = portcullis::app::snapshot(&settings, &clusters, &issuers, &metrics).unwrap();
     let snapshot: Arc<ArcSwap<Snapshot>> = Arc::new(ArcSwap::from_pointee(snapshot));
     let (seen, _) = tokio::sync::mpsc::channel(1);
     let stages = Stages {
@@ -115,13 +182,13 @@ async fn bench() -> Bench {
             metrics,
         ),
         subject_limit: SubjectLimit,
-        identity: Identity::new(keyring),
+        identity: Identity::new(keyring, Arc::new(References::new(Arc::clone(&rim.entropy)))),
     };
-    Bench { stages, key, rim }
+    Bench { stages, own, theirs, rim }
 }
 
 impl Bench {
-    fn token(&self, nth: u64) -> String {
+    fn token(&self, key: &SigningKey, nth: u64) -> String {
         let now = self.rim.clock.now();
         let claims = Claims {
             issuer: "https://bench.invalid".into(),
@@ -143,7 +210,18 @@ impl Bench {
             methods: vec!["pwd".into()],
             auth_time: Some(now.seconds()),
         };
-        format!("Bearer {}", mint::access_token(&self.key, &claims).unwrap().expose_secret())
+        format!("Bearer {}", mint::access_token(key, &claims).unwrap().expose_secret())
+    }
+
+    fn their_token(&self, key: &SigningKey, nth: u64) -> String {
+        let (name, now) = (key.algorithm().name(), self.rim.clock.now().seconds());
+        let header = json!({"typ": "JWT", "alg": name, "kid": &**key.kid()});
+        let claims = json!({
+            "iss": format!("https://{name}.invalid"), "sub": nth.to_string(), "aud": "bench", "iat": now, "exp": now + 900,
+            "jti": nth.to_string(), "scope": "docs:read docs:write", "email": "ada@example.com", "email_verified": true,
+        });
+        let input = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        format!("Bearer {input}.{}", URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes()).unwrap()))
     }
 }
 
@@ -153,33 +231,103 @@ fn request(path: &'static str, authorization: Option<&str>) -> Request<GateBody>
         Some(value) => builder.header("authorization", value),
         None => builder,
     };
+    let builder = if path.starts_with("/cors") { builder.header("origin", "https://app.example") } else { builder };
     builder.body(GateBody::Empty).unwrap()
 }
 
-fn gate(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let bench = runtime.block_on(bench());
-    let mut service = pipeline(bench.stages.clone(), AtOnce);
-    let mut one = |request| {
-        let response = runtime.block_on(service.call(request)).unwrap();
-        assert_eq!(response.status(), 200);
-    };
+/// The runtime and the pipeline on it.
+struct Ask<S> {
+    runtime: tokio::runtime::Runtime,
+    service: S,
+}
 
-    criterion.bench_function("anonymous", |b| b.iter(|| one(request("/open/x", None))));
-    let known = bench.token(0);
-    criterion.bench_function("cached", |b| b.iter(|| one(request("/ask/x", Some(&known)))));
-    let mut nth = 0;
-    criterion.bench_function("first_use", |b| {
+impl<S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible>> Ask<S> {
+    fn one(&mut self, request: Request<GateBody>) {
+        let response = self.runtime.block_on(self.service.call(request)).unwrap();
+        assert_eq!(response.status(), 200);
+    }
+}
+
+/// The gateway with this many routes beside its own, and a way to ask it.
+fn ask(
+    more_routes: usize,
+) -> (Bench, Ask<impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bench = runtime.block_on(bench(more_routes));
+    let service = pipeline(bench.stages.clone(), AtOnce);
+    (bench, Ask { runtime, service })
+}
+
+fn layers(criterion: &mut Criterion) {
+    let (bench, mut ask) = ask(0);
+    let known = bench.token(&bench.own[0], 0);
+    let mut group = criterion.benchmark_group("layers");
+    for (name, path, token) in [
+        ("open", "/open/x", None),
+        ("address_limit", "/address/x", None),
+        ("token", "/token/x", Some(&*known)),
+        ("token+limits", "/ask/x", Some(&*known)),
+        ("token+limits+cookies", "/cookie/x", Some(&*known)),
+        ("token+limits+origins", "/cors/x", Some(&*known)),
+        ("token+limits+bound_ES256", "/bound/x", Some(&*known)),
+        ("token+limits+bound_HS256", "/bound-hs256/x", Some(&*known)),
+    ] {
+        group.bench_function(name, |b| b.iter(|| ask.one(request(path, token))));
+    }
+    group.finish();
+}
+
+fn routes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("routes");
+    for more in [1, 9_991] {
+        let (bench, mut ask) = ask(more);
+        let known = bench.token(&bench.own[0], 0);
+        group.bench_function((more + 9).to_string(), |b| b.iter(|| ask.one(request("/ask/x", Some(&known)))));
+    }
+    group.finish();
+}
+
+/// Each algorithm with a token that is known, and with one that was never seen: one signature check, and one identity
+/// signed (ES256).
+fn algorithms(criterion: &mut Criterion) {
+    let (bench, mut ask) = ask(0);
+    let mut group = criterion.benchmark_group("own");
+    for key in &bench.own {
+        let mut new = 0;
+        let token = |nth| bench.token(key, nth);
+        both(&mut group, key.algorithm().name(), &mut ask, "/ask/x", token, &mut new);
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("issuer");
+    for key in &bench.theirs {
+        let mut new = 0;
+        let token = |nth| bench.their_token(key, nth);
+        both(&mut group, key.algorithm().name(), &mut ask, "/theirs/x", token, &mut new);
+    }
+    group.finish();
+}
+
+fn both<S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible>>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    ask: &mut Ask<S>,
+    path: &'static str,
+    token: impl Fn(u64) -> String,
+    nth: &mut u64,
+) {
+    let known = token(0);
+    group.bench_function(format!("{name}/known"), |b| b.iter(|| ask.one(request(path, Some(&known)))));
+    group.bench_function(format!("{name}/new"), |b| {
         b.iter_batched(
             || {
-                nth += 1;
-                bench.token(nth)
+                *nth += 1;
+                token(*nth)
             },
-            |token| one(request("/ask/x", Some(&token))),
-            criterion::BatchSize::SmallInput,
+            |token| ask.one(request(path, Some(&token))),
+            BatchSize::SmallInput,
         );
     });
 }
 
-criterion_group!(benches, gate);
+criterion_group!(benches, layers, routes, algorithms);
 criterion_main!(benches);
