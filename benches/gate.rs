@@ -35,7 +35,7 @@ use portcullis::{
     },
     policy::{
         claims::Claims,
-        keys::{Algorithm, KeySet, SigningKey},
+        keys::{Algorithm, SigningKey},
         mint,
     },
     store::memory::ended_sessions::EndedSessions,
@@ -88,7 +88,7 @@ async fn bench() -> Bench {
     let metrics = Arc::new(Metrics::new());
     let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
     let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
-    let keyring = Arc::new(Keyring::new(Arc::clone(&key), Arc::new(KeySet::new([key.verifying()]))));
+    let keyring = Arc::new(Keyring::new(Arc::clone(&key), Vec::new(), &[]));
     let mut clusters = Vec::new();
     for cluster in &settings.clusters {
         clusters.push(Arc::new(Cluster::start(Arc::clone(cluster), &metrics).await));

@@ -53,7 +53,7 @@ async fn main() -> Result<(), Fault> {
     let settings = config::load(&arguments.config, &ProcessEnvironment).map_err(|errors| errors.to_string())?;
     let rim = Rim::system();
     // Makes schema, master key and signing key, if they are not there.
-    let key = app::keyring(&settings, &rim).await?.current();
+    let key = app::keyring(&settings, &rim).await?.own();
 
     let bench = Bench { store: sql::open(&settings.store).await?, settings, rim };
     let hash = bench.hash(arguments.password).await?;

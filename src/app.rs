@@ -212,7 +212,7 @@ fn warn_of_weaker_rules(settings: &Settings) {
     }
 }
 
-/// The keys a gateway with these settings signs and verifies with; the first is made if there is none. For tools that
+/// The keys a gateway with these settings signs and verifies with; those that are missing are made. For tools that
 /// mint tokens beside the gateway (load tests).
 pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFault> {
     let store = crate::store::sql::open(&settings.store).await?;
@@ -224,7 +224,7 @@ pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFau
 async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(Keyring, MasterKey), StartFault> {
     let sealed_rows = !store.signing_keys().await?.is_empty();
     let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
-    let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    let keyring = keys::open(&**store, &master, &settings.signing_algorithms(), rim).await?;
     let keyring = match &settings.tokens.secret {
         Some(secret) => keyring.with_secret(Arc::new(keys::of_secret(secret)?)),
         None => keyring,

@@ -15,7 +15,12 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    app::{Shared, UNROUTED, force::Force, routes},
+    app::{
+        Shared, UNROUTED,
+        force::Force,
+        keys::{self, KeysFault},
+        routes,
+    },
     config::{ConfigErrors, settings::Settings, written::Differences},
     edge::Certificates,
     gate::snapshot::{Accounts, Snapshot},
@@ -126,6 +131,10 @@ impl Reloader {
             self.shared.took(&settings);
             return Verdict::Unchanged;
         }
+        // Before any request can need one; published at once, whatever becomes of the rest.
+        if let Err(fault) = self.shared.complete_keys(&settings).await {
+            return Verdict::Fault(format!("signing keys: {fault}"));
+        }
         let metrics = &self.shared.metrics;
         let next = Arc::new(force.next(settings, self.shared.redis.as_ref(), metrics).await);
         let accounts = self.shared.accounts(&next.settings, &self.hash_pool);
@@ -157,6 +166,15 @@ impl Reloader {
 }
 
 impl Shared {
+    /// Makes the signing keys that these settings need and nothing has needed yet.
+    async fn complete_keys(&self, settings: &Settings) -> Result<(), KeysFault> {
+        let needed = settings.signing_algorithms();
+        if needed.iter().any(|algorithm| self.keyring.of(algorithm).is_none()) {
+            self.keyring.replace(&keys::open(&*self.store, &self.master, &needed, &self.rim).await?);
+        }
+        Ok(())
+    }
+
     /// From now on this is the configuration in force, as far as metrics tell.
     pub(super) fn took(&self, settings: &Settings) {
         self.metrics.config_info.set(settings.written.sha256());

@@ -19,7 +19,7 @@ pub use self::{
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
 };
 use super::written::Written;
-use crate::policy::trace::Sampling;
+use crate::policy::{keys::Algorithm, trace::Sampling};
 
 /// One whole configuration.
 #[derive(Debug, Clone)]
@@ -50,6 +50,30 @@ pub struct Settings {
     pub telemetry: Telemetry,
     /// What it was made of: for telling one configuration from another.
     pub written: Arc<Written>,
+}
+
+impl Settings {
+    /// The algorithms that something is signed with by a key of the gateway's own.
+    #[must_use]
+    pub fn signing_algorithms(&self) -> SigningAlgorithms {
+        SigningAlgorithms { own: self.tokens.algorithm, others: Vec::new() }
+    }
+}
+
+/// The algorithms that keys of the gateway's own are needed for, each named once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningAlgorithms {
+    /// That of access tokens and the identity.
+    pub own: Algorithm,
+    /// Those that nothing but a preset asks for.
+    pub others: Vec<Algorithm>,
+}
+
+impl SigningAlgorithms {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Algorithm> {
+        std::iter::once(self.own).chain(self.others.iter().copied())
+    }
 }
 
 /// Both listeners.
@@ -169,8 +193,8 @@ pub struct Tokens {
     pub issuer: Arc<str>,
     /// `aud` of own tokens, which every route inherits unless it names its own.
     pub audience: Arc<str>,
-    /// Algorithm of a newly made signing key.
-    pub algorithm: crate::policy::keys::Algorithm,
+    /// Algorithm of the key that signs access tokens, unless `secret` does, and the identity.
+    pub algorithm: Algorithm,
     /// Access tokens are signed with this (HS256) instead of that key.
     pub secret: Option<SecretSlice<u8>>,
     /// Life of an access token.

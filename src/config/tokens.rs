@@ -32,10 +32,11 @@ pub(super) struct RawTokens {
     /// tokens of the same issuer for something else.
     #[serde(default = "audience")]
     audience: Item<Text>,
-    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries. RS256 is for those
-    /// that know nothing else: its signatures cost many times as much and make tokens longer. HS256: access tokens are
-    /// signed with secret; whoever verifies them by it can sign them as well. The identity sent upstream is then signed
-    /// with an ES256 key.
+    /// Algorithm of access tokens and of the identity sent upstream. ES256 is understood by the most upstream libraries.
+    /// RS256 is for those that know nothing else: its signatures cost many times as much and make tokens longer. A key is
+    /// made for it at the next start; access tokens of another algorithm are then refused, sessions go on. HS256: access
+    /// tokens are signed with secret; whoever verifies them by it can sign them as well. The identity is then signed with
+    /// an ES256 key.
     #[serde(default = "algorithm")]
     algorithm: Item<OwnAlgorithm>,
     /// For HS256: at least 32 bytes, the same for every gateway. Changing it ends every access token at once; sessions

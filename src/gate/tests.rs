@@ -43,7 +43,7 @@ use crate::{
     policy::{
         claims::Claims,
         ids::SessionId,
-        keys::{Algorithm, KeySet, SigningKey},
+        keys::{Algorithm, SigningKey},
         mint,
     },
     store::memory::ended_sessions::EndedSessions,
@@ -131,7 +131,7 @@ impl Gate {
         let snapshot = app::snapshot(&settings, &clusters, &metrics).unwrap();
         let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
-        let keyring = Arc::new(Keyring::new(Arc::clone(&key), Arc::new(KeySet::new([key.verifying()]))));
+        let keyring = Arc::new(Keyring::new(Arc::clone(&key), Vec::new(), &[]));
         let clock = Arc::new(Frozen(AtomicU64::new(1)));
         let ended = Arc::new(EndedSessions::default());
         let stages = Stages {

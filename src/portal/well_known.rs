@@ -17,7 +17,7 @@ const CACHEABLE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// 200 with every public key there is.
 pub(crate) async fn jwks(State(state): State<Shared>) -> Result<Answer, Refusal> {
-    publish(&state.keyring.key_set().jwks())
+    publish(&state.keyring.published().jwks())
 }
 
 /// The subset of OIDC Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
@@ -60,7 +60,7 @@ const CLAIMS: &[&str] = &[
 /// 200 with issuer, key address and algorithms.
 pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Refusal> {
     let issuer = &*state.tokens.issuer;
-    let published = state.keyring.key_set().jwks();
+    let published = state.keyring.published().jwks();
     let mut algorithms: Vec<String> = published["keys"]
         .as_array()
         .into_iter()

@@ -40,7 +40,7 @@ use crate::{
     policy::{
         claims::Claims,
         ids::{SessionId, UserId},
-        keys::{Algorithm, KeySet, SigningKey},
+        keys::{Algorithm, SigningKey},
         master_key::MasterKey,
         password::PasswordRules,
         reason::Reason,
@@ -147,7 +147,7 @@ impl Harness {
         let metrics = Arc::new(Metrics::new());
         let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
-        let keyring = Arc::new(Keyring::new(key.clone(), Arc::new(KeySet::new([key.verifying()]))));
+        let keyring = Arc::new(Keyring::new(key.clone(), Vec::new(), &[]));
         let service = Service::new(PortalState {
             portal,
             tokens: tokens.clone(),
@@ -200,7 +200,7 @@ impl Harness {
 
     /// What the gate would make of an access token now; its signature checked by the published keys.
     fn verified(&self, access_token: &str) -> Arc<Claims> {
-        let claims = token::verify(access_token, &self.keyring.key_set()).unwrap().claims;
+        let claims = token::verify(access_token, &self.keyring.access_keys()).unwrap().claims;
         let expect = Expectations {
             issuer: &self.tokens.issuer,
             audiences: std::slice::from_ref(&self.tokens.audience),
