@@ -75,6 +75,25 @@ fn unseal(stored: &[StoredKey], master: &MasterKey) -> Result<Vec<Arc<SigningKey
     stored.iter().map(unseal).collect()
 }
 
+/// Without a store: the keys that the operator gives, else new ones. `held` keys are kept: others see them already.
+pub(super) fn unkept(
+    given: &[Arc<SigningKey>],
+    needed: &SigningAlgorithms,
+    held: Option<&Keyring>,
+) -> Result<Keyring, KeysFault> {
+    let of = |algorithm: Algorithm| {
+        let given = given.iter().find(|key| key.algorithm() == algorithm).cloned();
+        if let Some(key) = given.or_else(|| held?.of(algorithm)) {
+            return Ok(key);
+        }
+        let pkcs8 = SigningKey::generate_pkcs8(algorithm)?;
+        Ok::<_, KeysFault>(Arc::new(SigningKey::from_pkcs8(algorithm, pkcs8.expose_secret())?))
+    };
+    let others = needed.others.iter().copied().map(of).collect::<Result<_, _>>()?;
+    let verifying: Vec<_> = given.iter().map(|key| key.verifying()).collect();
+    Ok(Keyring::new(of(needed.own)?, others, &verifying))
+}
+
 /// The secret that the operator gives for access tokens.
 pub(super) fn of_secret(secret: &SecretSlice<u8>) -> Result<SigningKey, KeysFault> {
     Ok(SigningKey::from_pkcs8(Algorithm::Hs256, secret.expose_secret())?)

@@ -19,15 +19,18 @@ pub use self::{
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
 };
 use super::written::Written;
-use crate::policy::{keys::Algorithm, trace::Sampling};
+use crate::policy::{
+    keys::{Algorithm, SigningKey},
+    trace::Sampling,
+};
 
 /// One whole configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where clients and operators connect.
     pub listeners: Listeners,
-    /// Where the facts live.
-    pub store: Store,
+    /// Where the facts live; `None`: nowhere. Then there is no portal, and no route takes tokens of our own.
+    pub store: Option<Store>,
     /// What gateways share and may lose.
     pub shared_state: SharedState,
     /// Worker threads of the runtime; `None`: one per core.
@@ -197,6 +200,9 @@ pub struct Tokens {
     pub algorithm: Algorithm,
     /// Access tokens are signed with this (HS256) instead of that key.
     pub secret: Option<SecretSlice<u8>>,
+    /// The keys that sign, one for each algorithm, given by the operator. Only without a store; empty there: made anew at
+    /// each start.
+    pub signing_keys: Vec<Arc<SigningKey>>,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.

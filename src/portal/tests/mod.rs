@@ -83,6 +83,7 @@ fn tokens() -> Tokens {
         audience: "rag".into(),
         algorithm: Algorithm::Es256,
         secret: None,
+        signing_keys: Vec::new(),
         access_ttl: Duration::from_mins(15),
         leeway: Duration::from_secs(30),
         refresh: RefreshRules {
