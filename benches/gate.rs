@@ -125,7 +125,7 @@ impl Service<Request<GateBody>> for AtOnce {
 
 struct Bench {
     stages: Stages,
-    own: Vec<Arc<SigningKey>>,
+    keyring: Arc<Keyring>,
     theirs: Vec<SigningKey>,
     rim: Rim,
 }
@@ -138,16 +138,19 @@ fn key(algorithm: Algorithm) -> SigningKey {
     SigningKey::from_pkcs8(algorithm, pkcs8.expose_secret()).unwrap()
 }
 
-async fn bench(more_routes: usize) -> Bench {
+async fn bench(more_routes: usize, own: Algorithm) -> Bench {
     let rim = Rim::system();
     let text = config(more_routes);
     let source = Source { name: "bench.yaml", text: &text, base_dir: std::path::Path::new("/nonexistent") };
     let secret = "a secret of the bench alone, 32 bytes or more".to_owned();
     let settings = config::parse(&source, &HashMap::from([("SECRET".to_owned(), secret)])).unwrap();
     let metrics = Arc::new(Metrics::new());
-    let own: Vec<_> = OWN.map(key).into_iter().map(Arc::new).collect();
-    let set = KeySet::new(own.iter().map(|key| key.verifying()));
-    let keyring = Arc::new(Keyring::new(Arc::clone(&own[0]), Arc::new(set)));
+    let own = key(own);
+    let keyring = match own.algorithm() {
+        Algorithm::Hs256 => Keyring::new(Arc::new(key(Algorithm::Es256)), Vec::new(), &[]).with_secret(Arc::new(own)),
+        _ => Keyring::new(Arc::new(own), Vec::new(), &[]),
+    };
+    let keyring = Arc::new(keyring);
     let theirs: Vec<_> = THEIRS.map(key).into();
     let issuers = settings.issuers.iter().zip(&theirs).map(|(issuer, key)| {
         let mut issuer = settings::Issuer::clone(issuer);
@@ -182,13 +185,16 @@ async fn bench(more_routes: usize) -> Bench {
             metrics,
         ),
         subject_limit: SubjectLimit,
-        identity: Identity::new(keyring, Arc::new(References::new(Arc::clone(&rim.entropy)))),
+        identity: Identity::new(
+            Arc::clone(&keyring),
+            Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock))),
+        ),
     };
-    Bench { stages, own, theirs, rim }
+    Bench { stages, keyring, theirs, rim }
 }
 
 impl Bench {
-    fn token(&self, key: &SigningKey, nth: u64) -> String {
+    fn token(&self, nth: u64) -> String {
         let now = self.rim.clock.now();
         let claims = Claims {
             issuer: "https://bench.invalid".into(),
@@ -210,7 +216,7 @@ impl Bench {
             methods: vec!["pwd".into()],
             auth_time: Some(now.seconds()),
         };
-        format!("Bearer {}", mint::access_token(key, &claims).unwrap().expose_secret())
+        format!("Bearer {}", mint::access_token(&self.keyring.access(), &claims).unwrap().expose_secret())
     }
 
     fn their_token(&self, key: &SigningKey, nth: u64) -> String {
@@ -251,16 +257,17 @@ impl<S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Infall
 /// The gateway with this many routes beside its own, and a way to ask it.
 fn ask(
     more_routes: usize,
+    own: Algorithm,
 ) -> (Bench, Ask<impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let bench = runtime.block_on(bench(more_routes));
+    let bench = runtime.block_on(bench(more_routes, own));
     let service = pipeline(bench.stages.clone(), AtOnce);
     (bench, Ask { runtime, service })
 }
 
 fn layers(criterion: &mut Criterion) {
-    let (bench, mut ask) = ask(0);
-    let known = bench.token(&bench.own[0], 0);
+    let (bench, mut ask) = ask(0, Algorithm::Es256);
+    let known = bench.token(0);
     let mut group = criterion.benchmark_group("layers");
     for (name, path, token) in [
         ("open", "/open/x", None),
@@ -280,8 +287,8 @@ fn layers(criterion: &mut Criterion) {
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("routes");
     for more in [1, 9_991] {
-        let (bench, mut ask) = ask(more);
-        let known = bench.token(&bench.own[0], 0);
+        let (bench, mut ask) = ask(more, Algorithm::Es256);
+        let known = bench.token(0);
         group.bench_function((more + 9).to_string(), |b| b.iter(|| ask.one(request("/ask/x", Some(&known)))));
     }
     group.finish();
@@ -290,19 +297,16 @@ fn routes(criterion: &mut Criterion) {
 /// Each algorithm with a token that is known, and with one that was never seen: one signature check, and one identity
 /// signed (ES256).
 fn algorithms(criterion: &mut Criterion) {
-    let (bench, mut ask) = ask(0);
     let mut group = criterion.benchmark_group("own");
-    for key in &bench.own {
-        let mut new = 0;
-        let token = |nth| bench.token(key, nth);
-        both(&mut group, key.algorithm().name(), &mut ask, "/ask/x", token, &mut new);
+    for algorithm in OWN {
+        let (bench, mut ask) = ask(0, algorithm);
+        both(&mut group, algorithm.name(), &mut ask, "/ask/x", |nth| bench.token(nth));
     }
     group.finish();
+    let (bench, mut ask) = ask(0, Algorithm::Es256);
     let mut group = criterion.benchmark_group("issuer");
     for key in &bench.theirs {
-        let mut new = 0;
-        let token = |nth| bench.their_token(key, nth);
-        both(&mut group, key.algorithm().name(), &mut ask, "/theirs/x", token, &mut new);
+        both(&mut group, key.algorithm().name(), &mut ask, "/theirs/x", |nth| bench.their_token(key, nth));
     }
     group.finish();
 }
@@ -313,15 +317,15 @@ fn both<S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Inf
     ask: &mut Ask<S>,
     path: &'static str,
     token: impl Fn(u64) -> String,
-    nth: &mut u64,
 ) {
     let known = token(0);
     group.bench_function(format!("{name}/known"), |b| b.iter(|| ask.one(request(path, Some(&known)))));
+    let mut nth = 0;
     group.bench_function(format!("{name}/new"), |b| {
         b.iter_batched(
             || {
-                *nth += 1;
-                token(*nth)
+                nth += 1;
+                token(nth)
             },
             |token| ask.one(request(path, Some(&token))),
             BatchSize::SmallInput,

@@ -97,7 +97,7 @@ telemetry: {{access_log: false}}
 /// The gateway, and a token it takes.
 async fn gateway(upstream: SocketAddr, folder: &Path) -> (Running, String) {
     let (settings, rim) = (settings(upstream, folder), Rim::system());
-    let key = app::keyring(&settings, &rim).await.unwrap().current();
+    let key = app::keyring(&settings, &rim).await.unwrap().own();
     let now = rim.clock.now();
     let claims = Claims {
         issuer: Arc::clone(&settings.tokens.issuer),

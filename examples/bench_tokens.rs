@@ -53,9 +53,10 @@ async fn main() -> Result<(), Fault> {
     let settings = config::load(&arguments.config, &ProcessEnvironment).map_err(|errors| errors.to_string())?;
     let rim = Rim::system();
     // Makes schema, master key and signing key, if they are not there.
-    let key = app::keyring(&settings, &rim).await?.current();
+    let key = app::keyring(&settings, &rim).await?.own();
 
-    let bench = Bench { store: sql::open(&settings.store).await?, settings, rim };
+    let kept = settings.store.as_ref().ok_or("store.url is none: there is nobody to make tokens for")?;
+    let bench = Bench { store: sql::open(kept).await?, settings, rim };
     let hash = bench.hash(arguments.password).await?;
     let mut tokens = Vec::with_capacity(arguments.users);
     let mut first = None;

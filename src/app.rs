@@ -32,7 +32,7 @@ use crate::{
     clock::{Clock, Entropy},
     config::{
         ConfigErrors,
-        settings::{Compat, Settings},
+        settings::{self, Compat, Settings},
     },
     edge::{BindFault, Edge},
     gate::{
@@ -134,19 +134,25 @@ const UNROUTED: &str = "-";
 
 /// The parts that verify and mint: what the portal and the pipeline share.
 struct Shared {
-    /// The store is ours alone as long as this is held.
-    _claim: Option<crate::store::sql::Claim>,
-    store: SharedStore,
+    /// `None` with `store.url: none`.
+    facts: Option<Facts>,
     /// Counts shared limits, when the configuration names one.
     redis: Option<Arc<Redis>>,
     /// Whose keys are fetched.
     issuers: Vec<Arc<Issuer>>,
-    master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
     ended: Arc<EndedSessions>,
     references: Arc<References>,
     metrics: Arc<Metrics>,
     rim: Rim,
+}
+
+/// The store, and what opens what lies sealed in it.
+struct Facts {
+    /// The store is ours alone as long as this is held.
+    _claim: Option<crate::store::sql::Claim>,
+    store: SharedStore,
+    master: Arc<MasterKey>,
 }
 
 impl App {
@@ -156,11 +162,11 @@ impl App {
         // Boxed: large, and needed once.
         let shared = Box::pin(Shared::open(&settings, metrics, rim)).await?;
         let metrics = Arc::clone(&shared.metrics);
-        let hash_pool = Arc::new(shared.hash_pool(&settings)?);
+        let hash_pool = shared.hash_pool(&settings)?;
 
         let force = Box::pin(Force::first(settings, shared.redis.as_ref(), &metrics)).await;
         let (settings, clusters) = (force.settings.clone(), force.clusters());
-        let accounts = shared.accounts(&settings, &hash_pool);
+        let accounts = shared.accounts(&settings, hash_pool.as_ref());
         let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force.counters), Some(accounts))?;
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
@@ -180,7 +186,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), Arc::clone(&hash_pool), (seen_queue, spans));
+        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), hash_pool.clone(), (seen_queue, spans));
         shared.took(&settings);
         metrics.config_last_reload_successful.set(1);
         lifecycle.started();
@@ -214,19 +220,37 @@ fn warn_of_weaker_rules(settings: &Settings) {
     }
 }
 
-/// The keys a gateway with these settings signs and verifies with; the first is made if there is none. For tools that
+/// The keys a gateway with these settings signs and verifies with; those that are missing are made. For tools that
 /// mint tokens beside the gateway (load tests).
 pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFault> {
-    let store = crate::store::sql::open(&settings.store).await?;
-    let (keyring, _) = sealed(&store, settings, rim).await?;
+    let Some(kept) = &settings.store else { return Ok(unkept(settings)?) };
+    let store = crate::store::sql::open(kept).await?;
+    let (keyring, _) = sealed(&store, kept, settings, rim).await?;
     Ok(keyring)
 }
 
+/// The keys of a gateway without a store.
+fn unkept(settings: &Settings) -> Result<Keyring, keys::KeysFault> {
+    let given = &settings.tokens.signing_keys;
+    if given.is_empty() {
+        tracing::warn!(
+            "store.url is none and tokens.signing_key is not given: keys were made that end with this process. After a \
+             restart services must fetch the key set again; several gateways need a tokens.signing_key in common"
+        );
+    }
+    keys::unkept(given, &settings.signing_algorithms(), None)
+}
+
 /// Opens what lies sealed in the store.
-async fn sealed(store: &SharedStore, settings: &Settings, rim: &Rim) -> Result<(Keyring, MasterKey), StartFault> {
+async fn sealed(
+    store: &SharedStore,
+    kept: &settings::Store,
+    settings: &Settings,
+    rim: &Rim,
+) -> Result<(Keyring, MasterKey), StartFault> {
     let sealed_rows = !store.signing_keys().await?.is_empty();
-    let master = crate::store::master_key::master_key(&settings.store, sealed_rows, &*rim.entropy)?;
-    let keyring = keys::open(&**store, &master, settings.tokens.algorithm, &*rim.clock, &*rim.entropy).await?;
+    let master = crate::store::master_key::master_key(kept, sealed_rows, &*rim.entropy)?;
+    let keyring = keys::open(&**store, &master, &settings.signing_algorithms(), rim).await?;
     let keyring = match &settings.tokens.secret {
         Some(secret) => keyring.with_secret(Arc::new(keys::of_secret(secret)?)),
         None => keyring,
@@ -253,23 +277,41 @@ pub fn snapshot(
     routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, metrics }, None)
 }
 
-impl Shared {
-    /// Opens the store and what lies sealed in it.
-    async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
-        let claim = crate::store::sql::claim(&settings.store)?;
-        let store = crate::store::sql::open(&settings.store).await?;
-        let (keyring, master) = sealed(&store, settings, &rim).await?;
-        let ended = EndedSessions::default();
+impl Facts {
+    async fn open(
+        kept: &settings::Store,
+        settings: &Settings,
+        rim: &Rim,
+        ended: &EndedSessions,
+    ) -> Result<(Self, Keyring), StartFault> {
+        let claim = crate::store::sql::claim(kept)?;
+        let store = crate::store::sql::open(kept).await?;
+        let (keyring, master) = sealed(&store, kept, settings, rim).await?;
         // Tokens of sessions that ended shortly before the start may still be unexpired.
         let life = settings.tokens.access_ttl + settings.tokens.leeway;
         for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
             ended.insert(session, at.plus(life));
         }
-        let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
+        Ok((Self { _claim: claim, store, master: Arc::new(master) }, keyring))
+    }
+}
+
+impl Shared {
+    /// Opens the store, if there is one, and what lies sealed in it.
+    async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
+        let ended = EndedSessions::default();
+        let (facts, keyring) = match &settings.store {
+            Some(kept) => {
+                let (facts, keyring) = Facts::open(kept, settings, &rim, &ended).await?;
+                (Some(facts), keyring)
+            }
+            None => (None, unkept(settings)?),
+        };
+        let (keyring, ended) = (Arc::new(keyring), Arc::new(ended));
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
-        let references = Arc::new(References::new(Arc::clone(&rim.entropy)));
-        Ok(Self { _claim: claim, store, redis, issuers, master, keyring, ended, references, metrics, rim })
+        let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
+        Ok(Self { facts, redis, issuers, keyring, ended, references, metrics, rim })
     }
 
     fn stages(
@@ -308,23 +350,27 @@ impl Shared {
         routes::Parts { clusters, issuers: &self.issuers, counters, metrics: &self.metrics }
     }
 
-    fn hash_pool(&self, settings: &Settings) -> Result<HashPool, StartFault> {
+    /// `None` without a store: there are no passwords.
+    fn hash_pool(&self, settings: &Settings) -> Result<Option<Arc<HashPool>>, StartFault> {
+        if self.facts.is_none() {
+            return Ok(None);
+        }
         let metrics = Arc::clone(&self.metrics);
         let told = Box::new(move |done: JobDone| {
             metrics.hash_wait.observe(done.waited);
             metrics.hash_duration.observe(done.worked);
         });
         let (entropy, clock) = (Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock));
-        Ok(HashPool::observed(&settings.passwords, entropy, clock, told)?)
+        Ok(Some(Arc::new(HashPool::observed(&settings.passwords, entropy, clock, told)?)))
     }
 
-    fn portal_state(&self, settings: &Settings, hash_pool: Arc<HashPool>) -> PortalState {
+    fn portal_state(&self, settings: &Settings, facts: &Facts, hash_pool: Arc<HashPool>) -> PortalState {
         PortalState {
             portal: settings.portal.clone(),
             tokens: settings.tokens.clone(),
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&facts.store),
             keyring: Arc::clone(&self.keyring),
-            master: Arc::clone(&self.master),
+            master: Arc::clone(&facts.master),
             ended: Arc::clone(&self.ended),
             references: Arc::clone(&self.references),
             metrics: Arc::clone(&self.metrics),

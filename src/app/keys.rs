@@ -1,14 +1,15 @@
-//! The signing keys at start: unsealed, or the first one made and sealed; never quietly replaced.
+//! The signing keys: unsealed, or made and sealed where one is missing; never quietly replaced.
 
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::{
-    clock::{Clock, Entropy},
+    app::Rim,
+    config::settings::SigningAlgorithms,
     gate::keyring::Keyring,
     policy::{
-        keys::{Algorithm, KeyFault, KeySet, SigningKey},
+        keys::{Algorithm, KeyFault, SigningKey},
         master_key::MasterKey,
     },
     store::{KeyState, Store, StoreFault, StoredKey},
@@ -26,9 +27,9 @@ pub enum KeysFault {
          Give the right key back; it is never replaced, since that would end every session"
     )]
     WrongMasterKey(String),
-    /// No key in the store may sign.
-    #[error("the store holds signing keys but none is current")]
-    NoCurrent,
+    /// The key that was just made is not there.
+    #[error("the store holds signing keys but none of {0} is current")]
+    NoCurrent(Algorithm),
     /// A key does not parse or cannot be made.
     #[error(transparent)]
     Key(#[from] KeyFault),
@@ -37,32 +38,60 @@ pub enum KeysFault {
     Store(#[from] StoreFault),
 }
 
-/// Unseals every key and, in an empty store, makes the first: once for all gateways that start at the same time.
+/// Unseals every key and makes those that are missing, one for each algorithm that is needed: once for all gateways that
+/// look at the same time.
 pub(super) async fn open(
     store: &dyn Store,
     master: &MasterKey,
-    algorithm: Algorithm,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
+    needed: &SigningAlgorithms,
+    rim: &Rim,
 ) -> Result<Keyring, KeysFault> {
     let mut stored = store.signing_keys().await?;
-    if stored.is_empty() {
-        stored = store.ensure_signing_key(&make(master, algorithm, clock, entropy)?).await?;
+    // Nothing is made under a master key that is not the store's.
+    let mut unsealed = unseal(&stored, master)?;
+    for algorithm in needed.iter() {
+        if !stored.iter().any(|key| key.state == KeyState::Current && key.algorithm == algorithm) {
+            stored = store.ensure_signing_key(&make(master, algorithm, rim)?).await?;
+            unsealed = unseal(&stored, master)?;
+        }
     }
-    let mut current = None;
-    let mut verifying = Vec::with_capacity(stored.len());
-    for key in &stored {
+    let signs = |algorithm: Algorithm| {
+        let all = stored.iter().zip(&unsealed);
+        let mut current = all.filter(|(key, _)| key.state == KeyState::Current && key.algorithm == algorithm);
+        current.next_back().map(|(_, signing)| Arc::clone(signing)).ok_or(KeysFault::NoCurrent(algorithm))
+    };
+    let others = needed.others.iter().copied().map(signs).collect::<Result<_, _>>()?;
+    let verifying: Vec<_> = unsealed.iter().map(|key| key.verifying()).collect();
+    Ok(Keyring::new(signs(needed.own)?, others, &verifying))
+}
+
+fn unseal(stored: &[StoredKey], master: &MasterKey) -> Result<Vec<Arc<SigningKey>>, KeysFault> {
+    let unseal = |key: &StoredKey| {
         let pkcs8 = master
             .open(PURPOSE, &key.kid, &key.sealed_pkcs8)
             .map_err(|_| KeysFault::WrongMasterKey(key.kid.clone()))?;
-        let signing = Arc::new(SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret())?);
-        verifying.push(signing.verifying());
-        if key.state == KeyState::Current {
-            current = Some(signing);
+        Ok(Arc::new(SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret())?))
+    };
+    stored.iter().map(unseal).collect()
+}
+
+/// Without a store: the keys that the operator gives, else new ones. `held` keys are kept: others see them already.
+pub(super) fn unkept(
+    given: &[Arc<SigningKey>],
+    needed: &SigningAlgorithms,
+    held: Option<&Keyring>,
+) -> Result<Keyring, KeysFault> {
+    let of = |algorithm: Algorithm| {
+        let given = given.iter().find(|key| key.algorithm() == algorithm).cloned();
+        if let Some(key) = given.or_else(|| held?.of(algorithm)) {
+            return Ok(key);
         }
-    }
-    let current = current.ok_or(KeysFault::NoCurrent)?;
-    Ok(Keyring::new(current, Arc::new(KeySet::new(verifying))))
+        let pkcs8 = SigningKey::generate_pkcs8(algorithm)?;
+        Ok::<_, KeysFault>(Arc::new(SigningKey::from_pkcs8(algorithm, pkcs8.expose_secret())?))
+    };
+    let others = needed.others.iter().copied().map(of).collect::<Result<_, _>>()?;
+    let verifying: Vec<_> = given.iter().map(|key| key.verifying()).collect();
+    Ok(Keyring::new(of(needed.own)?, others, &verifying))
 }
 
 /// The secret that the operator gives for access tokens.
@@ -70,21 +99,16 @@ pub(super) fn of_secret(secret: &SecretSlice<u8>) -> Result<SigningKey, KeysFaul
     Ok(SigningKey::from_pkcs8(Algorithm::Hs256, secret.expose_secret())?)
 }
 
-fn make(
-    master: &MasterKey,
-    algorithm: Algorithm,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> Result<StoredKey, KeyFault> {
+fn make(master: &MasterKey, algorithm: Algorithm, rim: &Rim) -> Result<StoredKey, KeyFault> {
     let pkcs8 = SigningKey::generate_pkcs8(algorithm)?;
     let kid = SigningKey::from_pkcs8(algorithm, pkcs8.expose_secret())?.kid().to_string();
     let mut nonce = [0; 12];
-    entropy.fill(&mut nonce);
+    rim.entropy.fill(&mut nonce);
     Ok(StoredKey {
         sealed_pkcs8: master.seal(PURPOSE, &kid, nonce, pkcs8.expose_secret()),
         kid,
         algorithm,
         state: KeyState::Current,
-        created_at: clock.now(),
+        created_at: rim.clock.now(),
     })
 }

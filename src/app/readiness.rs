@@ -1,5 +1,5 @@
 //! Ready to serve: the store answers, every checked cluster has a healthy endpoint and every issuer's keys are known, or
-//! we say what is degraded.
+//! we say what is degraded. Where there is no store, none is asked.
 //!
 //! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
 //! every gateway out of rotation for it would turn a login outage into a full one.
@@ -29,7 +29,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What `/readyz` asks.
 pub(super) struct Readiness {
-    store: SharedStore,
+    store: Option<SharedStore>,
     redis: Option<Arc<Redis>>,
     force: Arc<ArcSwap<Force>>,
     issuers: Vec<Arc<Issuer>>,
@@ -41,7 +41,7 @@ pub(super) struct Readiness {
 impl Readiness {
     pub(super) fn new(shared: &Shared, force: Arc<ArcSwap<Force>>, stale: Arc<AtomicBool>) -> Self {
         Self {
-            store: Arc::clone(&shared.store),
+            store: shared.facts.as_ref().map(|facts| Arc::clone(&facts.store)),
             redis: shared.redis.clone(),
             force,
             issuers: shared.issuers.clone(),
@@ -60,6 +60,10 @@ impl Readiness {
             (CheckState::Ok, None)
         };
         Check { name: "configuration", state, detail }
+    }
+
+    async fn store(&self) -> Option<Check> {
+        Some(answers(self.store.as_ref()?.ping()).await)
     }
 
     /// Asked in earnest, so a Redis that is back is used from the moment this says so.
@@ -93,8 +97,9 @@ impl health::Readiness for Readiness {
     async fn check(&self) -> Vec<Check> {
         // Reached at all, the signing keys are unsealed: nothing starts without them.
         let keys = Check { name: "signing_keys", state: CheckState::Ok, detail: None };
-        let (store, shared_state) = tokio::join!(answers(self.store.ping()), self.shared_state());
-        let mut checks = vec![self.configuration(), keys, store];
+        let (store, shared_state) = tokio::join!(self.store(), self.shared_state());
+        let mut checks = vec![self.configuration(), keys];
+        checks.extend(store);
         checks.extend(shared_state);
         checks.push(self.upstreams());
         checks.push(self.issuers());

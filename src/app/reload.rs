@@ -15,11 +15,16 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    app::{Shared, UNROUTED, force::Force, routes},
+    app::{
+        Shared, UNROUTED,
+        force::Force,
+        keys::{self, KeysFault},
+        routes,
+    },
     config::{ConfigErrors, settings::Settings, written::Differences},
     edge::Certificates,
     gate::snapshot::{Accounts, Snapshot},
-    portal::{border::Portal, hash_pool::HashPool},
+    portal::{Published, border::Portal, hash_pool::HashPool},
     telemetry::metrics::ReloadResult,
 };
 
@@ -85,7 +90,8 @@ impl Verdict {
 /// What is exchanged, and what the next configuration is built from.
 pub(super) struct Reloader {
     pub(super) shared: Shared,
-    pub(super) hash_pool: Arc<HashPool>,
+    /// `None` without a store: there are no passwords.
+    pub(super) hash_pool: Option<Arc<HashPool>>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) force: Arc<ArcSwap<Force>>,
     /// The public listener's, when it speaks TLS.
@@ -126,9 +132,13 @@ impl Reloader {
             self.shared.took(&settings);
             return Verdict::Unchanged;
         }
+        // Before any request can need one; published at once, whatever becomes of the rest.
+        if let Err(fault) = self.shared.complete_keys(&settings).await {
+            return Verdict::Fault(format!("signing keys: {fault}"));
+        }
         let metrics = &self.shared.metrics;
         let next = Arc::new(force.next(settings, self.shared.redis.as_ref(), metrics).await);
-        let accounts = self.shared.accounts(&next.settings, &self.hash_pool);
+        let accounts = self.shared.accounts(&next.settings, self.hash_pool.as_ref());
         let made =
             routes::snapshot(&next.settings, self.shared.parts(&next.clusters(), &next.counters), Some(accounts));
         let verdict = match made {
@@ -157,6 +167,20 @@ impl Reloader {
 }
 
 impl Shared {
+    /// Makes the signing keys that these settings need and nothing has needed yet.
+    async fn complete_keys(&self, settings: &Settings) -> Result<(), KeysFault> {
+        let needed = settings.signing_algorithms();
+        if needed.iter().all(|algorithm| self.keyring.of(algorithm).is_some()) {
+            return Ok(());
+        }
+        let completed = match &self.facts {
+            Some(facts) => keys::open(&*facts.store, &facts.master, &needed, &self.rim).await?,
+            None => keys::unkept(&settings.tokens.signing_keys, &needed, Some(&self.keyring))?,
+        };
+        self.keyring.replace(&completed);
+        Ok(())
+    }
+
     /// From now on this is the configuration in force, as far as metrics tell.
     pub(super) fn took(&self, settings: &Settings) {
         self.metrics.config_info.set(settings.written.sha256());
@@ -164,7 +188,14 @@ impl Shared {
     }
 
     /// The portal as these settings want it.
-    pub(super) fn accounts(&self, settings: &Settings, hash_pool: &Arc<HashPool>) -> Accounts {
-        Accounts::new(Portal::new(self.portal_state(settings, Arc::clone(hash_pool))))
+    pub(super) fn accounts(&self, settings: &Settings, hash_pool: Option<&Arc<HashPool>>) -> Accounts {
+        if let Some((facts, hash_pool)) = self.facts.as_ref().zip(hash_pool) {
+            return Accounts::new(Portal::new(self.portal_state(settings, facts, Arc::clone(hash_pool))));
+        }
+        Accounts::new(Portal::without_accounts(&Published {
+            issuer: Arc::clone(&settings.tokens.issuer),
+            keyring: Arc::clone(&self.keyring),
+            references: Arc::clone(&self.references),
+        }))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         Accepted, Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target,
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted},
-    portal::endpoints::{ENDPOINTS, Endpoint},
+    portal::endpoints::{ENDPOINTS, Endpoint, Served},
     store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
     upstream::{cluster::Cluster, issuers::Issuer},
@@ -103,15 +103,15 @@ fn identity_headers(clusters: &[Arc<settings::Cluster>]) -> Vec<HeaderName> {
 
 fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFault> {
     let mut table = RouteTable::default();
+    if let Some(host) = &settings.portal.host {
+        table.set_portal_host(Arc::clone(host));
+    }
     if settings.portal.enabled {
-        if let Some(host) = &settings.portal.host {
-            table.set_portal_host(Arc::clone(host));
-        }
         table.set_portal_bases(settings.portal.base_paths.clone());
-        for endpoint in ENDPOINTS {
-            let paths = endpoint.full_paths(&settings.portal.base_paths);
-            table.insert_portal(&paths, portal_entry(endpoint, settings, parts))?;
-        }
+    }
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| is_served(endpoint, settings)) {
+        let paths = endpoint.full_paths(&settings.portal.base_paths);
+        table.insert_portal(&paths, portal_entry(endpoint, settings, parts))?;
     }
     for route in &settings.routes {
         // The configuration's checks have seen to it that there is one; were there none, the route would stay closed.
@@ -120,6 +120,13 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
         }
     }
     Ok(table)
+}
+
+fn is_served(endpoint: &Endpoint, settings: &Settings) -> bool {
+    match endpoint.served {
+        Served::WithPortal => settings.portal.enabled,
+        Served::Always => true,
+    }
 }
 
 fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Parts<'_>) -> RouteEntry {

@@ -57,7 +57,7 @@ impl Tasks {
     pub(super) fn start(
         shared: &Shared,
         force: Arc<ArcSwap<Force>>,
-        hash_pool: Arc<HashPool>,
+        hash_pool: Option<Arc<HashPool>>,
         (seen, spans): (mpsc::Receiver<Seen>, Spans),
     ) -> Self {
         let mut tasks = JoinSet::new();
@@ -68,7 +68,10 @@ impl Tasks {
             issuer.begin();
             tasks.spawn(Arc::clone(issuer).maintain());
         }
-        tasks.spawn(note_seen(Arc::clone(&shared.store), seen));
+        let store = shared.facts.as_ref().map(|facts| Arc::clone(&facts.store));
+        if let Some(store) = store.clone() {
+            tasks.spawn(note_seen(store, seen));
+        }
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(HOUSEKEEPING);
@@ -77,15 +80,19 @@ impl Tasks {
                 ended.prune(clock.now());
             }
         });
-        let (metrics, store) = (Arc::clone(&shared.metrics), Arc::clone(&shared.store));
+        let metrics = Arc::clone(&shared.metrics);
         tasks.spawn(async move {
             let mut every = tokio::time::interval(GAUGES);
             loop {
                 every.tick().await;
-                metrics.hash_queue_length.set_count(hash_pool.stats().queued);
-                let pool = store.pool();
-                metrics.store_pool_connections.of(PoolState::Idle).set_count(pool.idle);
-                metrics.store_pool_connections.of(PoolState::Busy).set_count(pool.busy);
+                if let Some(hash_pool) = &hash_pool {
+                    metrics.hash_queue_length.set_count(hash_pool.stats().queued);
+                }
+                if let Some(store) = &store {
+                    let pool = store.pool();
+                    metrics.store_pool_connections.of(PoolState::Idle).set_count(pool.idle);
+                    metrics.store_pool_connections.of(PoolState::Busy).set_count(pool.busy);
+                }
                 for limit in force.load().counters.values() {
                     limit.metrics.keys.set_count(limit.limiter.len());
                 }

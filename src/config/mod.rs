@@ -28,6 +28,7 @@ mod scalar;
 mod secret;
 pub mod settings;
 mod shared_state;
+mod signing_keys;
 mod store;
 mod telemetry;
 mod tls;
@@ -151,17 +152,19 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let store = store::check(raw.store, checks);
     let shared_state = shared_state::check(raw.shared_state, checks);
     let compat = portal::compat(&raw.portal);
-    let tokens = tokens::check(raw.tokens, compat, checks);
+    let no_store = matches!(store, Ok(None));
+    let tokens = tokens::check(raw.tokens, compat, no_store, checks);
     let own_issuer = tokens.as_ref().map(|tokens| &*tokens.issuer);
     let issuers = issuers::check(raw.issuers, own_issuer, checks);
     let passwords = passwords::check(raw.passwords, compat, checks);
     let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
-    let portal = portal::check(raw.portal, &limits, checks);
+    let portal = portal::check(raw.portal, no_store, &limits, checks);
     issuers.check_subjects(portal.as_ref(), checks);
     let telemetry = telemetry::check(raw.telemetry, checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
-    let around = Around { clusters: &cluster_names, limits: &limits, issuers: &issuers, portal: portal.as_ref() };
+    let around =
+        Around { clusters: &cluster_names, limits: &limits, issuers: &issuers, portal: portal.as_ref(), no_store };
     let routes = routes::check(raw.routes, &around, checks);
     if let (Some(portal), Some([])) = (&portal, routes.as_deref())
         && !portal.enabled
@@ -170,9 +173,9 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     }
     let (mut portal, routes) = (portal?, routes?);
     portal.sets_access_cookie = routes.iter().any(|route| route.credentials.cookie);
-    Some(Settings {
+    let settings = Settings {
         listeners: listeners?,
-        store: store?,
+        store: store.ok()?,
         shared_state: shared_state?,
         workers: workers.ok()?,
         tokens: tokens?,
@@ -184,7 +187,9 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         portal,
         telemetry: telemetry?,
         written: Arc::default(),
-    })
+    };
+    signing_keys::check_complete(&settings, checks);
+    Some(settings)
 }
 
 /// The JSON schema (2020-12) of the file.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{Checks, values},
-    item::Item,
+    item::{At, Item},
     limits::Limits,
     paths::PathPrefix,
     settings::{self, Portal},
@@ -20,7 +20,8 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Portal")]
 pub(super) struct RawPortal {
-    /// Serve them, with the JWKS and discovery documents. Without them nobody can log in here.
+    /// Serve them, with the discovery document. Without them nobody can log in here. The key set is served either way,
+    /// since services verify identities by it. Must be false with store.url: none.
     enabled: Item<bool>,
     /// Serve them only on this host. Keeps other origins' scripts away from the portal's cookies.
     host: Option<Item<Host>>,
@@ -97,9 +98,14 @@ pub(super) fn compat(item: &Item<RawPortal>) -> settings::Compat {
     }
 }
 
-pub(super) fn check(item: Item<RawPortal>, limits: &Limits, checks: &mut Checks) -> Option<Portal> {
+pub(super) fn check(item: Item<RawPortal>, no_store: bool, limits: &Limits, checks: &mut Checks) -> Option<Portal> {
     let compat = compat(&item);
+    let at = item.at.or(&At::root(), "portal");
     let raw = item.value?;
+    if no_store && raw.enabled.value == Some(true) {
+        let place = raw.enabled.at.or(&at, "enabled");
+        checks.error(&place, "contradicts store.url: none; accounts need a store, so say portal.enabled: false");
+    }
     check_base_paths(&raw.base_paths, checks);
     if raw.default_role.value.as_ref().is_some_and(|role| role.0.eq_ignore_ascii_case("admin")) {
         checks.error(&raw.default_role.at, "anybody who registers would be an administrator");

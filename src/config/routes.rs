@@ -188,6 +188,8 @@ pub(super) struct Around<'a> {
     pub(super) limits: &'a Limits,
     pub(super) issuers: &'a Issuers,
     pub(super) portal: Option<&'a Portal>,
+    /// `store.url: none`.
+    pub(super) no_store: bool,
 }
 
 pub(super) fn check(item: Item<Vec<Item<RawRoute>>>, around: &Around, checks: &mut Checks) -> Option<Vec<Route>> {
@@ -222,7 +224,14 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     if !cluster_at {
         checks.error(&at.child("cluster"), "missing; name the cluster it goes to");
     }
+    let issuers_at = raw.issuers.at.or(&at, "issuers");
     let issuers = around.issuers.resolve(raw.issuers, checks);
+    if let (true, Some((true, _)), Some(Auth::Required | Auth::Optional)) = (around.no_store, &issuers, raw.auth.value)
+    {
+        let message = "own contradicts store.url: none; without a store there are no tokens of the gateway's own: name \
+                       other issuers";
+        checks.error(&issuers_at, message);
+    }
     let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, checks));
     let rewrite = match raw.rewrite {
         None => Some(None),
@@ -250,7 +259,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
             bearer: credentials.contains(&Credential::Bearer),
             cookie: credentials.contains(&Credential::Cookie),
         },
-        own_tokens,
+        own_tokens: own_tokens && !around.no_store,
         issuers,
         roles: values(raw.roles.value?)?.into_iter().map(|role| role.0.into()).collect(),
         scopes: values(raw.scopes.value?)?.into_iter().map(|scope| scope.0.into()).collect(),

@@ -8,8 +8,11 @@ use http::Method;
 
 use super::{checks::Checks, item::At, settings::Portal};
 
-/// Paths the portal serves wherever it is, besides its own base paths.
-const WELL_KNOWN: [&str; 2] = ["/.well-known/jwks.json", "/.well-known/openid-configuration"];
+/// Where the key set is, with the portal and without it.
+const KEYS: &str = "/.well-known/jwks.json";
+
+/// What the portal serves wherever it is, besides its own base paths.
+const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// The requests one route takes.
 pub(super) struct Claim {
@@ -44,6 +47,10 @@ impl<'p> Table<'p> {
 
     /// Adds a route's claim, or notes whom it collides with.
     pub(super) fn claim(&mut self, claim: &Claim, checks: &mut Checks) {
+        if claim.path == KEYS {
+            checks.error(&claim.at, "the gateway's own: services find the keys there that verify identities");
+            return;
+        }
         if let Some(owner) = self.portal.and_then(|portal| portal_claims(portal, claim)) {
             let message = format!("{owner}; it is the portal's while portal.enabled");
             checks.error(&claim.at, message);
@@ -112,7 +119,7 @@ fn portal_claims(portal: &Portal, claim: &Claim) -> Option<&'static str> {
     if same_host && portal.base_paths.iter().any(|base| under(base)) {
         return Some("lies under one of portal.base_paths");
     }
-    WELL_KNOWN.contains(&claim.path.as_str()).then_some("is a path of the portal")
+    (claim.path == DISCOVERY).then_some("is a path of the portal")
 }
 
 #[cfg(test)]

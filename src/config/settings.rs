@@ -19,15 +19,18 @@ pub use self::{
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
 };
 use super::written::Written;
-use crate::policy::trace::Sampling;
+use crate::policy::{
+    keys::{Algorithm, SigningKey},
+    trace::Sampling,
+};
 
 /// One whole configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where clients and operators connect.
     pub listeners: Listeners,
-    /// Where the facts live.
-    pub store: Store,
+    /// Where the facts live; `None`: nowhere. Then there is no portal, and no route takes tokens of our own.
+    pub store: Option<Store>,
     /// What gateways share and may lose.
     pub shared_state: SharedState,
     /// Worker threads of the runtime; `None`: one per core.
@@ -50,6 +53,30 @@ pub struct Settings {
     pub telemetry: Telemetry,
     /// What it was made of: for telling one configuration from another.
     pub written: Arc<Written>,
+}
+
+impl Settings {
+    /// The algorithms that something is signed with by a key of the gateway's own.
+    #[must_use]
+    pub fn signing_algorithms(&self) -> SigningAlgorithms {
+        SigningAlgorithms { own: self.tokens.algorithm, others: Vec::new() }
+    }
+}
+
+/// The algorithms that keys of the gateway's own are needed for, each named once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningAlgorithms {
+    /// That of access tokens and the identity.
+    pub own: Algorithm,
+    /// Those that nothing but a preset asks for.
+    pub others: Vec<Algorithm>,
+}
+
+impl SigningAlgorithms {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Algorithm> {
+        std::iter::once(self.own).chain(self.others.iter().copied())
+    }
 }
 
 /// Both listeners.
@@ -169,10 +196,13 @@ pub struct Tokens {
     pub issuer: Arc<str>,
     /// `aud` of own tokens, which every route inherits unless it names its own.
     pub audience: Arc<str>,
-    /// Algorithm of a newly made signing key.
-    pub algorithm: crate::policy::keys::Algorithm,
+    /// Algorithm of the key that signs access tokens, unless `secret` does, and the identity.
+    pub algorithm: Algorithm,
     /// Access tokens are signed with this (HS256) instead of that key.
     pub secret: Option<SecretSlice<u8>>,
+    /// The keys that sign, one for each algorithm, given by the operator. Only without a store; empty there: made anew at
+    /// each start.
+    pub signing_keys: Vec<Arc<SigningKey>>,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.

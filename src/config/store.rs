@@ -6,8 +6,8 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    checks::Checks,
-    item::Item,
+    checks::{Checks, Noted},
+    item::{At, Item},
     secret::{LiteralOrSecret, Secret},
     settings::{Engine, Store},
     units::{Int, Span},
@@ -19,8 +19,9 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Store")]
 pub(super) struct RawStore {
-    /// `sqlite://path` for the embedded store (one gateway; a relative path starts at this file's folder) or
-    /// `postgres://user@host/database` for production. A password belongs in the environment or a file, since whoever
+    /// `sqlite://path` for the embedded store (one gateway; a relative path starts at this file's folder),
+    /// `postgres://user@host/database` for production, or none: nothing is kept, so there are no accounts (the portal must
+    /// be off) and routes take tokens of other issuers only. A password belongs in the environment or a file, since whoever
     /// reads it owns every account: "${NAME}", {env: NAME} or {file: path}.
     url: Item<LiteralOrSecret>,
     /// The key that seals signing keys and other secrets at rest: 32 bytes as base64 or 64 hex digits, from the
@@ -32,6 +33,9 @@ pub(super) struct RawStore {
     /// How long a request waits for a connection or an answer before the store counts as lost (503).
     timeout: Item<Span<100, 60_000>>,
 }
+
+/// The word for no store at all.
+const NONE: &str = "none";
 
 const DEFAULT_URL: &str = "sqlite://data/portcullis.db";
 
@@ -46,13 +50,33 @@ impl Default for RawStore {
     }
 }
 
-pub(super) fn check(item: Item<RawStore>, checks: &mut Checks) -> Option<Store> {
-    let at = item.at.or(&super::item::At::root(), "store");
-    let raw = item.value?;
+/// `None`: there is none, and that is meant.
+pub(super) fn check(item: Item<RawStore>, checks: &mut Checks) -> Result<Option<Store>, Noted> {
+    let at = item.at.or(&At::root(), "store");
+    let raw = item.value.ok_or(Noted)?;
     if let Some(url) = &raw.url.value {
         // The default too: writing it down is no change.
         checks.inputs.content("store.url", url.0.expose_secret().as_bytes());
     }
+    if raw.url.value.as_ref().is_some_and(|url| url.0.expose_secret() == NONE) {
+        check_none(&raw, checks);
+        return Ok(None);
+    }
+    check_kept(&raw, &at, checks).map(Some).ok_or(Noted)
+}
+
+fn check_none(raw: &RawStore, checks: &mut Checks) {
+    let written = [
+        raw.master_key.as_ref().map(|item| &item.at),
+        raw.pool.is_written().then_some(&raw.pool.at),
+        raw.timeout.is_written().then_some(&raw.timeout.at),
+    ];
+    for at in written.into_iter().flatten() {
+        checks.error(at, "contradicts store.url: none; there is nothing it could be for");
+    }
+}
+
+fn check_kept(raw: &RawStore, at: &At, checks: &mut Checks) -> Option<Store> {
     let engine = raw
         .url
         .value
@@ -81,7 +105,7 @@ fn engine(url: &SecretString, checks: &Checks) -> Result<Engine, String> {
     }
     match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
         Some(rest) => postgres(rest).map(|()| Engine::Postgres { url: url.clone() }),
-        None => Err("expected sqlite://path or postgres://user@host/database".to_owned()),
+        None => Err("expected sqlite://path, postgres://user@host/database or none".to_owned()),
     }
 }
 

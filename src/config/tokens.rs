@@ -8,6 +8,7 @@ use super::{
     item::{At, Item},
     secret::{self, Secret},
     settings::{Compat, Tokens},
+    signing_keys,
     units::{Int, Span},
     urls::Issuer,
     words::Text,
@@ -32,16 +33,22 @@ pub(super) struct RawTokens {
     /// tokens of the same issuer for something else.
     #[serde(default = "audience")]
     audience: Item<Text>,
-    /// Algorithm of a newly made signing key. ES256 is understood by the most upstream libraries. RS256 is for those
-    /// that know nothing else: its signatures cost many times as much and make tokens longer. HS256: access tokens are
-    /// signed with secret; whoever verifies them by it can sign them as well. The identity sent upstream is then signed
-    /// with an ES256 key.
+    /// Algorithm of access tokens and of the identity sent upstream. ES256 is understood by the most upstream libraries.
+    /// RS256 is for those that know nothing else: its signatures cost many times as much and make tokens longer. A key is
+    /// made for it at the next start; access tokens of another algorithm are then refused, sessions go on. HS256: access
+    /// tokens are signed with secret; whoever verifies them by it can sign them as well. The identity is then signed with
+    /// an ES256 key.
     #[serde(default = "algorithm")]
     algorithm: Item<OwnAlgorithm>,
     /// For HS256: at least 32 bytes, the same for every gateway. Changing it ends every access token at once; sessions
     /// go on.
     #[serde(default)]
     secret: Option<Item<Secret>>,
+    /// The private keys that sign, in PEM (PKCS#8, unencrypted): one for each algorithm that is needed, in one text. Only
+    /// with store.url: none, and the same for every gateway. Without it keys are made at each start, and services must
+    /// fetch the key set again after one.
+    #[serde(default)]
+    signing_key: Option<Item<Secret>>,
     /// Life of an access token. Shorter limits what a stolen one is worth; it costs more refreshes.
     #[serde(default = "access_ttl")]
     access_ttl: Item<Span<30_000, 86_400_000>>,
@@ -128,7 +135,7 @@ impl Default for RawRefresh {
     }
 }
 
-pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) -> Option<Tokens> {
+pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, checks: &mut Checks) -> Option<Tokens> {
     const ISSUER: &str = "it is iss of every token and of the identity sent upstream, e.g. https://auth.example.com";
     let at = item.at.or(&At::root(), "tokens");
     if !item.is_written() {
@@ -141,7 +148,12 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) 
     }
     let issuer = checks.required(raw.issuer, &at, "issuer", ISSUER);
     let hs256 = raw.algorithm.value.map(|algorithm| matches!(algorithm, OwnAlgorithm::Hs256));
+    if no_store && hs256 == Some(true) {
+        checks
+            .error(&raw.algorithm.at, "HS256 contradicts store.url: none; it is for access tokens, and none are made");
+    }
     let secret = secret::signing(raw.secret, hs256, &at, checks);
+    let signing_keys = signing_keys::check(raw.signing_key, no_store, checks);
     let refresh = check_refresh(raw.refresh, raw.access_ttl.value, &at, checks);
     Some(Tokens {
         issuer: issuer?.0.into(),
@@ -152,6 +164,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, checks: &mut Checks) 
             OwnAlgorithm::Rs256 => Algorithm::Rs256,
         },
         secret: secret.ok()?,
+        signing_keys: signing_keys?,
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
         refresh: refresh?,

@@ -252,7 +252,7 @@ impl Parts {
         }
         let (verified, signer) = match choose(token, exchange, route)? {
             None => {
-                let verified = token::verify(token, &self.keyring.key_set())?;
+                let verified = token::verify(token, &self.keyring.access_keys())?;
                 let session = verified.claims.session.ok_or(TokenFault::Malformed)?;
                 (verified, Signer::Own(session))
             }

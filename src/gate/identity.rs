@@ -63,7 +63,7 @@ impl Identity {
 
     /// What signs for a cluster.
     fn key(&self, rules: &settings::Identity) -> Arc<SigningKey> {
-        rules.secret.clone().unwrap_or_else(|| self.keyring.current())
+        rules.secret.clone().unwrap_or_else(|| self.keyring.own())
     }
 
     /// One for any request of the caller's: the one that is kept, while it is fresh.

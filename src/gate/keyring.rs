@@ -1,74 +1,176 @@
-//! The signing key and the keys that verify: one consistent pair, replaced only as a pair.
+//! The signing keys, one for each algorithm that is needed, and the keys that verify: replaced only together.
 //!
-//! Nothing rotates keys yet: what the store holds at start is used until the end.
+//! Access tokens have one algorithm, `tokens.algorithm`: its key alone signs them, and keys of other algorithms, which
+//! sign for presets of a format that asks for them, verify none. All of them are published.
+//!
+//! Nothing rotates keys yet: what is held at start is used until the end; a reload only adds an algorithm.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use crate::policy::keys::{KeySet, SigningKey};
+use crate::policy::keys::{Algorithm, KeySet, SigningKey, VerifyingKey};
 
-/// The key that signs now and the set that verifies, always from the same reading of the store.
+/// What is held at one moment, always from the same reading of the store.
 #[derive(Debug)]
 struct Keys {
-    current: Arc<SigningKey>,
-    set: Arc<KeySet>,
+    /// Signs access tokens, unless a secret does, and the identity.
+    own: Arc<SigningKey>,
+    /// Those of other algorithms.
+    others: Vec<Arc<SigningKey>>,
+    /// What verifies access tokens.
+    access: Arc<KeySet>,
+    published: Arc<KeySet>,
 }
 
 /// Shared by the portal (signs access tokens), authentication (verifies) and identity (signs).
 #[derive(Debug)]
 pub struct Keyring {
     keys: ArcSwap<Keys>,
-    /// The secret that signs access tokens instead of the current key, if there is one. Never published.
+    /// The secret that signs access tokens instead of the key, if there is one. Never published.
     secret: Option<Arc<SigningKey>>,
 }
 
 impl Keyring {
-    /// A keyring that signs with `current`; `set` must hold its verifying half.
+    /// A keyring that signs access tokens with `own` and holds `others` for what needs another algorithm. `verifying`:
+    /// keys that sign no longer, or not yet.
     #[must_use]
-    pub fn new(current: Arc<SigningKey>, set: Arc<KeySet>) -> Self {
-        Self { keys: ArcSwap::from_pointee(Keys { current, set }), secret: None }
+    pub fn new(own: Arc<SigningKey>, others: Vec<Arc<SigningKey>>, verifying: &[VerifyingKey]) -> Self {
+        Self { keys: ArcSwap::new(keys(own, others, verifying, None)), secret: None }
     }
 
     /// The same, but access tokens are signed with `secret`. The identity is not: upstreams verify it by published keys.
     #[must_use]
     pub fn with_secret(self, secret: Arc<SigningKey>) -> Self {
-        let keys = self.keys.load_full();
-        let keyring = Self { secret: Some(secret), ..self };
-        keyring.replace(Arc::clone(&keys.current), Arc::clone(&keys.set));
-        keyring
+        let held = self.keys.load_full();
+        let verifying: Vec<_> = held.published.iter().cloned().collect();
+        let keys = keys(Arc::clone(&held.own), held.others.clone(), &verifying, Some(&secret));
+        Self { keys: ArcSwap::new(keys), secret: Some(secret) }
     }
 
     /// The key that access tokens are signed with now.
     #[must_use]
     pub fn access(&self) -> Arc<SigningKey> {
-        self.secret.clone().unwrap_or_else(|| self.current())
+        self.secret.clone().unwrap_or_else(|| self.own())
     }
 
-    /// The key that signs now.
+    /// The key of `tokens.algorithm`, which signs now.
     #[must_use]
-    pub fn current(&self) -> Arc<SigningKey> {
-        Arc::clone(&self.keys.load().current)
+    pub fn own(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.keys.load().own)
     }
 
-    /// The keys that verify now.
+    /// The key of this very algorithm that signs now, if one is needed by anything.
     #[must_use]
-    pub fn key_set(&self) -> Arc<KeySet> {
-        Arc::clone(&self.keys.load().set)
+    pub fn of(&self, algorithm: Algorithm) -> Option<Arc<SigningKey>> {
+        let keys = self.keys.load();
+        iter::once(&keys.own).chain(&keys.others).find(|key| key.algorithm() == algorithm).cloned()
     }
 
-    /// Whether tokens under `kid` are still good: looked at on every hit of the verified-token cache.
+    /// The keys that verify access tokens now.
+    #[must_use]
+    pub fn access_keys(&self) -> Arc<KeySet> {
+        Arc::clone(&self.keys.load().access)
+    }
+
+    /// Every key, as the world may have it.
+    #[must_use]
+    pub fn published(&self) -> Arc<KeySet> {
+        Arc::clone(&self.keys.load().published)
+    }
+
+    /// Whether access tokens under `kid` are still good: looked at on every hit of the verified-token cache.
     #[must_use]
     pub fn verifies(&self, kid: &str) -> bool {
-        self.keys.load().set.get(kid).is_some()
+        self.keys.load().access.get(kid).is_some()
     }
 
-    /// Replaces both.
-    pub fn replace(&self, current: Arc<SigningKey>, set: Arc<KeySet>) {
-        let set = match &self.secret {
-            Some(secret) => Arc::new(KeySet::new(set.iter().cloned().chain([secret.verifying()]))),
-            None => set,
-        };
-        self.keys.store(Arc::new(Keys { current, set }));
+    /// Replaces all of them by those of another reading. An algorithm that nothing needs there keeps its key: requests of
+    /// the configuration before may still be signed for.
+    pub fn replace(&self, other: &Self) {
+        let (held, other) = (self.keys.load(), other.keys.load());
+        let mut others = other.others.clone();
+        for key in &held.others {
+            if !iter::once(&other.own).chain(&others).any(|one| one.algorithm() == key.algorithm()) {
+                others.push(Arc::clone(key));
+            }
+        }
+        let verifying: Vec<_> = other.published.iter().cloned().collect();
+        self.keys.store(keys(Arc::clone(&other.own), others, &verifying, self.secret.as_deref()));
+    }
+}
+
+fn keys(
+    own: Arc<SigningKey>,
+    others: Vec<Arc<SigningKey>>,
+    verifying: &[VerifyingKey],
+    secret: Option<&SigningKey>,
+) -> Arc<Keys> {
+    let signing = iter::once(&own).chain(&others).map(|key| key.verifying());
+    let published = KeySet::new(signing.chain(verifying.iter().cloned()));
+    let of_access = published.iter().filter(|key| key.algorithm == own.algorithm()).cloned();
+    let access = KeySet::new(of_access.chain(secret.map(SigningKey::verifying)));
+    Arc::new(Keys { own, others, access: Arc::new(access), published: Arc::new(published) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::keys::tests::key;
+
+    fn shared(algorithm: Algorithm) -> Arc<SigningKey> {
+        Arc::new(key(algorithm))
+    }
+
+    fn kids(set: &KeySet) -> Vec<&str> {
+        set.iter().map(|key| &*key.kid).collect()
+    }
+
+    #[test]
+    fn a_key_of_another_algorithm_neither_signs_nor_verifies_access_tokens() {
+        let (own, rsa, old) = (shared(Algorithm::Es256), shared(Algorithm::Rs256), shared(Algorithm::Es256));
+        let retired = [old.verifying(), shared(Algorithm::EdDsa).verifying()];
+        let keyring = Keyring::new(Arc::clone(&own), vec![Arc::clone(&rsa)], &retired);
+        assert_eq!(keyring.access().kid(), own.kid());
+        assert_eq!(kids(&keyring.access_keys()), [&**own.kid(), &**old.kid()]);
+        assert!(!keyring.verifies(rsa.kid()) && !keyring.verifies(&retired[1].kid));
+        assert_eq!(keyring.published().len(), 4);
+    }
+
+    #[test]
+    fn who_needs_an_algorithm_gets_a_key_of_it_or_none() {
+        let (own, rsa) = (shared(Algorithm::EdDsa), shared(Algorithm::Rs256));
+        let keyring = Keyring::new(Arc::clone(&own), vec![Arc::clone(&rsa)], &[]);
+        let kid = |algorithm| keyring.of(algorithm).map(|key| Arc::clone(key.kid()));
+        assert_eq!(kid(Algorithm::EdDsa).as_ref(), Some(own.kid()));
+        assert_eq!(kid(Algorithm::Rs256).as_ref(), Some(rsa.kid()));
+        assert_eq!(kid(Algorithm::Es256), None);
+    }
+
+    #[test]
+    fn what_was_needed_before_can_still_be_signed_after_a_replacement() {
+        let (own, rsa, edwards) = (shared(Algorithm::Es256), shared(Algorithm::Rs256), shared(Algorithm::EdDsa));
+        let keyring = Keyring::new(Arc::clone(&own), vec![Arc::clone(&rsa)], &[]);
+        keyring.replace(&Keyring::new(Arc::clone(&own), vec![Arc::clone(&edwards)], &[]));
+        for key in [&own, &rsa, &edwards] {
+            assert_eq!(keyring.of(key.algorithm()).unwrap().kid(), key.kid());
+            assert!(keyring.published().get(key.kid()).is_some());
+        }
+        assert_eq!(kids(&keyring.access_keys()), [&**own.kid()]);
+    }
+
+    #[test]
+    fn a_secret_signs_access_tokens_only_and_is_never_published() {
+        let (own, secret) = (shared(Algorithm::Es256), shared(Algorithm::Hs256));
+        let keyring = Keyring::new(Arc::clone(&own), Vec::new(), &[]).with_secret(Arc::clone(&secret));
+        let other = Keyring::new(Arc::clone(&own), vec![shared(Algorithm::Rs256)], &[]);
+        for published in [1, 2] {
+            assert_eq!((keyring.access().kid(), keyring.own().kid()), (secret.kid(), own.kid()));
+            assert!(keyring.of(Algorithm::Hs256).is_none());
+            assert!(keyring.verifies(secret.kid()));
+            let set = keyring.published();
+            assert!(set.get(secret.kid()).is_none() && set.len() == published);
+            keyring.replace(&other);
+        }
     }
 }

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use quick_cache::sync::Cache;
 
 use crate::{
-    clock::{Entropy, Timestamp},
+    clock::{Clock, Entropy, Timestamp},
     policy::{
         by_reference::ByReference,
         claims::Claims,
@@ -59,6 +59,7 @@ pub struct NewReference<'a> {
 pub struct References {
     kept: Cache<[u8; 32], Arc<Referred>>,
     entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for References {
@@ -70,8 +71,8 @@ impl std::fmt::Debug for References {
 impl References {
     /// None yet.
     #[must_use]
-    pub fn new(entropy: Arc<dyn Entropy>) -> Self {
-        Self { kept: Cache::new(MOST), entropy }
+    pub fn new(entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> Self {
+        Self { kept: Cache::new(MOST), entropy, clock }
     }
 
     /// Keeps the claims until the identity ends; the token that reads them.
@@ -93,7 +94,8 @@ impl References {
     }
 
     /// The claims behind a token, signed for the service that it was given to; `None`: unknown, or its identity is over.
-    pub fn read(&self, token: &str, now: Timestamp) -> Option<Result<String, KeyFault>> {
+    pub fn read(&self, token: &str) -> Option<Result<String, KeyFault>> {
+        let now = self.clock.now();
         let referred = self.kept.get(&digest_of(token)).filter(|referred| now < referred.expires)?;
         Some(mint::claims_token(
             &referred.key,
@@ -117,41 +119,63 @@ fn digest_of(token: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
     use super::*;
     use crate::{
-        clock::SystemEntropy,
+        clock::{SystemEntropy, Tick},
         policy::{
             claims::tests::claims,
             keys::{Algorithm, tests::key},
         },
     };
 
-    fn keep(references: &References, expires: i64) -> String {
+    /// Seconds, by hand.
+    struct Standing(AtomicI64);
+
+    impl Clock for Standing {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_seconds(self.0.load(Relaxed))
+        }
+
+        fn tick(&self) -> Tick {
+            Tick::from_nanos(0)
+        }
+    }
+
+    fn references() -> (References, Arc<Standing>) {
+        let clock = Arc::new(Standing(AtomicI64::new(1_000)));
+        (References::new(Arc::new(SystemEntropy), Arc::clone(&clock) as Arc<dyn Clock>), clock)
+    }
+
+    fn keep(references: &References, key: &Arc<SigningKey>) -> String {
         let claims = Arc::new(Claims { org: Some("x".repeat(5_000).into()), ..claims() });
         references.keep(NewReference {
             issuer: &"https://gw.test".into(),
             audience: &"rag".into(),
             named: ByReference::of(&claims),
             claims: &claims,
-            key: &Arc::new(key(Algorithm::Es256)),
-            expires: Timestamp::from_seconds(expires),
+            key,
+            expires: Timestamp::from_seconds(1_060),
         })
     }
 
     #[test]
     fn a_reference_ends_with_its_identity() {
-        let references = References::new(Arc::new(SystemEntropy));
-        let token = keep(&references, 1_060);
-        assert!(references.read(&token, Timestamp::from_seconds(1_059)).is_some());
-        assert!(references.read(&token, Timestamp::from_seconds(1_060)).is_none());
-        assert!(references.read(&token[1..], Timestamp::from_seconds(1_000)).is_none());
+        let (references, clock) = references();
+        let token = keep(&references, &Arc::new(key(Algorithm::Es256)));
+        assert!(references.read(&token[1..]).is_none());
+        clock.0.store(1_059, Relaxed);
+        assert!(references.read(&token).is_some());
+        clock.0.store(1_060, Relaxed);
+        assert!(references.read(&token).is_none());
     }
 
     #[test]
     fn a_flood_of_large_callers_keeps_no_more_than_there_is_room_for() {
-        let references = References::new(Arc::new(SystemEntropy));
+        let ((references, _), key) = (references(), Arc::new(key(Algorithm::Es256)));
         for _ in 0..2 * MOST {
-            keep(&references, 1_060);
+            keep(&references, &key);
         }
         assert!(references.kept.len() <= MOST);
     }

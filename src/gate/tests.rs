@@ -44,7 +44,7 @@ use crate::{
     policy::{
         claims::Claims,
         ids::SessionId,
-        keys::{Algorithm, KeySet, SigningKey},
+        keys::{Algorithm, SigningKey},
         mint,
     },
     store::memory::ended_sessions::EndedSessions,
@@ -132,7 +132,7 @@ impl Gate {
         let snapshot = app::snapshot(&settings, &clusters, &[], &metrics).unwrap();
         let pkcs8 = SigningKey::generate_pkcs8(Algorithm::Es256).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
-        let keyring = Arc::new(Keyring::new(Arc::clone(&key), Arc::new(KeySet::new([key.verifying()]))));
+        let keyring = Arc::new(Keyring::new(Arc::clone(&key), Vec::new(), &[]));
         let clock = Arc::new(Frozen(AtomicU64::new(1)));
         let ended = Arc::new(EndedSessions::default());
         let stages = Stages {
@@ -154,7 +154,10 @@ impl Gate {
                 metrics,
             ),
             subject_limit: SubjectLimit,
-            identity: Identity::new(keyring, Arc::new(References::new(Arc::new(SystemEntropy)))),
+            identity: Identity::new(
+                keyring,
+                Arc::new(References::new(Arc::new(SystemEntropy), Arc::clone(&clock) as Arc<dyn Clock>)),
+            ),
         };
         Self { stages, key, clock, ended, reached: Arc::new(AtomicUsize::new(0)) }
     }

@@ -31,7 +31,7 @@ use crate::{
         refusal::{Detail, Refusal},
     },
     policy::reason::Reason,
-    portal::{PortalState, endpoints},
+    portal::{PortalState, Published, endpoints},
 };
 
 /// The account endpoints as the last service of the pipeline.
@@ -44,7 +44,17 @@ impl Portal {
     /// The endpoints of [`endpoints::ENDPOINTS`] over this state.
     #[must_use]
     pub fn new(state: PortalState) -> Self {
-        let router = endpoints::router(Arc::new(state))
+        Self::of(endpoints::router(&state.published(), Some(&Arc::new(state))))
+    }
+
+    /// Those of them that need no accounts.
+    #[must_use]
+    pub fn without_accounts(published: &Published) -> Self {
+        Self::of(endpoints::router(published, None))
+    }
+
+    fn of(router: Router) -> Self {
+        let router = router
             .fallback(async || Refusal::from(Reason::NoRoute))
             .method_not_allowed_fallback(async || Refusal::from(Reason::MethodNotAllowed));
         Self { router }

@@ -8,19 +8,19 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::{
     gate::refusal::Refusal,
     policy::{bearer::bearer, reason::Reason},
-    portal::{answers::Answer, state::Shared},
+    portal::{answers::Answer, state::Published},
 };
 
 const JWT: HeaderValue = HeaderValue::from_static("application/jwt");
 
 /// 200 with the claims, as long as the identity lives that refers to them.
-pub(crate) async fn claims(State(state): State<Shared>, headers: HeaderMap) -> Result<Answer, Refusal> {
+pub(crate) async fn claims(State(state): State<Published>, headers: HeaderMap) -> Result<Answer, Refusal> {
     let reference = match bearer(&headers) {
         Ok(Some(reference)) => reference,
         Ok(None) => return Err(Reason::CredentialsMissing.into()),
         Err(_) => return Err(Reason::CredentialsMalformed.into()),
     };
-    match state.references.read(reference, state.clock.now()) {
+    match state.references.read(reference) {
         None => Err(Reason::ReferenceUnknown.into()),
         Some(Ok(token)) => Ok(Answer::bytes(StatusCode::OK, token).with(header::CONTENT_TYPE, JWT)),
         Some(Err(fault)) => Err(Refusal::internal(format!("referred claims cannot be signed: {fault}"))),

@@ -15,7 +15,11 @@ use http::Method;
 use crate::{
     config::settings::AuthMode,
     gate::references::CLAIMS_PATH,
-    portal::{claims, login, logout, me, openapi, refresh, register, state::Shared, well_known},
+    portal::{
+        claims, login, logout, me, openapi, refresh, register,
+        state::{Published, Shared},
+        well_known,
+    },
 };
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
@@ -36,6 +40,17 @@ pub struct Endpoint {
     pub body_limit: u64,
     /// What answers it.
     pub(crate) call: Call,
+    /// When it is served.
+    pub served: Served,
+}
+
+/// When an endpoint is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// While `portal.enabled`.
+    WithPortal,
+    /// Always: services verify identities by it.
+    Always,
 }
 
 /// Where an endpoint is.
@@ -79,6 +94,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
         auth: AuthMode::Required,
         body_limit: 0,
         call: Call::Me,
+        served: Served::WithPortal,
     },
     Endpoint {
         name: "portal_me_change",
@@ -87,21 +103,35 @@ pub static ENDPOINTS: &[Endpoint] = &[
         auth: AuthMode::Required,
         body_limit: FORM_LIMIT as u64,
         call: Call::PatchMe,
+        served: Served::WithPortal,
     },
     post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
-    public("portal_jwks", EndpointPath::Absolute("/.well-known/jwks.json"), Call::Jwks),
-    public("portal_discovery", EndpointPath::Absolute("/.well-known/openid-configuration"), Call::Discovery),
+    public("portal_jwks", EndpointPath::Absolute("/.well-known/jwks.json"), Call::Jwks, Served::Always),
+    public(
+        "portal_discovery",
+        EndpointPath::Absolute("/.well-known/openid-configuration"),
+        Call::Discovery,
+        Served::WithPortal,
+    ),
     // The reference that it wants is no access token.
-    public("portal_claims", EndpointPath::Absolute(CLAIMS_PATH), Call::Claims),
-    public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi),
+    public("portal_claims", EndpointPath::Absolute(CLAIMS_PATH), Call::Claims, Served::Always),
+    public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi, Served::WithPortal),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
-    Endpoint { name, method: Method::POST, path: EndpointPath::Base(path), auth, body_limit: FORM_LIMIT as u64, call }
+    Endpoint {
+        name,
+        method: Method::POST,
+        path: EndpointPath::Base(path),
+        auth,
+        body_limit: FORM_LIMIT as u64,
+        call,
+        served: Served::WithPortal,
+    }
 }
 
-const fn public(name: &'static str, path: EndpointPath, call: Call) -> Endpoint {
-    Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call }
+const fn public(name: &'static str, path: EndpointPath, call: Call, served: Served) -> Endpoint {
+    Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call, served }
 }
 
 impl Endpoint {
@@ -120,42 +150,51 @@ impl Endpoint {
         matches!(self.call, Call::Claims)
     }
 
-    fn handler(&self) -> MethodRouter<Shared> {
-        match self.call {
-            Call::Register => self.on(register::register),
-            Call::Login => self.on(login::login),
-            Call::Refresh => self.on(refresh::refresh),
-            Call::Logout => self.on(logout::logout),
-            Call::Me => self.on(me::me),
-            Call::PatchMe => self.on(me::change),
-            Call::Verify => self.on(me::verify),
-            Call::Jwks => self.on(well_known::jwks),
-            Call::Discovery => self.on(well_known::discovery),
-            Call::Claims => self.on(claims::claims),
-            Call::OpenApi => self.on(openapi::openapi),
-        }
+    /// `None`: it needs the accounts, and there are none.
+    fn handler(&self, published: &Published, accounts: Option<&Shared>) -> Option<MethodRouter> {
+        let accounts = || accounts.cloned();
+        Some(match self.call {
+            Call::Register => self.on(register::register, accounts()?),
+            Call::Login => self.on(login::login, accounts()?),
+            Call::Refresh => self.on(refresh::refresh, accounts()?),
+            Call::Logout => self.on(logout::logout, accounts()?),
+            Call::Me => self.on(me::me, accounts()?),
+            Call::PatchMe => self.on(me::change, accounts()?),
+            Call::Verify => self.on(me::verify, accounts()?),
+            Call::Jwks => self.on(well_known::jwks, published.clone()),
+            Call::Discovery => self.on(well_known::discovery, published.clone()),
+            Call::Claims => self.on(claims::claims, published.clone()),
+            Call::OpenApi => self.on(openapi::openapi, accounts()?),
+        })
     }
 
-    fn on<H, T>(&self, handler: H) -> MethodRouter<Shared>
+    fn on<H, T, S>(&self, handler: H, state: S) -> MethodRouter
     where
-        H: Handler<T, Shared>,
+        H: Handler<T, S>,
         T: 'static,
+        S: Clone + Send + Sync + 'static,
     {
-        match MethodFilter::try_from(self.method.clone()) {
+        let router = match MethodFilter::try_from(self.method.clone()) {
             Ok(filter) => on(filter, handler),
             // No filter exists for extension methods; the table has none, and a test asks every endpoint.
             Err(_) => get(handler),
-        }
+        };
+        router.with_state(state)
     }
 }
 
-/// The router of every endpoint in [`ENDPOINTS`].
-pub(crate) fn router(state: Shared) -> Router {
-    let bases = state.portal.base_paths.clone();
-    let places = ENDPOINTS
-        .iter()
-        .flat_map(|endpoint| endpoint.full_paths(&bases).into_iter().map(move |path| (path, endpoint.handler())));
-    places.fold(Router::new(), |router, (path, handler)| router.route(&path, handler)).with_state(state)
+/// The router of every endpoint in [`ENDPOINTS`]; without `accounts` of those that need none.
+pub(crate) fn router(published: &Published, accounts: Option<&Shared>) -> Router {
+    let bases = accounts.map(|state| state.portal.base_paths.clone()).unwrap_or_default();
+    let mut router = Router::new();
+    for endpoint in ENDPOINTS {
+        for path in endpoint.full_paths(&bases) {
+            if let Some(handler) = endpoint.handler(published, accounts) {
+                router = router.route(&path, handler);
+            }
+        }
+    }
+    router
 }
 
 #[cfg(test)]

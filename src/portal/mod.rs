@@ -25,7 +25,7 @@ mod register;
 mod state;
 mod well_known;
 
-pub use state::PortalState;
+pub use state::{PortalState, Published};
 
 #[cfg(test)]
 pub(crate) mod tests;

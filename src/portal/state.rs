@@ -43,10 +43,30 @@ pub struct PortalState {
     pub hash_pool: Arc<HashPool>,
 }
 
+/// What is published, with accounts or without them.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// `iss` of everything that is signed.
+    pub issuer: Arc<str>,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Claims that identities refer to.
+    pub references: Arc<References>,
+}
+
 /// The state as handlers hold it.
 pub(crate) type Shared = Arc<PortalState>;
 
 impl PortalState {
+    /// What of it is for everybody.
+    pub(crate) fn published(&self) -> Published {
+        Published {
+            issuer: Arc::clone(&self.tokens.issuer),
+            keyring: Arc::clone(&self.keyring),
+            references: Arc::clone(&self.references),
+        }
+    }
+
     /// The key of one session's refresh tokens.
     pub(crate) fn refresh_key(&self, session: SessionId, salt: &[u8; 32]) -> SecretBox<[u8; 32]> {
         self.master.derive(REFRESH_KEY, session.0.as_bytes(), salt)

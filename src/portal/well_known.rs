@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     gate::refusal::Refusal,
     policy::mint::{ACCESS_TOKEN_TYPE, IDENTITY_TOKEN_TYPE},
-    portal::{answers::Answer, state::Shared},
+    portal::{answers::Answer, state::Published},
 };
 
 /// How long anyone may keep what is published. Keys are not rotated yet; when they are, a key must be published for
@@ -16,8 +16,8 @@ use crate::{
 const CACHEABLE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// 200 with every public key there is.
-pub(crate) async fn jwks(State(state): State<Shared>) -> Result<Answer, Refusal> {
-    publish(&state.keyring.key_set().jwks())
+pub(crate) async fn jwks(State(state): State<Published>) -> Result<Answer, Refusal> {
+    publish(&state.keyring.published().jwks())
 }
 
 /// The subset of OIDC Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
@@ -58,9 +58,9 @@ const CLAIMS: &[&str] = &[
 ];
 
 /// 200 with issuer, key address and algorithms.
-pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Refusal> {
-    let issuer = &*state.tokens.issuer;
-    let published = state.keyring.key_set().jwks();
+pub(crate) async fn discovery(State(state): State<Published>) -> Result<Answer, Refusal> {
+    let issuer = &*state.issuer;
+    let published = state.keyring.published().jwks();
     let mut algorithms: Vec<String> = published["keys"]
         .as_array()
         .into_iter()

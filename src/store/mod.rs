@@ -362,7 +362,7 @@ pub trait Store: Send + Sync + 'static {
     /// Every signing key.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault>;
 
-    /// Adds `key` as the first signing key unless there is one already; gives the keys that are there afterwards.
-    /// Several gateways starting at once make one key.
+    /// Adds `key` unless its algorithm has a current key already; gives the keys that are there afterwards. Several
+    /// gateways starting at once make one key.
     async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault>;
 }

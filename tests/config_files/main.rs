@@ -2,8 +2,8 @@
 //!
 //! `shipped`: `config/gateway.yaml` names every key of the schema and equals the defaults, every example parses, the
 //! schema file is current. `mistakes`: each one is named with line, column, key path and what was probably meant.
-//! `meaning`: what
-//! valid ones become. `secrets`: where they may come from, and that none ever prints. `robust`: no text makes it panic.
+//! `storeless`: what a gateway that keeps nothing cannot have. `meaning`: what valid ones become. `secrets`: where they may
+//! come from, and that none ever prints. `robust`: no text makes it panic.
 
 #[cfg(test)]
 mod meaning;
@@ -15,5 +15,7 @@ mod robust;
 mod secrets;
 #[cfg(test)]
 mod shipped;
+#[cfg(test)]
+mod storeless;
 #[cfg(test)]
 mod support;

@@ -373,7 +373,7 @@ fn routes_cannot_take_the_same_requests_or_the_portals() {
         "f.yaml:9:23: routes[1].match.path: routes[0] takes GET of this path already\n\
          f.yaml:11:23: routes[3].match.path: matches the same paths as routes[2]; name the parameters alike\n\
          f.yaml:12:23: routes[4].match.path: lies under one of portal.base_paths; it is the portal's while portal.enabled\n\
-         f.yaml:13:23: routes[5].match.path: is a path of the portal; it is the portal's while portal.enabled\n\
+         f.yaml:13:23: routes[5].match.path: the gateway's own: services find the keys there that verify identities\n\
          f.yaml:14:6: routes[6].name: routes[0] has the name \"a\" already"
     );
 }

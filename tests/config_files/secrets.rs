@@ -59,7 +59,7 @@ fn secrets_come_from_files_and_the_environment() {
         let text = format!("{BASE}store:\n  master_key: {source}\n");
         let source = Source { name: "f.yaml", text: &text, base_dir: folder.path() };
         let settings = parse(&source, &environment).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!(settings.store.master_key.unwrap().expose_secret()[..2], [0x8f, 0x1d]);
+        assert_eq!(settings.store.unwrap().master_key.unwrap().expose_secret()[..2], [0x8f, 0x1d]);
     }
 }
 

@@ -96,6 +96,7 @@ fn the_sample_file_names_every_key() {
     found.remove("store.master_key.file");
     found.remove("issuers.*.secret.env");
     found.remove("tokens.secret.env");
+    found.remove("tokens.signing_key.file");
     found.remove("telemetry.otlp.headers[].value.env");
     assert!(expected.len() > 80, "the schema walk sees the keys: {expected:?}");
     assert_eq!(found, expected);
@@ -160,17 +161,29 @@ fn every_example_is_tested_here() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(names, ["behind-nginx.yaml", "minimal.yaml", "postgres.yaml", "tls.yaml"].map(str::to_owned).into());
+    assert_eq!(
+        names,
+        ["behind-nginx.yaml", "foreign-issuer-only.yaml", "minimal.yaml", "postgres.yaml", "tls.yaml"]
+            .map(str::to_owned)
+            .into()
+    );
 }
 
 #[test]
 fn the_minimal_example_is_embedded_and_closed_but_for_health() {
     let settings = example("minimal.yaml", &[]);
-    let Engine::Sqlite { path } = &settings.store.engine else { panic!("embedded") };
+    let Engine::Sqlite { path } = &settings.store.as_ref().unwrap().engine else { panic!("embedded") };
     assert!(path.ends_with("config/examples/data/portcullis.db"), "{}", path.display());
     let modes: Vec<_> = settings.routes.iter().map(|route| (&*route.name, route.auth)).collect();
     assert_eq!(modes, [("health", AuthMode::None), ("rag", AuthMode::Required)]);
     assert!(settings.portal.enabled);
+}
+
+#[test]
+fn the_example_without_a_store_keeps_nothing_and_takes_no_token_of_its_own() {
+    let settings = example("foreign-issuer-only.yaml", &[]);
+    assert!(settings.store.is_none() && !settings.portal.enabled && settings.tokens.signing_keys.is_empty());
+    assert!(settings.routes.iter().all(|route| !route.own_tokens && route.issuers.len() == 1));
 }
 
 #[test]
@@ -183,7 +196,7 @@ fn the_postgres_example_takes_its_secrets_from_the_environment() {
             ("PUBLIC_URL", "https://rag.example.com"),
         ],
     );
-    assert_eq!(settings.store.master_key.as_ref().unwrap().expose_secret().len(), 32);
+    assert_eq!(settings.store.as_ref().unwrap().master_key.as_ref().unwrap().expose_secret().len(), 32);
     assert_eq!(&*settings.tokens.issuer, "https://rag.example.com");
     let shown = format!("{settings:?}");
     assert!(!shown.contains("t0p-s3cr3t") && !shown.contains("8f1d"), "{shown}");

@@ -1,4 +1,4 @@
-//! Signing keys: the first one is made once, by whichever gateway comes first.
+//! Signing keys: the first one of each algorithm is made once, by whichever gateway comes first.
 
 use portcullis::{
     clock::SystemEntropy,
@@ -12,7 +12,8 @@ use crate::fixture::{Fixture, NOW};
 
 on_both_engines! {
     a_fresh_store_has_none_and_keeps_the_first_as_it_is,
-    a_second_key_is_not_added,
+    a_second_key_of_an_algorithm_is_not_added,
+    another_algorithm_has_a_key_of_its_own,
     gateways_starting_at_once_make_one_key,
     a_sealed_key_opens_after_a_restart_and_under_no_other_master_key,
 }
@@ -39,7 +40,23 @@ async fn a_fresh_store_has_none_and_keeps_the_first_as_it_is(on: Fixture) {
     }
 }
 
-async fn a_second_key_is_not_added(on: Fixture) {
+async fn another_algorithm_has_a_key_of_its_own(on: Fixture) {
+    on.store.ensure_signing_key(&key("first")).await.unwrap();
+    let rsa = |kid| StoredKey { algorithm: Algorithm::Rs256, ..key(kid) };
+    for kid in ["second", "third"] {
+        let present = on.store.ensure_signing_key(&rsa(kid)).await.unwrap();
+        let present: Vec<_> = present.iter().map(|key| (key.kid.as_str(), key.algorithm)).collect();
+        assert_eq!(present, [("first", Algorithm::EdDsa), ("second", Algorithm::Rs256)]);
+    }
+    // One that only verifies does not stand in its way.
+    let retired = StoredKey { algorithm: Algorithm::Es256, state: KeyState::Previous, ..key("fourth") };
+    on.store.ensure_signing_key(&retired).await.unwrap();
+    let present =
+        on.store.ensure_signing_key(&StoredKey { algorithm: Algorithm::Es256, ..key("fifth") }).await.unwrap();
+    assert_eq!(present.len(), 4);
+}
+
+async fn a_second_key_of_an_algorithm_is_not_added(on: Fixture) {
     on.store.ensure_signing_key(&key("first")).await.unwrap();
     let present = on.store.ensure_signing_key(&key("second")).await.unwrap();
     assert_eq!(present.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), ["first"]);
@@ -84,7 +101,7 @@ async fn a_gateway_waits_for_the_one_that_is_just_making_the_key() {
     let on = Fixture::postgres().await;
     let mut rival = on.rival().await;
     let insert = "BEGIN; INSERT INTO signing_keys (kid, algorithm, state, sealed_pkcs8, created_at) \
-                  VALUES ('rival', 'ES256', 'current', '', '2030-01-01T00:00:00Z')";
+                  VALUES ('rival', 'EdDSA', 'current', '', '2030-01-01T00:00:00Z')";
     sqlx::raw_sql(insert).execute(&mut rival).await.unwrap();
     let store = on.store.clone();
     let mut late = tokio::spawn(async move { store.ensure_signing_key(&key("late")).await.unwrap() });

@@ -212,6 +212,12 @@ impl Gateway {
         soon("the reload", self.running().reload(self.setup.settings())).await
     }
 
+    /// What lies beside the configuration.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.setup.folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     /// Writes a file beside the configuration.
     pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.setup.folder.path().join(name), text).unwrap();
@@ -219,12 +225,12 @@ impl Gateway {
 
     /// A connection of the test's own to the gateway's store.
     pub(crate) async fn store(&self) -> SharedStore {
-        sql::open(&self.setup.settings().unwrap().store).await.unwrap()
+        sql::open(&self.setup.settings().unwrap().store.unwrap()).await.unwrap()
     }
 
     /// Until it is dropped no session can be changed: a transaction of the test's own stands in the way.
     pub(crate) async fn in_the_way_of_writes(&self) -> Box<dyn Any + Send> {
-        match self.setup.settings().unwrap().store.engine {
+        match self.setup.settings().unwrap().store.unwrap().engine {
             settings::Engine::Sqlite { path } => {
                 let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
                 sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
@@ -240,7 +246,7 @@ impl Gateway {
 
     /// The private key the gateway signs with, for tokens that only a broken gateway would make.
     pub(crate) async fn signing_key(&self) -> SigningKey {
-        let settings = self.setup.settings().unwrap().store;
+        let settings = self.setup.settings().unwrap().store.unwrap();
         let master = master_key(&settings, true, &SystemEntropy).unwrap();
         let keys = self.store().await.signing_keys().await.unwrap();
         let key = keys.into_iter().find(|key| key.state == KeyState::Current).unwrap();

@@ -18,6 +18,7 @@ on_both_stores!(
     the_service_verifies_who_asked,
     an_anonymous_caller_is_told_apart_by_signature_too,
     a_wrong_token_gets_nowhere,
+    another_algorithm_has_a_key_of_its_own_and_both_are_published,
     keys_of_the_other_algorithms_do_the_same,
     a_restart_keeps_users_keys_and_ended_sessions,
     every_failed_login_looks_the_same,
@@ -132,6 +133,29 @@ async fn keys_of_the_other_algorithms_do_the_same(engine: Engine) {
         let claims = identity::verify(&client, identity, ISSUER, "rag").await.unwrap();
         assert_eq!(claims["sub"], session.user["id"], "{algorithm}");
     }
+}
+
+async fn another_algorithm_has_a_key_of_its_own_and_both_are_published(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let mut gateway = Gateway::standard(engine, &upstream).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let first = client.get("/.well-known/jwks.json").send().await.expect(200).json();
+    let tokens = format!("tokens: {{issuer: \"{ISSUER}\", audience: gw-test, algorithm: RS256}}\n");
+    for _ in 0..2 {
+        gateway.restart_with(&(tokens.clone() + &standard(&upstream))).await;
+        let client = gateway.client();
+        // Its key verifies other things still, access tokens no longer.
+        client.get("/ask/a").bearer(&ann.access).send().await.refused(401, "invalid_token");
+        let rsa = client.login("ann@example.org").await;
+        assert_eq!(client.status("/ask/a", &rsa.access).await, 200);
+        let published = client.get("/.well-known/jwks.json").send().await.expect(200).json();
+        let algorithms: Vec<_> = published["keys"].as_array().unwrap().iter().map(|key| &key["alg"]).collect();
+        assert_eq!(algorithms, ["RS256", "ES256"]);
+        assert_eq!(published["keys"][1], first["keys"][0]);
+    }
+    gateway.restart_with(&standard(&upstream)).await;
+    assert_eq!(gateway.client().status("/ask/a", &ann.access).await, 200, "its key is the one it was");
 }
 
 async fn a_restart_keeps_users_keys_and_ended_sessions(engine: Engine) {

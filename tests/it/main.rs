@@ -7,7 +7,7 @@
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
 //! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] and [`node_clients`] that the
-//! libraries people use are content, [`start`] what an operator sees.
+//! libraries people use are content, [`start`] what an operator sees, [`storeless`] what a gateway is that keeps nothing.
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
@@ -87,6 +87,8 @@ mod sessions;
 mod shared_limits;
 #[cfg(test)]
 mod start;
+#[cfg(test)]
+mod storeless;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]

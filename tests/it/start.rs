@@ -61,6 +61,8 @@ async fn every_configuration_we_ship_starts_and_answers() {
                 ("PORTCULLIS_MASTER_KEY", MASTER_KEY),
                 ("PUBLIC_URL", "https://rag.example.com"),
                 ("PORTCULLIS_DEMO_DATA", "data"),
+                // Nobody there: keys are fetched in the background.
+                ("ISSUER_URL", "http://127.0.0.1:9"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );

@@ -41,7 +41,7 @@ use crate::{
     policy::{
         claims::Claims,
         ids::{SessionId, UserId},
-        keys::{Algorithm, KeySet, SigningKey},
+        keys::{Algorithm, SigningKey},
         master_key::MasterKey,
         password::PasswordRules,
         reason::Reason,
@@ -84,6 +84,7 @@ fn tokens() -> Tokens {
         audience: "rag".into(),
         algorithm: Algorithm::Es256,
         secret: None,
+        signing_keys: Vec::new(),
         access_ttl: Duration::from_mins(15),
         leeway: Duration::from_secs(30),
         refresh: RefreshRules {
@@ -148,7 +149,7 @@ impl Harness {
         let metrics = Arc::new(Metrics::new());
         let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
-        let keyring = Arc::new(Keyring::new(key.clone(), Arc::new(KeySet::new([key.verifying()]))));
+        let keyring = Arc::new(Keyring::new(key.clone(), Vec::new(), &[]));
         let service = Service::new(PortalState {
             portal,
             tokens: tokens.clone(),
@@ -156,7 +157,7 @@ impl Harness {
             keyring: keyring.clone(),
             master: Arc::new(MasterKey::new(&mut [9; 32])),
             ended: ended.clone(),
-            references: Arc::new(References::new(entropy.clone())),
+            references: Arc::new(References::new(entropy.clone(), clock.clone())),
             metrics: metrics.clone(),
             clock: clock.clone(),
             entropy,
@@ -202,7 +203,7 @@ impl Harness {
 
     /// What the gate would make of an access token now; its signature checked by the published keys.
     fn verified(&self, access_token: &str) -> Arc<Claims> {
-        let claims = token::verify(access_token, &self.keyring.key_set()).unwrap().claims;
+        let claims = token::verify(access_token, &self.keyring.access_keys()).unwrap().claims;
         let expect = Expectations {
             issuer: &self.tokens.issuer,
             audiences: std::slice::from_ref(&self.tokens.audience),

@@ -7,7 +7,7 @@ async fn the_published_keys_verify_what_was_minted_and_may_be_cached() {
     let harness = Harness::new().await;
     let reply = harness.ok(Ask::get("/.well-known/jwks.json")).await;
     assert_eq!((reply.status, reply.cache_control()), (StatusCode::OK, "public, max-age=300"));
-    assert_eq!(reply.json, harness.keyring.key_set().jwks());
+    assert_eq!(reply.json, harness.keyring.published().jwks());
     assert!(reply.json["keys"][0].get("d").is_none(), "a private member");
     harness.verified(harness.ann("body").await.access());
 }

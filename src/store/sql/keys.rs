@@ -17,14 +17,14 @@ pub(super) async fn all(link: &mut Link) -> Result<Vec<StoredKey>, StoreFault> {
     rows.iter().map(key_of).collect()
 }
 
-/// Adds the first key. Who comes second waits for the lock, then finds the first one's key.
+/// Adds the first current key of its algorithm. Who comes second waits for the lock, then finds the first one's key.
 pub(super) async fn ensure(link: &mut Link, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
     if matches!(link.connection, Connection::Postgres(_)) {
-        // Two readers of an empty table would both insert; SQLite's transaction has locked the database already.
+        // Two readers that find none would both insert; SQLite's transaction has locked the database already.
         Query::new("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE").execute(link).await?;
     }
     let present = all(link).await?;
-    if !present.is_empty() {
+    if present.iter().any(|one| one.algorithm == key.algorithm && one.state == KeyState::Current) {
         return Ok(present);
     }
     Query::new(
