@@ -53,7 +53,11 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
+    store::{
+        SharedStore,
+        memory::ended_sessions::{EndedSessions, Expiry},
+        redis::Redis,
+    },
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -256,8 +260,10 @@ impl Shared {
         let ended = EndedSessions::default();
         // Tokens of sessions that ended shortly before the start may still be unexpired.
         let life = settings.tokens.access_ttl + settings.tokens.leeway;
-        for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
-            ended.insert(session, at.plus(life));
+        let (now, tick) = (rim.clock.now(), rim.clock.tick());
+        for (session, at) in store.sessions_ended_since(now.minus(life)).await? {
+            let at = at.plus(life);
+            ended.insert(session, Expiry { at, tick: tick.plus(at.since(now)) });
         }
         let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;

@@ -74,7 +74,7 @@ impl Tasks {
             let mut every = tokio::time::interval(HOUSEKEEPING);
             loop {
                 every.tick().await;
-                ended.prune(clock.now());
+                ended.prune(clock.now(), clock.tick());
             }
         });
         let (metrics, store) = (Arc::clone(&shared.metrics), Arc::clone(&shared.store));
