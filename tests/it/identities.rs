@@ -1,5 +1,8 @@
 //! The forms in which a service is told who calls. Each is verified as that form's readers verify it.
 
+use std::time::Duration;
+
+use portcullis::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -128,4 +131,25 @@ async fn an_identity_bound_to_its_request_is_good_for_no_other() {
     client.get("/plain/a").send().await.expect(200);
     let unbound = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
     assert_eq!(identity::verify(&client, &unbound, ISSUER, "plain").await.unwrap().get("rid"), None);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_leaves_no_identity_from_the_future() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    let client = gateway.client();
+    let access = client.register("ann@example.org").await.access;
+    let issued = async |path: &str| {
+        client.get(path).bearer(&access).send().await.expect(200);
+        let token = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
+        identity::verify(&client, &token, ISSUER, "rag").await.unwrap()["iat"].as_i64().unwrap()
+    };
+    gateway.clock.advance(Duration::from_mins(5));
+    for path in ["/ask/a", "/open/a"] {
+        assert_eq!(issued(path).await, gateway.clock.now().seconds(), "{path}");
+    }
+    gateway.clock.set_back(Duration::from_mins(4));
+    for path in ["/ask/a", "/open/a"] {
+        assert_eq!(issued(path).await, gateway.clock.now().seconds(), "{path}, after the clock was set back");
+    }
 }
