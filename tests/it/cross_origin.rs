@@ -298,7 +298,8 @@ async fn another_cookie_locks_nobody_out_whatever_it_holds(engine: Engine) {
     let client = gateway.client();
     let (registered, access) = ann(&client).await;
     let lines = registered.all("set-cookie");
-    let refresh = lines.iter().find_map(|line| line.split(';').next().filter(|pair| !pair.starts_with(ACCESS))).unwrap();
+    let refresh =
+        lines.iter().find_map(|line| line.split(';').next().filter(|pair| !pair.starts_with(ACCESS))).unwrap();
     // What a script of the site, or a neighbouring host's, has stored as it is: browsers send the bytes.
     for other in [&b"name=Jos\xc3\xa9"[..], b"name=\xff"] {
         let beside = |ours: &str| [other, b"; ", ours.as_bytes()].concat();
