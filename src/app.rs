@@ -54,7 +54,11 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
+    store::{
+        SharedStore,
+        memory::ended_sessions::{EndedSessions, Expiry},
+        redis::Redis,
+    },
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -289,8 +293,10 @@ impl Facts {
         let (keyring, master) = sealed(&store, kept, settings, rim).await?;
         // Tokens of sessions that ended shortly before the start may still be unexpired.
         let life = settings.tokens.access_ttl + settings.tokens.leeway;
-        for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
-            ended.insert(session, at.plus(life));
+        let (now, tick) = (rim.clock.now(), rim.clock.tick());
+        for (session, at) in store.sessions_ended_since(now.minus(life)).await? {
+            let at = at.plus(life);
+            ended.insert(session, Expiry { at, tick: tick.plus(at.since(now)) });
         }
         Ok((Self { _claim: claim, store, master: Arc::new(master) }, keyring))
     }

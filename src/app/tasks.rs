@@ -77,7 +77,7 @@ impl Tasks {
             let mut every = tokio::time::interval(HOUSEKEEPING);
             loop {
                 every.tick().await;
-                ended.prune(clock.now());
+                ended.prune(clock.now(), clock.tick());
             }
         });
         let metrics = Arc::clone(&shared.metrics);

@@ -22,11 +22,13 @@ pub(super) struct Checks<'a> {
     pub(super) base_dir: &'a Path,
     pub(super) errors: Vec<ConfigError>,
     pub(super) inputs: Inputs,
+    /// Where secrets stand that sign, and the key that others are sealed under.
+    signing: Vec<String>,
 }
 
 impl<'a> Checks<'a> {
     pub(super) fn new(base_dir: &'a Path, errors: Vec<ConfigError>) -> Self {
-        Self { base_dir, errors, inputs: Inputs::default() }
+        Self { base_dir, errors, inputs: Inputs::default(), signing: vec!["store.master_key".to_owned()] }
     }
 
     /// Notes a mistake.
@@ -83,6 +85,21 @@ impl<'a> Checks<'a> {
                 self.error(&item.at, format!("{} stands in this list twice", item.quoted()));
             }
         }
+    }
+
+    /// The secret at `at` signs. Whoever verifies by it can sign by it, so no other section's may be the same: a service
+    /// could make access tokens, or an issuer tokens of ours. Nor may it be the key that everything is sealed under.
+    pub(super) fn signs(&mut self, at: &At) {
+        fn section(path: &str) -> &str {
+            path.split('.').next().unwrap_or_default()
+        }
+        let digest = self.inputs.digest(&at.path);
+        let same = |path: &&String| section(path) != section(&at.path) && self.inputs.digest(path) == digest;
+        let twin = digest.and_then(|_| self.signing.iter().find(same).cloned());
+        if let Some(path) = twin {
+            self.error(at, format!("is {path} too: whoever holds it for one could use it for the other"));
+        }
+        self.signing.push(at.path.clone());
     }
 
     /// A path of the file as the program opens it.

@@ -273,6 +273,7 @@ fn check_secret(item: Item<Secret>, checks: &mut Checks) -> Option<IssuerKeys> {
     let secret = item.value?;
     let key = VerifyingKey::secret(secret.0.expose_secret().as_bytes());
     let key = key.map_err(|_| checks.error(&item.at, TOO_SHORT));
+    checks.signs(&item.at);
     Some(IssuerKeys::Secret(Arc::new(KeySet::of_secret(key.ok()?))))
 }
 

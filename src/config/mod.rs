@@ -161,7 +161,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);
     issuers.check_subjects(portal.as_ref(), checks);
-    let telemetry = telemetry::check(raw.telemetry, checks);
+    let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
     let around =
         Around { clusters: &cluster_names, limits: &limits, issuers: &issuers, portal: portal.as_ref(), no_store };

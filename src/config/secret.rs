@@ -52,6 +52,7 @@ pub(super) fn signing(
     if secret.len() < MIN_SECRET {
         checks.error(&item.at, TOO_SHORT);
     }
+    checks.signs(&item.at);
     Ok(Some(SecretSlice::from(secret)))
 }
 

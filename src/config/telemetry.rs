@@ -1,5 +1,7 @@
 //! `telemetry:` what the gateway says about itself.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use secrecy::ExposeSecret;
@@ -111,8 +113,15 @@ impl Default for RawLog {
     }
 }
 
-pub(super) fn check(item: Item<RawTelemetry>, checks: &mut Checks) -> Option<Telemetry> {
+/// `clusters`: `None` when one of them was wrong, which has been noted.
+pub(super) fn check(
+    item: Item<RawTelemetry>,
+    clusters: Option<&[Arc<settings::Cluster>]>,
+    checks: &mut Checks,
+) -> Option<Telemetry> {
+    let at = item.at.or(&At::root(), "telemetry");
     let raw = item.value?;
+    check_request_id(&raw.request_id_header, &at, clusters.unwrap_or_default(), checks);
     let otlp = match raw.otlp {
         Some(otlp) => Some(check_otlp(otlp, checks)?),
         None => None,
@@ -132,6 +141,20 @@ pub(super) fn check(item: Item<RawTelemetry>, checks: &mut Checks) -> Option<Tel
         otlp,
         request_id_header: raw.request_id_header.value?.0,
     })
+}
+
+/// It is set last, on every request that goes to a service: there it would say who calls.
+fn check_request_id(
+    item: &Item<RequestIdHeader>,
+    parent: &At,
+    clusters: &[Arc<settings::Cluster>],
+    checks: &mut Checks,
+) {
+    let Some(RequestIdHeader(name)) = &item.value else { return };
+    let at = item.at.or(parent, "request_id_header");
+    for cluster in clusters.iter().filter(|cluster| cluster.identity.headers.all().contains(&name)) {
+        checks.error(&at, format!("clusters.{}.identity sends who calls under this name", cluster.name));
+    }
 }
 
 fn check_otlp(item: Item<RawOtlp>, checks: &mut Checks) -> Option<settings::Otlp> {

@@ -63,7 +63,7 @@ pub(super) struct RawTokens {
     #[serde(default = "delivery")]
     delivery: Item<Delivery>,
     /// Entries in the cache of verified tokens. A hit saves the signature check, never the look at expiry and
-    /// at ended sessions. About 1 KiB each.
+    /// at ended sessions. About 1 KiB each; a token with a hundred roles counts for several.
     #[serde(default = "cache_entries")]
     cache_entries: Item<Int<0, 10_000_000>>,
 }

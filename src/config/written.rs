@@ -32,6 +32,11 @@ impl Inputs {
         self.digests.insert(path.to_owned(), sha256(content));
     }
 
+    /// The digest of what stood behind the key at this path.
+    pub(super) fn digest(&self, path: &str) -> Option<&[u8; 32]> {
+        self.digests.get(path)
+    }
+
     /// Every file, in order.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.files.iter().cloned().collect()
@@ -164,7 +169,7 @@ impl<'a> Side<'a> {
     }
 
     fn digest(&self) -> Option<&[u8; 32]> {
-        self.written.inputs.digests.get(&self.path)
+        self.written.inputs.digest(&self.path)
     }
 
     /// The names of a list whose items have them.

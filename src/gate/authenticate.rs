@@ -211,7 +211,7 @@ impl Parts {
                 if !self.keyring.verifies(caller.kid()) {
                     return Err(Reason::TokenSignature.into());
                 }
-                if self.ended.contains(*session, now) {
+                if self.ended.contains(*session) {
                     return Err(Reason::SessionEnded.into());
                 }
             }

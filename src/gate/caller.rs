@@ -36,13 +36,21 @@ pub struct PlainHeaders {
     pub org: Option<HeaderValue>,
 }
 
-/// A signed identity for one audience, good until a moment.
+/// A signed identity for one audience, good from one moment until another: once the clock has been set back, one that
+/// says it was made later is believed nowhere.
 #[derive(Clone)]
 struct Minted {
     audience: Arc<str>,
     kid: Arc<str>,
     token: HeaderValue,
+    from: Timestamp,
     until: Timestamp,
+}
+
+impl Minted {
+    fn is_good(&self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
 }
 
 /// Signed identities, one per audience; as many as there are clusters the caller reaches.
@@ -60,15 +68,15 @@ impl Identities {
     #[must_use]
     pub fn get(&self, audience: &str, kid: &str, now: Timestamp) -> Option<HeaderValue> {
         let minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = minted.iter().find(|one| *one.audience == *audience && *one.kid == *kid && now < one.until)?;
+        let found = minted.iter().find(|one| *one.audience == *audience && *one.kid == *kid && one.is_good(now))?;
         Some(found.token.clone())
     }
 
-    /// Keeps a token until `until`, in place of an older one of its kind and of those whose time is over at `now`.
+    /// Keeps a token made `now` until `until`, in place of another of its kind and of those whose time it is not.
     pub fn put(&self, audience: &Arc<str>, kid: &Arc<str>, token: HeaderValue, now: Timestamp, until: Timestamp) {
         let mut minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minted.retain(|one| now < one.until && (one.audience != *audience || one.kid != *kid));
-        minted.push(Minted { audience: Arc::clone(audience), kid: Arc::clone(kid), token, until });
+        minted.retain(|one| one.is_good(now) && (one.audience != *audience || one.kid != *kid));
+        minted.push(Minted { audience: Arc::clone(audience), kid: Arc::clone(kid), token, from: now, until });
     }
 }
 
@@ -153,6 +161,20 @@ impl Caller {
     #[must_use]
     pub fn limit_key(&self) -> &CounterKey {
         &self.limit_key
+    }
+
+    /// About how much memory it takes, in whole KiB: one, unless its token says a lot. The identities made from it say it
+    /// again.
+    #[must_use]
+    pub fn size_kib(&self) -> u64 {
+        /// Of a short text by itself: where it is, how long, how often it is held, the allocator's own.
+        const EACH: usize = 48;
+        let claims = &*self.claims;
+        let lists = [&claims.scopes, &claims.audience, &claims.methods];
+        let texts =
+            lists.into_iter().flatten().map(|text| text.len()).chain(claims.roles.iter().map(|role| role.len()));
+        let bytes: usize = texts.map(|len| EACH + len).sum();
+        1 + u64::try_from(2 * bytes / 1_024).unwrap_or(u64::MAX - 1)
     }
 
     /// Until when the cache may answer with this.

@@ -47,7 +47,7 @@ use crate::{
         keys::{Algorithm, SigningKey},
         mint,
     },
-    store::memory::ended_sessions::EndedSessions,
+    store::memory::ended_sessions::{EndedSessions, Expiry},
     telemetry::metrics::Metrics,
     upstream::cluster::Cluster,
 };
@@ -291,7 +291,9 @@ async fn an_ended_session_is_refused_at_once_although_its_token_is_cached() {
     let claims = gate.claims("ada");
     let bearer = gate.bearer(&claims);
     assert_eq!(gate.send(get("/ask/x").header("authorization", &bearer)).await.status, 200);
-    gate.ended.insert(claims.session.unwrap(), gate.clock.now().plus(std::time::Duration::from_mins(15)));
+    let life = std::time::Duration::from_mins(15);
+    let until = Expiry { at: gate.clock.now().plus(life), tick: gate.clock.tick().plus(life) };
+    gate.ended.insert(claims.session.unwrap(), until);
     assert_eq!(gate.send(get("/ask/x").header("authorization", &bearer)).await.code(), "invalid_token");
 }
 

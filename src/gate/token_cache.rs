@@ -1,7 +1,7 @@
 //! The verified-token cache: one signature check per token and minute, then a look-up.
 //!
-//! Keyed by the token's SHA-256, so that the cache holds no usable token. `quick_cache` bounds its size; what is looked
-//! at often stays (S3-FIFO). An entry counts for at most 60 seconds, by our clock; the token's `exp` and all
+//! Keyed by the token's SHA-256, so that the cache holds no usable token. `quick_cache` bounds its size, in bytes rather
+//! than in entries, since other issuers' tokens may have a thousand roles; what is looked at often stays (S3-FIFO). An entry counts for at most 60 seconds, by our clock; the token's `exp` and all
 //! else that time or a route decides is looked at on each use, by [`crate::gate::authenticate`].
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use aws_lc_rs::digest;
 use quick_cache::{
-    UnitWeighter,
+    Weighter,
     sync::{Cache, DefaultLifecycle},
 };
 
@@ -52,18 +52,28 @@ impl BuildHasher for ByDigest {
     }
 }
 
+/// As large as it is.
+#[derive(Debug, Clone)]
+struct BySize;
+
+impl Weighter<Digest, Arc<Caller>> for BySize {
+    fn weight(&self, _: &Digest, caller: &Arc<Caller>) -> u64 {
+        caller.size_kib()
+    }
+}
+
 /// The verified-token cache.
 #[derive(Debug)]
 pub struct TokenCache {
-    entries: Cache<Digest, Arc<Caller>, UnitWeighter, ByDigest>,
+    entries: Cache<Digest, Arc<Caller>, BySize, ByDigest>,
 }
 
 impl TokenCache {
-    /// A cache of at most `capacity` tokens.
+    /// A cache of at most `capacity` tokens of the usual size, about 1 KiB.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         let items = usize::try_from(capacity).unwrap_or(usize::MAX);
-        Self { entries: Cache::with(items, capacity, UnitWeighter, ByDigest, DefaultLifecycle::default()) }
+        Self { entries: Cache::with(items, capacity, BySize, ByDigest, DefaultLifecycle::default()) }
     }
 
     /// The key of a token.
@@ -74,14 +84,63 @@ impl TokenCache {
         key
     }
 
-    /// The caller a token was verified for, unless that was too long ago.
+    /// The caller a token was verified for, unless that was too long ago; or later than now, by a clock that has been set
+    /// back since.
     #[must_use]
     pub fn get(&self, digest: &Digest, now: Timestamp) -> Option<Arc<Caller>> {
-        self.entries.get(digest).filter(|caller| now < caller.cached_until())
+        let good = |until: Timestamp| now < until && until <= now.plus(LONGEST);
+        self.entries.get(digest).filter(|caller| good(caller.cached_until()))
     }
 
     /// Keeps a verified token until [`Caller::cached_until`].
     pub fn put(&self, digest: Digest, caller: Arc<Caller>) {
         self.entries.insert(digest, caller);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gate::caller::Signer,
+        policy::{
+            claims::{Claims, tests::claims},
+            ids::SessionId,
+            token::Verified,
+        },
+    };
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000);
+
+    fn caller(roles: usize) -> Arc<Caller> {
+        let roles = (0..roles).map(|number| format!("role-{number}").into()).collect();
+        let verified = Verified { claims: Arc::new(Claims { roles, ..claims() }), kid: "k".into() };
+        Arc::new(Caller::new(verified, Signer::Own(SessionId(uuid::Uuid::nil())), NOW.plus(LONGEST)))
+    }
+
+    fn kept(roles: usize) -> usize {
+        let cache = TokenCache::new(10_000);
+        let digests: Vec<_> = (0..10_000).map(|number| TokenCache::digest(&format!("token {number}"))).collect();
+        digests.iter().for_each(|digest| cache.put(*digest, caller(roles)));
+        digests.iter().filter(|digest| cache.get(digest, NOW).is_some()).count()
+    }
+
+    #[test]
+    fn tokens_of_the_usual_size_count_as_one_and_huge_ones_as_many() {
+        // Shards fill unevenly.
+        assert!(kept(3) > 8_000);
+        let huge = kept(500);
+        assert!((50..400).contains(&huge), "{huge} of about 50 KiB each");
+    }
+
+    #[test]
+    fn an_entry_counts_for_a_minute_whatever_is_done_to_the_clock() {
+        let cache = TokenCache::new(100);
+        let digest = TokenCache::digest("token");
+        cache.put(digest, caller(1));
+        for (seconds, good) in [(0, true), (59, true), (60, false), (-1, false), (-3_600, false)] {
+            let now = Timestamp::from_seconds(NOW.seconds() + seconds);
+            assert_eq!(cache.get(&digest, now).is_some(), good, "{seconds}");
+        }
     }
 }

@@ -45,15 +45,15 @@ pub fn strip(headers: &mut HeaderMap, own: &[Arc<str>]) {
 /// # Errors
 /// [`Planted`] when two came: one of them is planted, and nobody can say which.
 pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Planted> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut values = lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(other, value)| *other == name && !value.is_empty())
-        .map(|(_, value)| value);
+    // Byte by byte: browsers send whatever a page has put into some other cookie, and that must not hide ours.
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let value_of = |pair: &'a [u8]| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    let mut values = pairs.filter_map(value_of).filter(|value| !value.is_empty());
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(Planted),
-        (value, None) => Ok(value),
+        // One that is no text is one that no token is.
+        (Some(value), None) => Ok(Some(std::str::from_utf8(value).unwrap_or("\u{fffd}"))),
+        (None, None) => Ok(None),
     }
 }
 
@@ -107,6 +107,22 @@ mod tests {
             let left = map.get(COOKIE).map_or("", |value| value.to_str().unwrap());
             assert!(!left.contains("__Secure-r"), "{spelled} left {left}");
         }
+    }
+
+    #[test]
+    fn somebody_else_s_cookie_hides_none_of_ours_whatever_it_holds() {
+        let lines = |lines: &[&'static [u8]]| -> HeaderMap {
+            lines.iter().map(|line| (COOKIE, HeaderValue::from_bytes(line).unwrap())).collect()
+        };
+        let name = "__Host-a";
+        for line in [&b"name=Jos\xc3\xa9; __Host-a=t"[..], b"__Host-a=t; name=Jos\xe9", b"\xff;__Host-a=t;\xff=\xff"] {
+            assert_eq!(only(&lines(&[line]), name), Ok(Some("t")), "{line:?}");
+        }
+        for planted in [&[&b"__Host-a=p; x=\xff"[..], b"__Host-a=t"][..], &[b"__Host-a=t; __Host-a=\xff"]] {
+            assert_eq!(only(&lines(planted), name), Err(Planted), "{planted:?}");
+        }
+        assert_eq!(only(&lines(&[b"__Host-a=; __Host-ab=t; a=__Host-a; __Host-a"]), name), Ok(None));
+        assert!(matches!(only(&lines(&[b"__Host-a=\xff"]), name), Ok(Some(no_token)) if !no_token.is_ascii()));
     }
 
     #[test]

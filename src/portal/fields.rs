@@ -12,7 +12,7 @@ use http::{HeaderMap, header};
 use secrecy::SecretString;
 use serde::{
     Deserialize,
-    de::{DeserializeOwned, Deserializer, MapAccess, Visitor},
+    de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -24,6 +24,9 @@ use crate::{
 
 /// Faults named in one answer; more help nobody.
 const MOST_FAULTS: usize = 16;
+
+/// Members that are looked at, several times what any request has: each is compared with all before it.
+const MOST_MEMBERS: usize = 32;
 
 /// Characters of an unknown member's name that are repeated in an answer.
 const NAME_CHARS: usize = 64;
@@ -205,12 +208,17 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+        for _ in 0..MOST_MEMBERS {
+            let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? else { return Ok(fields) };
             if fields.members.iter().any(|(member, _)| *member == name) {
                 fields.fault(&name, "is given twice");
             } else {
                 fields.members.push((name, value));
             }
+        }
+        if map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            fields.fault("", "has more fields than any request of this service");
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         }
         Ok(fields)
     }

@@ -10,7 +10,10 @@ use crate::{
     gate::{keyring::Keyring, references::References, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
-    store::{SharedStore, memory::ended_sessions::EndedSessions},
+    store::{
+        SharedStore,
+        memory::ended_sessions::{EndedSessions, Expiry},
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -82,7 +85,8 @@ impl PortalState {
 
     /// From now on this gateway refuses the session's access tokens, until the last of them has expired.
     pub(crate) fn end_here(&self, session: SessionId) {
-        let last_expiry = self.clock.now().plus(self.tokens.access_ttl).plus(self.tokens.leeway);
+        let life = self.tokens.access_ttl + self.tokens.leeway;
+        let last_expiry = Expiry { at: self.clock.now().plus(life), tick: self.clock.tick().plus(life) };
         self.ended.insert(session, last_expiry);
     }
 }

@@ -17,6 +17,13 @@ use crate::{
     telemetry::metrics::RouteMetrics,
 };
 
+/// Bytes of a path that are told. Lines and spans wait in queues that are counted by the piece, and a collector refuses
+/// a batch that is too large: a stranger's long paths must neither fill memory nor hide what others did.
+const LONGEST_PATH: usize = 1_024;
+
+/// Bytes of a method that are told; the longest registered one has 17.
+const LONGEST_METHOD: usize = 32;
+
 /// What is remembered of one request. Each fact is set at most once; later attempts are ignored.
 #[derive(Debug)]
 pub struct Record {
@@ -74,10 +81,19 @@ impl Record {
         let _ = self.target.set(target);
     }
 
-    /// The canonical path, without the query (which may hold secrets); `None` for a request refused before it had one.
+    /// The canonical path, without the query (which may hold secrets), cut at [`LONGEST_PATH`]; `None` for a request
+    /// refused before it had one.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
-        self.target.get().map(PathAndQuery::path)
+        let path = self.target.get()?.path();
+        Some(&path[..path.floor_char_boundary(LONGEST_PATH)])
+    }
+
+    /// The method as it is told: a stranger may have made it up, and long.
+    #[must_use]
+    pub fn verb(&self) -> &str {
+        let method = self.method.as_str();
+        &method[..method.floor_char_boundary(LONGEST_METHOD)]
     }
 
     /// Notes the client's address.

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Ended spans that may wait: a few MiB at most.
+/// Ended spans that may wait: a few MiB at most, since nothing in one is long.
 const QUEUE: usize = 4_096;
 
 /// Flags of a span (opentelemetry.proto.trace.v1.SpanFlags): sampled; it is known whether its parent is remote; it is.

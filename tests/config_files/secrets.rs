@@ -3,7 +3,7 @@
 use portcullis::config::{Source, parse};
 use secrecy::ExposeSecret;
 
-use crate::support::{BASE, MASTER_KEY, errors, errors_with, variables};
+use crate::support::{BASE, MASTER_KEY, errors, errors_with, parse_text, variables};
 
 const NO_LITERAL: &str = "a secret may not stand in the file itself; write {file: path}, {env: NAME} or \"${NAME}\"";
 
@@ -42,11 +42,63 @@ fn an_identity_s_secret_is_long_and_for_hs256_alone() {
             "secret: shorter than 32 bytes, which could be guessed (RFC 7518 §3.2)",
         ),
         ("{headers: {user: X-User-Email}}", "headers.user: another plain header has this name"),
+        ("{headers: {user: X-Correlation-Id}}", "telemetry.request_id_header: clusters.a.identity sends who calls"),
         ("{headers: {user: X-Forwarded-For}}", "headers.user: expected a header without another meaning"),
     ] {
-        let found =
-            errors_with(&format!("tokens: {{issuer: 'https://a.example'}}\n{}", cluster(identity)), &environment);
+        let found = errors_with(
+            &format!(
+                "{}{}",
+                "tokens: {issuer: 'https://a.example'}\ntelemetry: {request_id_header: X-Correlation-Id}\n",
+                cluster(identity)
+            ),
+            &environment,
+        );
         assert!(found.contains(told), "{identity}: {found}");
+    }
+}
+
+#[test]
+fn one_secret_does_not_sign_for_two() {
+    let own = "algorithm: HS256, secret: '${A}'";
+    let told = |own: &str, master_key: &str, issuer: &str, service: &str| {
+        let text = format!(
+            "tokens: {{issuer: 'https://a.example', {own}}}\nstore: {{master_key: '{master_key}'}}\n\
+             issuers: {{sso: {{issuer: b, audiences: [x], secret: '{issuer}'}}}}\n\
+             clusters:\n  one: {{endpoints: ['http://a'], identity: {{algorithm: HS256, secret: '{service}'}}}}\n  \
+             two: {{endpoints: ['http://a'], identity: {{algorithm: HS256, secret: '{service}'}}}}\n"
+        );
+        let letters = ["A", "B", "C"].map(|name| (name, name.repeat(32)));
+        let mut all: Vec<_> = letters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        all.push(("M", MASTER_KEY));
+        parse_text(&text, &variables(&all)).err().map(|errors| errors.to_string()).unwrap_or_default()
+    };
+    assert_eq!(told(own, "${M}", "${B}", "${C}"), "", "clusters of one service may share its secret");
+    for (own, issuer, service, places) in [
+        (own, "${A}", "${C}", vec![("issuers.sso.secret", "tokens.secret")]),
+        (
+            own,
+            "${B}",
+            "${A}",
+            vec![("clusters.one.identity.secret", "tokens.secret"), ("clusters.two.identity.secret", "tokens.secret")],
+        ),
+        (
+            "algorithm: ES256",
+            "${B}",
+            "${B}",
+            vec![
+                ("clusters.one.identity.secret", "issuers.sso.secret"),
+                ("clusters.two.identity.secret", "issuers.sso.secret"),
+            ],
+        ),
+        ("algorithm: HS256, secret: '${M}'", "${B}", "${C}", vec![("tokens.secret", "store.master_key")]),
+    ] {
+        let told = told(own, "${M}", issuer, service);
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), places.len(), "{told}");
+        for (line, (place, other)) in lines.iter().zip(places) {
+            assert!(line.contains(&format!("{place}: is {other} too: whoever holds it")), "{told}");
+        }
+        assert!(!told.contains("AAAA") && !told.contains("BBBB") && !told.contains(MASTER_KEY), "{told}");
     }
 }
 

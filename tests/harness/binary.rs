@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -81,6 +81,12 @@ impl Binary {
         kill_process(self.pid, Signal::HUP).unwrap();
     }
 
+    /// It gets no new file descriptor, for a log, a connection or a file it reads, until the guard is dropped.
+    pub(crate) fn without_descriptors(&self) -> Descriptors {
+        let none = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
+        Descriptors(self.pid, prlimit(Some(self.pid), Resource::Nofile, none).unwrap())
+    }
+
     /// Waits until it has written a line that fits, and gives it.
     pub(crate) async fn logged(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
         let mut lines = self.log.clone();
@@ -112,6 +118,15 @@ impl Binary {
         let text = std::fs::read_to_string(path).unwrap();
         let line = text.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+/// See [`Binary::without_descriptors`].
+pub(crate) struct Descriptors(Pid, Rlimit);
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        let _ = prlimit(Some(self.0), Resource::Nofile, self.1);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A clock that only the test moves: civil and monotonic time, together.
+//! A clock that only the test moves: civil and monotonic time, together, but that only civil time can be set back.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -14,12 +14,18 @@ pub(crate) const BEGIN: Timestamp = Timestamp::from_seconds(1_772_366_400);
 #[derive(Debug, Default)]
 pub(crate) struct ManualClock {
     passed_nanos: AtomicU64,
+    set_back_nanos: AtomicU64,
 }
 
 impl ManualClock {
     /// Lets time pass.
     pub(crate) fn advance(&self, by: Duration) {
         self.passed_nanos.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Somebody sets the clock back: no time passes.
+    pub(crate) fn set_back(&self, by: Duration) {
+        self.set_back_nanos.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::SeqCst);
     }
 
     fn passed(&self) -> Duration {
@@ -29,7 +35,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        BEGIN.plus(self.passed())
+        BEGIN.plus(self.passed()).minus(Duration::from_nanos(self.set_back_nanos.load(Ordering::SeqCst)))
     }
 
     fn tick(&self) -> Tick {

@@ -173,6 +173,7 @@ on_both_stores!(
     a_page_asks_with_its_cookie_and_the_service_sees_who_but_not_the_cookie,
     a_cookie_changes_nothing_from_another_site,
     a_cookie_never_stands_in_for_bad_credentials,
+    another_cookie_locks_nobody_out_whatever_it_holds,
     the_access_cookie_is_set_only_where_a_route_takes_it,
 );
 
@@ -289,6 +290,24 @@ async fn a_cookie_never_stands_in_for_bad_credentials(engine: Engine) {
     }
     client.get("/tokens-only/a").header("cookie", &cookie).send().await.refused(401, "credentials_missing");
     assert_eq!(upstream.received().len(), before);
+}
+
+async fn another_cookie_locks_nobody_out_whatever_it_holds(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(engine, &with_cookies(&upstream)).await;
+    let client = gateway.client();
+    let (registered, access) = ann(&client).await;
+    let lines = registered.all("set-cookie");
+    let refresh =
+        lines.iter().find_map(|line| line.split(';').next().filter(|pair| !pair.starts_with(ACCESS))).unwrap();
+    // What a script of the site, or a neighbouring host's, has stored as it is: browsers send the bytes.
+    for other in [&b"name=Jos\xc3\xa9"[..], b"name=\xff"] {
+        let beside = |ours: &str| [other, b"; ", ours.as_bytes()].concat();
+        client.get("/page/a").header_bytes("cookie", &beside(&access)).send().await.expect(200);
+        assert_eq!(upstream.last().head.header("x-user-id"), registered.json()["user"]["id"].as_str());
+        let refreshed = client.post("/auth/refresh").header_bytes("cookie", &beside(refresh));
+        refreshed.header("sec-fetch-site", "same-origin").send().await.expect(200);
+    }
 }
 
 async fn the_access_cookie_is_set_only_where_a_route_takes_it(engine: Engine) {

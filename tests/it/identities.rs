@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -208,5 +209,26 @@ async fn every_bound_identity_refers_for_itself_and_by_the_service_s_own_secret(
         let key = jsonwebtoken::DecodingKey::from_secret(SECRET.as_bytes());
         let whole = jsonwebtoken::decode::<Value>(&answer.text(), &key, &checks).unwrap().claims;
         assert_eq!((whole["roles"].as_array().unwrap().len(), whole["scope"].as_str()), (330, Some(scope.trim_end())));
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_leaves_no_identity_from_the_future() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    let client = gateway.client();
+    let access = client.register("ann@example.org").await.access;
+    let issued = async |path: &str| {
+        client.get(path).bearer(&access).send().await.expect(200);
+        let token = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
+        identity::verify(&client, &token, ISSUER, "rag").await.unwrap()["iat"].as_i64().unwrap()
+    };
+    gateway.clock.advance(Duration::from_mins(5));
+    for path in ["/ask/a", "/open/a"] {
+        assert_eq!(issued(path).await, gateway.clock.now().seconds(), "{path}");
+    }
+    gateway.clock.set_back(Duration::from_mins(4));
+    for path in ["/ask/a", "/open/a"] {
+        assert_eq!(issued(path).await, gateway.clock.now().seconds(), "{path}, after the clock was set back");
     }
 }

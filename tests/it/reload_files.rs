@@ -117,6 +117,20 @@ async fn a_file_that_is_gone_changes_nothing_and_its_return_is_told() {
     assert!(text.contains("portcullis_config_last_reload_successful 1\n"), "{text}");
 }
 
+#[tokio::test]
+async fn what_could_not_be_read_for_want_of_a_descriptor_is_taken_later() {
+    let upstream = Upstream::start().await;
+    let project = Project::new(&yaml(&upstream, "", &["one"]));
+    let gateway = project.serve().await;
+    let none_left = gateway.without_descriptors();
+    project.write(&yaml(&upstream, "", &["one", "two"]));
+    gateway.logged("that it cannot be read", |line| line.contains("Too many open files")).await;
+    drop(none_left);
+    // Nobody touches the file again.
+    gateway.logged("the reload", |line| line.contains("+routes[two]")).await;
+    gateway.client().get("/two/a").send().await.expect(200);
+}
+
 /// A folder as Kubernetes mounts it: the files are links through `..data`, which is exchanged as one.
 fn mount(folder: &Path, version: &str, files: &[(&str, &str)]) {
     fs::create_dir(folder.join(version)).unwrap();

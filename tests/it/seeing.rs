@@ -157,3 +157,23 @@ async fn each_request_is_one_line_with_the_id_its_answer_carried() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_long_path_makes_no_long_line() {
+    let upstream = Upstream::start().await;
+    let folder = TempDir::new().unwrap();
+    let more = "telemetry: {slow_request: 1ms}\n";
+    std::fs::write(folder.path().join("gateway.yaml"), alone(&upstream, more)).unwrap();
+    let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &HashMap::new()).await;
+    let client = gateway.client();
+    let answer = client.call(&"M".repeat(5_000), &format!("/open/{}", "a".repeat(15_000))).send().await;
+    let id = answer.header("x-request-id").unwrap().to_owned();
+    gateway.terminate();
+    let (code, log) = gateway.ended().await;
+    assert_eq!(code, Some(0));
+    let lines: Vec<_> = log.iter().filter(|line| line.contains(&id)).collect();
+    assert!(lines.iter().any(|line| line.contains("portcullis::access")), "{log:#?}");
+    for line in lines {
+        assert!(line.len() < 2_048, "{} bytes: {line}", line.len());
+    }
+}

@@ -278,6 +278,30 @@ async fn a_frozen_redis_is_waited_for_by_one_request_for_one_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_questions_is_not_taken_for_a_lost_redis() {
+    const STORM: u32 = 200;
+    const AT_ONCE: u32 = 64;
+    let (upstream, redis) = (Upstream::start().await, Redis::private());
+    let yaml = yaml(&upstream, PATIENT, &limits(5, 1_000, 0));
+    let gateway = Setup::new(Engine::Sqlite, &yaml).variable("REDIS_URL", &redis.url()).start().await;
+    let client = gateway.client();
+    client.get("/open/a").send().await.expect(200);
+    redis.pause();
+    let storm = join_all((0..STORM).map(|_| client.get("/open/a").send()));
+    let surplus = async {
+        until("the surplus to be counted here", &gateway, ALONE, |alone| near(alone, STORM - AT_ONCE)).await;
+        redis.resume();
+    };
+    let (answers, ()) = tokio::join!(storm, surplus);
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert!(near(gateway.metric(LOST).await, 0), "it answers, and is asked on");
+    assert!(near(calls(&gateway, "charge", "answered").await, AT_ONCE + 1));
+    assert!(near(gateway.metric(ALONE).await, STORM - AT_ONCE));
+    client.get("/open/a").send().await.expect(200);
+    assert!(near(calls(&gateway, "charge", "answered").await, AT_ONCE + 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_comes_back_is_found_without_being_asked_for() {
     let (upstream, mut redis) = (Upstream::start().await, Redis::private());
     redis.stop();

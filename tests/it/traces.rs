@@ -129,6 +129,20 @@ async fn spans_go_out_while_it_runs_and_what_is_refused_is_counted() {
     assert!(gateway.metric("portcullis_trace_spans_total{result=\"exported\"}").await < 0.5);
 }
 
+#[tokio::test]
+async fn a_long_path_makes_no_long_span() {
+    let (upstream, collector) = (Upstream::start().await, Upstream::start().await);
+    let mut gateway = gateway(&upstream, &collector.url(), ", sample: 1").await;
+    let path = format!("/open/{}", "a/%C3%A9".repeat(3_000));
+    gateway.client().get(&path).send().await.expect(200);
+    gateway.stop().await;
+    let spans = spans(&collector);
+    let told = text(&spans[0], "url.path");
+    assert!(told == path[..1_024], "{} bytes", told.len());
+    // As many as may wait are a few MiB, and a batch is one that collectors take.
+    assert!(spans[0].encoded_len() < 2_048, "{}", spans[0].encoded_len());
+}
+
 /// Waits until so many spans were counted.
 async fn counted(gateway: &Gateway, result: &str, many: f64) {
     let name = format!("portcullis_trace_spans_total{{result=\"{result}\"}}");

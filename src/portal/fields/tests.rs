@@ -49,6 +49,19 @@ fn a_name_escaped_in_json_is_the_same_name() {
 }
 
 #[test]
+fn a_body_of_a_thousand_members_is_refused_without_comparing_them_all() {
+    let members: Vec<_> = (0..1_000).map(|number| format!("\"{number:x}\":0")).collect();
+    let body = fields(&format!("{{{}}}", members.join(",")));
+    assert_eq!(body.members.len(), MOST_MEMBERS);
+    let told = faults(body.finish(Some(())).unwrap_err());
+    assert_eq!(told[0], (String::new(), "has more fields than any request of this service".to_owned()));
+    // Wherever the surplus is, and however often it says the same.
+    let twice = "\"all\":true,".repeat(MOST_MEMBERS);
+    assert!(fields(&format!("{{{twice}\"all\":true}}")).finish(Some(())).is_err());
+    assert!(Fields::parse(&Bytes::from(format!("{{{},", members.join(",")))).is_err(), "the rest is read all the same");
+}
+
+#[test]
 fn a_missing_and_a_null_required_member_are_named() {
     for body in ["{}", r#"{"password":null}"#] {
         let mut body = fields(body);
@@ -89,7 +102,7 @@ fn every_fault_is_named_at_once() {
 
 #[test]
 fn faults_and_names_in_an_answer_have_an_end() {
-    let many: Vec<_> = (0..100).map(|n| format!("\"{n}{}\":0", "x".repeat(500))).collect();
+    let many: Vec<_> = (0..MOST_MEMBERS).map(|n| format!("\"{n}{}\":0", "x".repeat(500))).collect();
     let named = faults(fields(&format!("{{{}}}", many.join(","))).finish(Some(())).unwrap_err());
     assert_eq!(named.len(), MOST_FAULTS);
     assert!(named.iter().all(|(field, _)| field.chars().count() == NAME_CHARS));

@@ -5,6 +5,9 @@
 //! back, with the very script that requests use (a server that is full or read-only is not back), on a fresh
 //! connection (the old one may lead to a host that is gone). So a lost Redis costs the requests that were waiting one
 //! deadline, and no later request anything.
+//!
+//! Few questions are asked at once. A server that must answer a thousand is late for the last, and whoever can send so
+//! many requests at a time could have it taken for lost again and again, and every shared limit with it.
 
 use std::{
     sync::{
@@ -21,7 +24,7 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     time::{sleep, timeout},
 };
 
@@ -30,6 +33,10 @@ use crate::config::settings;
 
 /// How long connecting may take, TLS included. No request waits for it.
 const CONNECT: Duration = Duration::from_secs(1);
+
+/// Questions that may be on their way at once. Redis answers so many well within the shortest deadline that makes sense,
+/// for several gateways, and tens of thousands a second are asked all the same.
+const AT_ONCE: usize = 64;
 
 /// Why a question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +75,9 @@ pub trait Observer: Send + Sync + 'static {
 #[error("shared_state.redis: {0}")]
 pub struct UrlFault(String);
 
-/// Redis is lost; what it would have said is decided here.
+/// Redis is lost, or has enough to answer; what it would have said is decided here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lost;
+pub(super) struct Unasked;
 
 /// A bucket of one limit, and how it fills.
 #[derive(Debug, Clone)]
@@ -97,6 +104,7 @@ pub struct Redis {
     prefix: Arc<str>,
     deadline: Duration,
     retry: Duration,
+    questions: Semaphore,
     lost: Notify,
     /// Told once for each loss, and not before it was ever there.
     told_lost: AtomicBool,
@@ -129,6 +137,7 @@ impl Redis {
             prefix: Arc::clone(&settings.prefix),
             deadline: settings.deadline,
             retry: settings.retry,
+            questions: Semaphore::new(AT_ONCE),
             lost: Notify::new(),
             told_lost: AtomicBool::new(false),
             observer,
@@ -185,10 +194,11 @@ impl Redis {
         Ok(())
     }
 
-    /// Asks for requests of one bucket; late or failed, Redis is lost from then on.
-    pub(super) async fn ask(&self, key: &str, quota: &Quota, wanted: u32, purpose: Purpose) -> Result<Grant, Lost> {
-        let connection = self.connection.load_full().ok_or(Lost)?;
-        self.run(&connection, key, quota, wanted, purpose).await.map_err(|_| Lost)
+    /// Asks for requests of one bucket, unless too much is being asked; late or failed, Redis is lost from then on.
+    pub(super) async fn ask(&self, key: &str, quota: &Quota, wanted: u32, purpose: Purpose) -> Result<Grant, Unasked> {
+        let _place = self.questions.try_acquire().map_err(|_| Unasked)?;
+        let connection = self.connection.load_full().ok_or(Unasked)?;
+        self.run(&connection, key, quota, wanted, purpose).await.map_err(|_| Unasked)
     }
 
     /// A shared limit is decided by this gateway alone.
