@@ -4,6 +4,7 @@
 //! that can fail has been built, and the gateway it gives back stops cleanly: listeners first, then requests in
 //! flight, then tasks.
 
+mod ended;
 mod follow;
 mod force;
 mod keys;
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 pub use self::follow::Follow;
-use self::{force::Force, reload::Reloader};
+use self::{ended::EndedFeed, force::Force, reload::Reloader};
 use crate::{
     clock::{Clock, Entropy},
     config::{
@@ -53,7 +54,7 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
+    store::{SharedStore, redis::Redis},
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -142,7 +143,7 @@ struct Shared {
     issuers: Vec<Arc<Issuer>>,
     master: Arc<MasterKey>,
     keyring: Arc<Keyring>,
-    ended: Arc<EndedSessions>,
+    ended: Arc<EndedFeed>,
     metrics: Arc<Metrics>,
     rim: Rim,
 }
@@ -253,12 +254,8 @@ impl Shared {
         let claim = crate::store::sql::claim(&settings.store)?;
         let store = crate::store::sql::open(&settings.store).await?;
         let (keyring, master) = sealed(&store, settings, &rim).await?;
-        let ended = EndedSessions::default();
-        // Tokens of sessions that ended shortly before the start may still be unexpired.
-        let life = settings.tokens.access_ttl + settings.tokens.leeway;
-        for (session, at) in store.sessions_ended_since(rim.clock.now().minus(life)).await? {
-            ended.insert(session, at.plus(life));
-        }
+        let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(&metrics));
+        let ended = EndedFeed::open(settings, Arc::clone(&store), clock, told).await?;
         let (master, keyring, ended) = (Arc::new(master), Arc::new(keyring), Arc::new(ended));
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
@@ -287,7 +284,7 @@ impl Shared {
             authenticate: Authenticate::new(
                 Arc::clone(&self.keyring),
                 TokenCache::new(settings.tokens.cache_entries),
-                Arc::clone(&self.ended),
+                Arc::clone(&self.ended.sessions),
                 seen,
                 Arc::clone(&self.metrics),
             ),
@@ -318,7 +315,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&self.master),
-            ended: Arc::clone(&self.ended),
+            ended: Arc::clone(&self.ended.sessions),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),
             entropy: Arc::clone(&self.rim.entropy),

@@ -1,5 +1,5 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, notes for the refresh protocol,
-//! housekeeping. Each cluster has a task of its own, which lives and ends with it.
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes for
+//! the refresh protocol, housekeeping. Each cluster has a task of its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -74,14 +74,20 @@ impl Tasks {
             let mut every = tokio::time::interval(HOUSEKEEPING);
             loop {
                 every.tick().await;
-                ended.prune(clock.now());
+                ended.sessions.prune(clock.now());
             }
         });
-        let (metrics, store) = (Arc::clone(&shared.metrics), Arc::clone(&shared.store));
+        if shared.ended.is_shared() {
+            let ended = Arc::clone(&shared.ended);
+            tasks.spawn(async move { ended.follow().await });
+        }
+        let (metrics, store, ended) =
+            (Arc::clone(&shared.metrics), Arc::clone(&shared.store), Arc::clone(&shared.ended));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(GAUGES);
             loop {
                 every.tick().await;
+                ended.publish();
                 metrics.hash_queue_length.set_count(hash_pool.stats().queued);
                 let pool = store.pool();
                 metrics.store_pool_connections.of(PoolState::Idle).set_count(pool.idle);

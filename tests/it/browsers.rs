@@ -1,15 +1,16 @@
 //! The portal as front ends find it that were written for something else: other paths, one box for the name,
-//! on both stores.
+//! on one gateway and on two.
 
 use serde_json::json;
 
 use crate::harness::{
     client::{Answer, PASSWORD},
-    gateway::{Engine, Gateway, standard},
+    gateway::standard,
+    gateways::{Deployment, Gateways},
     upstream::Upstream,
 };
 
-on_both_stores!(
+on_every_deployment!(
     every_base_path_is_the_same_portal,
     either_box_takes_a_username_or_an_address,
     a_front_end_written_against_fastapi_finds_its_statuses_and_words,
@@ -28,10 +29,10 @@ fn cookie_for(answer: &Answer, path: &str) -> String {
     found[0].split(';').next().unwrap().to_owned()
 }
 
-async fn every_base_path_is_the_same_portal(engine: Engine) {
+async fn every_base_path_is_the_same_portal(deployment: Deployment) {
     let upstream = Upstream::start().await;
     let yaml = format!("portal: {{base_paths: [/auth, /api/auth]}}\n{}", standard(&upstream));
-    let gateway = Gateway::start(engine, &yaml).await;
+    let gateway = Gateways::start(deployment, &yaml).await;
     let client = gateway.client();
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
     let signed_up = client.post("/api/auth/signup").json(&body).send().await.expect(201);
@@ -56,14 +57,15 @@ async fn every_base_path_is_the_same_portal(engine: Engine) {
     for path in ["/auth", "/api/auth"] {
         assert_eq!(cookie_for(&left, path), format!("{COOKIE}="));
     }
+    gateway.know_what_ended().await;
     client.get("/api/auth/me").bearer(&access).send().await.refused(401, "invalid_token");
     client.post("/api/auth/logon").json(&body).send().await.refused(404, "no_route");
     client.post("/api/register").json(&body).send().await.refused(404, "no_route");
 }
 
-async fn either_box_takes_a_username_or_an_address(engine: Engine) {
+async fn either_box_takes_a_username_or_an_address(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "username": "Ann.Lee"});
     let registered = client.post("/auth/register").json(&body).send().await.expect(201).json();
@@ -92,9 +94,9 @@ fn fastapi(upstream: &Upstream) -> String {
     format!("portal: {{compat: fastapi}}\n{}", standard(upstream))
 }
 
-async fn a_front_end_written_against_fastapi_finds_its_statuses_and_words(engine: Engine) {
+async fn a_front_end_written_against_fastapi_finds_its_statuses_and_words(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::start(engine, &fastapi(&upstream)).await;
+    let gateway = Gateways::start(deployment, &fastapi(&upstream)).await;
     let client = gateway.client();
     let detail = |answer: &Answer| answer.json()["detail"].as_str().unwrap().to_owned();
 
@@ -144,14 +146,14 @@ async fn a_front_end_written_against_fastapi_finds_its_statuses_and_words(engine
     assert_eq!(client.status("/ask/a", &client.tokens(&refreshed).access).await, 200);
 }
 
-async fn what_the_file_says_goes_before_a_profile_s_defaults(engine: Engine) {
+async fn what_the_file_says_goes_before_a_profile_s_defaults(deployment: Deployment) {
     let upstream = Upstream::start().await;
     let yaml = format!(
         "passwords: {{hash_threads: 1, min_length: 12, blocklist: true}}\n\
          tokens: {{issuer: \"https://gw.test\", delivery: body}}\n{}",
         fastapi(&upstream)
     );
-    let gateway = Gateway::start(engine, &yaml).await;
+    let gateway = Gateways::start(deployment, &yaml).await;
     let client = gateway.client();
     let register =
         |password| client.post("/auth/register").json(&json!({"email": "a@example.org", "password": password}));
