@@ -88,14 +88,14 @@ impl Gateways {
         let mut all = Vec::new();
         for _ in 0..if deployment == Deployment::Two { 2 } else { 1 } {
             // The store is the YAML's to say.
-            let mut setup = more(Setup::new(Engine::Sqlite, &yaml));
+            let mut setup = Setup::new(Engine::Sqlite, &yaml);
             if let Some(database) = &database {
                 setup = setup.on(&database.url);
             }
             if let Some(redis) = &redis {
                 setup = setup.variable("REDIS_URL", &redis.url());
             }
-            all.push(Box::pin(setup.start_beside(Arc::clone(&clock), Arc::clone(&invariants))).await);
+            all.push(Box::pin(more(setup).start_beside(Arc::clone(&clock), Arc::clone(&invariants))).await);
         }
         Self { deployment, all, clock, invariants, turn: AtomicUsize::new(0), _redis: redis }
     }
