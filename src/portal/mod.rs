@@ -12,6 +12,7 @@ mod caller;
 mod cookie;
 pub mod endpoints;
 mod fields;
+mod form;
 mod grant;
 pub mod hash_pool;
 mod login;
