@@ -26,6 +26,7 @@ on_every_deployment!(
     every_failed_login_looks_the_same,
     an_address_registers_once_whatever_its_case,
     a_profile_is_changed_by_its_owner,
+    what_looks_like_sql_is_text,
     a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones,
 );
 
@@ -230,6 +231,25 @@ async fn a_profile_is_changed_by_its_owner(deployment: Deployment) {
 
     let by_name = client.post("/auth/login").json(&json!({"username": "ANN", "password": PASSWORD})).send().await;
     assert_eq!(by_name.expect(200).json()["user"]["id"], session.user["id"]);
+}
+
+async fn what_looks_like_sql_is_text(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
+    let client = gateway.client();
+    let name = "Robert'); DELETE FROM users; -- $1 \"?\" \\";
+    let body = json!({"email": "o'hara@example.org", "password": PASSWORD, "full_name": name});
+    let sent = client.post("/auth/register").header("user-agent", name).json(&body).send().await;
+    let ann = client.tokens(&sent.expect(201));
+    let me = client.get("/auth/me").bearer(&ann.access).send().await.expect(200).json();
+    assert_eq!((&me["full_name"], &me["email"]), (&json!(name), &json!("o'hara@example.org")));
+    for login in ["' OR '1'='1", "o'hara@example.org' --", "%@example.org", "o_hara@example.org", "*"] {
+        for member in ["email", "username"] {
+            let attempt = client.post("/auth/login").json(&json!({member: login, "password": PASSWORD}));
+            attempt.send().await.refused(401, "login_failed");
+        }
+    }
+    assert_eq!(client.login("O'Hara@example.org").await.user["id"], ann.user["id"]);
 }
 
 const KNOWN: &str = "portcullis_ended_sessions";
