@@ -4,6 +4,7 @@
 //! that can fail has been built, and the gateway it gives back stops cleanly: listeners first, then requests in
 //! flight, then tasks.
 
+mod ended;
 mod follow;
 mod force;
 mod keys;
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 pub use self::follow::Follow;
-use self::{force::Force, reload::Reloader};
+use self::{ended::EndedFeed, force::Force, reload::Reloader};
 use crate::{
     clock::{Clock, Entropy},
     config::{
@@ -54,11 +55,7 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{
-        SharedStore,
-        memory::ended_sessions::{EndedSessions, Expiry},
-        redis::Redis,
-    },
+    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -157,6 +154,8 @@ struct Facts {
     _claim: Option<crate::store::sql::Claim>,
     store: SharedStore,
     master: Arc<MasterKey>,
+    /// Keeps [`Shared::ended`] up to date.
+    ended: Arc<EndedFeed>,
 }
 
 impl App {
@@ -285,35 +284,31 @@ impl Facts {
     async fn open(
         kept: &settings::Store,
         settings: &Settings,
+        metrics: &Arc<Metrics>,
         rim: &Rim,
-        ended: &EndedSessions,
     ) -> Result<(Self, Keyring), StartFault> {
         let claim = crate::store::sql::claim(kept)?;
         let store = crate::store::sql::open(kept).await?;
         let (keyring, master) = sealed(&store, kept, settings, rim).await?;
-        // Tokens of sessions that ended shortly before the start may still be unexpired.
-        let life = settings.tokens.access_ttl + settings.tokens.leeway;
-        let (now, tick) = (rim.clock.now(), rim.clock.tick());
-        for (session, at) in store.sessions_ended_since(now.minus(life)).await? {
-            let at = at.plus(life);
-            ended.insert(session, Expiry { at, tick: tick.plus(at.since(now)) });
-        }
-        Ok((Self { _claim: claim, store, master: Arc::new(master) }, keyring))
+        let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
+        let ended = EndedFeed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
+        let (master, ended) = (Arc::new(master), Arc::new(ended));
+        Ok((Self { _claim: claim, store, master, ended }, keyring))
     }
 }
 
 impl Shared {
     /// Opens the store, if there is one, and what lies sealed in it.
     async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
-        let ended = EndedSessions::default();
         let (facts, keyring) = match &settings.store {
             Some(kept) => {
-                let (facts, keyring) = Facts::open(kept, settings, &rim, &ended).await?;
+                let (facts, keyring) = Facts::open(kept, settings, &metrics, &rim).await?;
                 (Some(facts), keyring)
             }
             None => (None, unkept(settings)?),
         };
-        let (keyring, ended) = (Arc::new(keyring), Arc::new(ended));
+        let ended = facts.as_ref().map(|facts| Arc::clone(&facts.ended.sessions)).unwrap_or_default();
+        let keyring = Arc::new(keyring);
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));

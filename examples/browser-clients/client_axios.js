@@ -92,6 +92,7 @@ run(async (origin) => {
 
   // One leaves: the other finds out, and is not let in by anything it still has.
   await one.api.post("/api/auth/logout");
+  await later("a second"); // by then every gateway knows
   await refused(two.api.get("/ask/a"), 400);
   await refused(two.api.get("/api/auth/me"), 401, "Could not validate credentials");
 });

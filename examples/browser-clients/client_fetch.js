@@ -70,6 +70,7 @@ run(async (origin) => {
   // One leaves: the browser has no cookie left, and the old ones are worth nothing.
   const before = await browser.jar.getCookieString(`${origin}/page/a`);
   await is(two.post("/auth/logout"), 204);
+  await later("a second"); // by then every gateway knows
   assert.deepEqual(await browser.jar.getCookies(`${origin}/auth/refresh`), []);
   await is(one.ask("/page/a"), 401);
   await is(fetch(`${origin}/page/a`, { headers: { cookie: before } }), 401);

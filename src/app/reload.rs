@@ -21,7 +21,11 @@ use crate::{
         keys::{self, KeysFault},
         routes,
     },
-    config::{ConfigErrors, settings::Settings, written::Differences},
+    config::{
+        ConfigErrors,
+        settings::{Compat, Settings},
+        written::Differences,
+    },
     edge::Certificates,
     gate::snapshot::{Accounts, Snapshot},
     portal::{Published, border::Portal, hash_pool::HashPool},
@@ -147,6 +151,7 @@ impl Reloader {
                     certificates.replace(tls);
                 }
                 self.shared.took(&next.settings);
+                warn_of_weaker_rules(&force.settings, &next.settings);
                 self.snapshot.store(Arc::new(snapshot));
                 self.force.store(next);
                 Verdict::Applied(differences)
@@ -163,6 +168,16 @@ impl Reloader {
         let snapshot = self.snapshot.load();
         let routes: HashSet<&str> = snapshot.routes.all().iter().map(|route| &*route.name).chain([UNROUTED]).collect();
         self.force.load().prune(&routes, &self.shared.metrics);
+    }
+}
+
+/// What a start warns of, when it is a reload that switches it on.
+fn warn_of_weaker_rules(before: &Settings, next: &Settings) {
+    if next.portal.compat == Compat::FastApi && before.portal.compat != Compat::FastApi {
+        tracing::warn!(
+            "portal.compat: fastapi is on: FastAPI's statuses on every route from now; its weaker defaults for passwords \
+             hold from the next start"
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, notes for the refresh protocol,
-//! housekeeping. Each cluster has a task of its own, which lives and ends with it.
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes for
+//! the refresh protocol, housekeeping. Each cluster has a task of its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,11 +80,18 @@ impl Tasks {
                 ended.prune(clock.now(), clock.tick());
             }
         });
+        let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.ended));
+        if let Some(feed) = feed.clone().filter(|feed| feed.is_shared()) {
+            tasks.spawn(async move { feed.follow().await });
+        }
         let metrics = Arc::clone(&shared.metrics);
         tasks.spawn(async move {
             let mut every = tokio::time::interval(GAUGES);
             loop {
                 every.tick().await;
+                if let Some(feed) = &feed {
+                    feed.publish();
+                }
                 if let Some(hash_pool) = &hash_pool {
                     metrics.hash_queue_length.set_count(hash_pool.stats().queued);
                 }

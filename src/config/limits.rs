@@ -73,7 +73,8 @@ impl Limits {
     }
 
     /// Resolves a list of names, narrow (subject) before wide (address), so that a client over its own limit drains
-    /// nobody else's.
+    /// nobody else's. Among these the shared before the local: what a local one will say is known beforehand, so a
+    /// request that Redis refuses has been charged to nothing.
     pub(super) fn resolve(&self, references: &[Item<words::Name>], checks: &mut Checks) -> Option<Vec<Arc<Limit>>> {
         checks.no_repeats(references);
         let names = self.names();
@@ -82,9 +83,9 @@ impl Limits {
         for index in indexes {
             limits.push(self.0.get(index?)?.1.clone()?);
         }
-        limits.sort_by_key(|limit| match limit.key {
-            LimitKey::Subject => 0,
-            LimitKey::Address => 1,
+        limits.sort_by_key(|limit| {
+            let wide = matches!(limit.key, LimitKey::Address);
+            (wide, matches!(limit.scope, LimitScope::Local))
         });
         Some(limits)
     }

@@ -32,7 +32,8 @@ pub(super) struct RawPortal {
     /// fastapi weakens rules, and says so at start: on every route a missing token is 403 and not 401; a taken e-mail
     /// address is 400; `detail` is worded as FastAPI words it; and unless this file says otherwise passwords need 8
     /// characters, none is on a blocklist (`passwords.min_length`, `passwords.blocklist`), and refresh tokens travel in
-    /// cookies (tokens.delivery).
+    /// cookies (tokens.delivery). A login may also be a form (`OAuth2PasswordRequestForm`), from our own pages or those of
+    /// `allowed_origins`.
     compat: Item<Compat>,
     /// Who may register: open (anyone) or closed (nobody).
     registration: Item<Registration>,

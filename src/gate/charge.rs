@@ -143,6 +143,20 @@ fn note<'a>(
     }
 }
 
+/// Refuses what one of several limits by subject is known to refuse, before any of them is charged: a client over its
+/// limit a minute must not use up its limit a day by asking on. One limit alone needs no second look.
+fn foresee(exchange: &Exchange, route: &RouteEntry, keys: &Keys) -> Result<(), Refusal> {
+    let (Some(subject), [_, _, ..]) = (keys.subject, route.limits.subject.as_slice()) else { return Ok(()) };
+    for limit in &route.limits.subject {
+        if let Some(Decision::Refused { retry_after, reset }) = limit.limiter.refusal(&subject, keys.now) {
+            limit.metrics.decisions.of(LimitResult::Refused).inc();
+            report(exchange.record(), route, &[limit.state(0, reset)]);
+            return Err(used_up(limit, Reason::SubjectLimited, retry_after));
+        }
+    }
+    Ok(())
+}
+
 /// Charges what can be charged at once; the rest is given back.
 fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
     let exchange = Exchange::of(request)?;
@@ -155,6 +169,7 @@ fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
         Principal::Anonymous => None,
     };
     let keys = Keys { subject, address: CounterKey::address(exchange.client()?), now: exchange.tick() };
+    foresee(exchange, route, &keys)?;
     let mut states = Vec::with_capacity(route.limits.len());
     match charge(route, &keys, &mut states) {
         Step::Decided(outcome) => {

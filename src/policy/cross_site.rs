@@ -48,6 +48,12 @@ pub fn cookie_counts(method: &Method, headers: &HeaderMap, own_origin: &str, all
     cookie_allowed(method, text(SEC_FETCH_SITE), text(ORIGIN), own_origin, allowed)
 }
 
+/// Whether nothing says where a request comes from, as no browser of this decade would send an unsafe one.
+#[must_use]
+pub fn says_nothing(headers: &HeaderMap) -> bool {
+    !headers.contains_key(ORIGIN) && !headers.contains_key(SEC_FETCH_SITE)
+}
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The origin (RFC 6454 §6.2) of an http(s) URL, as a browser writes it: default ports left out.

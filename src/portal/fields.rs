@@ -1,4 +1,4 @@
-//! The members of a JSON request body, taken one by one and checked, every mistake named at once.
+//! The members of a request body, JSON or a form (`form`), taken one by one and checked, every mistake named at once.
 //!
 //! A body is one JSON object (RFC 8259). What no endpoint asked for, what comes twice (RFC 8259 §4 leaves its meaning
 //! open, so two readers may disagree) and what is of the wrong kind is refused with the member's name; values are never
@@ -138,6 +138,32 @@ impl Fields {
         None
     }
 
+    /// Takes a member whose value nobody needs.
+    pub(crate) fn ignore(&mut self, name: &str) {
+        self.members.retain(|(member, _)| member != name);
+    }
+
+    /// Adds a member that came as text. A name that came before is a fault.
+    pub(crate) fn give(&mut self, name: String, text: &str) {
+        match serde_json::value::to_raw_value(text) {
+            Ok(value) => self.add(name, value),
+            Err(_) => self.fault(&name, "is no text"),
+        }
+    }
+
+    /// Forgets members whose text is empty.
+    pub(crate) fn forget_empty(&mut self) {
+        self.members.retain(|(_, value)| value.get() != "\"\"");
+    }
+
+    fn add(&mut self, name: String, value: Box<RawValue>) {
+        if self.members.iter().any(|(member, _)| *member == name) {
+            self.fault(&name, "is given twice");
+        } else {
+            self.members.push((name, value));
+        }
+    }
+
     /// Notes what is wrong with a member.
     pub(crate) fn fault(&mut self, field: &str, message: &str) {
         let field = field.chars().take(NAME_CHARS).collect();
@@ -210,11 +236,7 @@ impl<'de> Visitor<'de> for Members {
         let mut fields = Fields::default();
         for _ in 0..MOST_MEMBERS {
             let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? else { return Ok(fields) };
-            if fields.members.iter().any(|(member, _)| *member == name) {
-                fields.fault(&name, "is given twice");
-            } else {
-                fields.members.push((name, value));
-            }
+            fields.add(name, value);
         }
         if map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
             fields.fault("", "has more fields than any request of this service");

@@ -1,4 +1,4 @@
-//! `POST /login`: a name and a password for a session.
+//! `POST /login`: a name and a password for a session, as JSON or, for front ends that send one, as a form.
 //!
 //! An unknown name, a wrong password and an inactive account are one answer and one class of time: each costs a
 //! password hash and an audit row, and the reason is the same.
@@ -13,7 +13,8 @@ use crate::{
     portal::{
         answers::Answer,
         caller::Caller,
-        fields::{Fields, as_given},
+        fields::as_given,
+        form::LoginBody,
         grant::opened,
         state::{PortalState, Shared},
     },
@@ -29,8 +30,8 @@ struct Attempt {
 }
 
 /// 200 with tokens; 401 for every cause alike.
-pub(crate) async fn login(State(state): State<Shared>, caller: Caller, fields: Fields) -> Result<Answer, Refusal> {
-    let attempt = read(fields)?;
+pub(crate) async fn login(State(state): State<Shared>, caller: Caller, body: LoginBody) -> Result<Answer, Refusal> {
+    let attempt = read(body)?;
     let found = match &attempt.login {
         Some(login) => state.store.find_login(login).await?,
         None => None,
@@ -93,7 +94,7 @@ async fn fail(state: &PortalState, caller: &Caller, user: Option<UserId>) -> Ref
     }
 }
 
-fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
+fn read(LoginBody { mut fields, cookies }: LoginBody) -> Result<Attempt, Refusal> {
     let email = fields.optional("email", as_given::<String>);
     let username = fields.optional("username", as_given::<String>);
     let delivery = fields.optional("delivery", as_given::<Delivery>);
@@ -110,6 +111,11 @@ fn read(mut fields: Fields) -> Result<Attempt, Refusal> {
         }
     };
     let (login, password) = fields.finish(login.zip(password))?;
+    let delivery = match delivery {
+        Some(Delivery::Cookie) if !cookies => return Err(Reason::CrossSite.into()),
+        _ if !cookies => Some(Delivery::Body),
+        as_asked => as_asked,
+    };
     Ok(Attempt { login, password, delivery })
 }
 

@@ -13,6 +13,7 @@ mod claims;
 mod cookie;
 pub mod endpoints;
 mod fields;
+mod form;
 mod grant;
 pub mod hash_pool;
 mod login;

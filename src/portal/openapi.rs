@@ -16,6 +16,7 @@ use crate::{
     portal::{
         answers::{Answer, TokenAnswer, UserAnswer},
         endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath},
+        form::IGNORED,
         me::VerifyAnswer,
         state::Shared,
         well_known::{Discovery, publish},
@@ -170,6 +171,9 @@ fn operation(endpoint: &Endpoint, portal: &Portal) -> Value {
             "required": !shape.required.is_empty(),
             "content": {"application/json": {"schema": body(endpoint.call, &shape)}},
         });
+        if takes_form(endpoint, portal.compat) {
+            operation["requestBody"]["content"]["application/x-www-form-urlencoded"] = json!({"schema": form(&shape)});
+        }
     }
     operation
 }
@@ -200,6 +204,32 @@ fn body(call: Call, shape: &Shape) -> Value {
     body
 }
 
+/// See `form`.
+fn takes_form(endpoint: &Endpoint, compat: Compat) -> bool {
+    matches!(endpoint.call, Call::Login) && compat == Compat::FastApi
+}
+
+/// The same as a form, which knows no null: a member that is empty is missing.
+fn form(shape: &Shape) -> Value {
+    let known = [shape.required, shape.optional].concat();
+    let mut members: Map<_, _> = known.into_iter().map(|name| (name.to_owned(), member(name, false))).collect();
+    if let Some(delivery) = members.get_mut("delivery") {
+        delivery["enum"] = json!(["body", "cookie", ""]);
+    }
+    members.insert("grant_type".to_owned(), json!({"type": "string", "enum": ["password", ""]}));
+    let ignored = json!({"type": "string", "description": "Not looked at."});
+    members.extend(IGNORED.map(|name| (name.to_owned(), ignored.clone())));
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": shape.required,
+        "properties": members,
+        "oneOf": [{"required": ["email"]}, {"required": ["username"]}],
+        "description": "From the portal's own pages or listed ones. A client that does not say where its request comes \
+                        from (Origin, Sec-Fetch-Site) gets its refresh token in the body.",
+    })
+}
+
 /// A member that may be missing may also be null, which means the same (but for a change of profile).
 fn member(name: &str, optional: bool) -> Value {
     let kind = if name == "all" { "boolean" } else { "string" };
@@ -226,7 +256,8 @@ fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
     responses.insert(shape.success.as_str().to_owned(), success);
     let of_body: &[Reason] = if takes_body(endpoint) { BODY_REFUSALS } else { &[] };
     let of_token: &[Reason] = if endpoint.auth == AuthMode::Required { TOKEN_REFUSALS } else { &[] };
-    for reason in shape.refusals.iter().chain(of_body).chain(of_token).chain(&[Reason::AddressLimited]) {
+    let of_form: &[Reason] = if takes_form(endpoint, compat) { &[Reason::CrossSite] } else { &[] };
+    for reason in shape.refusals.iter().chain(of_body).chain(of_form).chain(of_token).chain(&[Reason::AddressLimited]) {
         let row = row_for(compat, *reason);
         let said = format!("`{}`: {}", row.code, row.title);
         match responses.get_mut(row.status.as_str()) {

@@ -350,7 +350,7 @@ pub trait Store: Send + Sync + 'static {
     /// that were live until now; empty when there was nothing to end (no audit row then).
     async fn end_sessions(&self, id: SessionId, all: bool, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault>;
 
-    /// Sessions ended at or after `since`, for a gateway that starts: their tokens may still be unexpired.
+    /// Sessions ended at or after `since`, for a gateway that starts or shares the store: their tokens may still be unexpired.
     async fn sessions_ended_since(&self, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault>;
 
     /// Appends one audit row that has no other cause to share a transaction with (a failed login).

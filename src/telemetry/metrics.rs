@@ -19,8 +19,8 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
-        FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, RefreshResult, ReloadResult, RouteName,
-        SharedStateCall, SharedStateResult, SpanResult, StatusClass, UpstreamResult, Verb,
+        FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult, RefreshResult,
+        ReloadResult, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass, UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -121,6 +121,12 @@ table! {
     shared_state_calls: Each<SharedStateCall, Each<SharedStateResult, Counter>> = "shared_state_calls";
     /// Decisions on shared limits that this gateway made alone, because Redis was lost.
     shared_state_fallbacks: Counter = "shared_state_fallbacks";
+    /// Ended sessions whose access tokens are refused here.
+    ended_sessions: Gauge = "ended_sessions";
+    /// Readings of the sessions that were ended at any gateway. None on SQLite, which has one gateway.
+    ended_sessions_reads: Each<ReadResult, Counter> = "ended_sessions_reads";
+    /// Seconds since the sessions that were ended at any gateway were last read.
+    ended_sessions_age: Gauge = "ended_sessions_age_seconds";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Reloads of the configuration that were asked for or found something changed.

@@ -1,6 +1,13 @@
 //! A client of the gateway: reqwest, with [`Invariants`] checked on every answer, and the words of the portal.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Method, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
@@ -14,11 +21,13 @@ use crate::harness::{
 /// A good password: long, and on no list.
 pub(crate) const PASSWORD: &str = "seven-Tangled-kites-over-oslo-41";
 
-/// Speaks to one gateway.
+/// Speaks to one gateway, or to several in turn.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    base: String,
+    bases: Arc<[String]>,
+    /// Whose turn it is.
+    turn: Arc<AtomicUsize>,
     invariants: Arc<Invariants>,
 }
 
@@ -35,6 +44,11 @@ impl Client {
     /// Over plaintext HTTP/1.1.
     pub(crate) fn new(base: &str, invariants: &Arc<Invariants>) -> Self {
         Self::build(base, invariants, Self::builder().http1_only())
+    }
+
+    /// The same to several: each request to the next.
+    pub(crate) fn in_turn(bases: &[String], invariants: &Arc<Invariants>) -> Self {
+        Self { bases: bases.into(), ..Self::new("", invariants) }
     }
 
     /// From another loopback address than the rest: another client, as far as limits are concerned.
@@ -54,13 +68,15 @@ impl Client {
     }
 
     fn build(base: &str, invariants: &Arc<Invariants>, builder: reqwest::ClientBuilder) -> Self {
-        Self { http: builder.build().unwrap(), base: base.to_owned(), invariants: Arc::clone(invariants) }
+        let (bases, turn) = (Arc::from([base.to_owned()]), Arc::default());
+        Self { http: builder.build().unwrap(), bases, turn, invariants: Arc::clone(invariants) }
     }
 
     /// Any request.
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let base = &self.bases[self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len()];
+        let request = self.http.request(method.clone(), format!("{base}{path}"));
         Call { request, method, invariants: Arc::clone(&self.invariants) }
     }
 

@@ -1,7 +1,7 @@
 //! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
 //! its own, with the test's clock.
 
-use std::{any::Any, collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use portcullis::{
     app::{App, Rim, Running, StartFault},
@@ -40,7 +40,7 @@ const PREAMBLE: [(&str, &str); 4] = [
     ("telemetry", "{access_log: false}"),
 ];
 
-/// Which store a gateway stands on. Every journey runs on both.
+/// Which store a gateway stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     Sqlite,
@@ -90,9 +90,13 @@ impl Setup {
     }
 
     pub(crate) async fn start(self) -> Gateway {
-        let clock = Arc::new(ManualClock::default());
+        self.start_beside(Arc::default(), Arc::default()).await
+    }
+
+    /// The same, beside others that share a clock and ids of requests.
+    pub(crate) async fn start_beside(self, clock: Arc<ManualClock>, invariants: Arc<Invariants>) -> Gateway {
         let running = run(&self, &clock).await.expect("the gateway starts");
-        Gateway { setup: self, clock, invariants: Arc::default(), running: Some(running) }
+        Gateway { setup: self, clock, invariants, running: Some(running) }
     }
 }
 
@@ -229,17 +233,19 @@ impl Gateway {
     }
 
     /// Until it is dropped no session can be changed: a transaction of the test's own stands in the way.
-    pub(crate) async fn in_the_way_of_writes(&self) -> Box<dyn Any + Send> {
+    pub(crate) async fn in_the_way_of_writes(&self) -> InTheWay {
         match self.setup.settings().unwrap().store.unwrap().engine {
             settings::Engine::Sqlite { path } => {
                 let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
                 sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
-                Box::new(rival)
+                // The pool is counted once a second: what it did before must not be taken for what is to come.
+                soon("the store to rest", async { while self.metric(BUSY).await > 0.5 {} }).await;
+                InTheWay::Sqlite { _rival: rival }
             }
             settings::Engine::Postgres { url } => {
                 let mut rival = PgConnection::connect(url.expose_secret()).await.unwrap();
                 sqlx::raw_sql("BEGIN; LOCK TABLE sessions IN EXCLUSIVE MODE").execute(&mut rival).await.unwrap();
-                Box::new(rival)
+                InTheWay::Postgres(rival)
             }
         }
     }
@@ -253,6 +259,32 @@ impl Gateway {
         let pkcs8 = master.open("signing-key", &key.kid, &key.sealed_pkcs8).unwrap();
         SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret()).unwrap()
     }
+}
+
+const BUSY: &str = "portcullis_store_pool_connections{state=\"busy\"}";
+
+/// See [`Gateway::in_the_way_of_writes`].
+pub(crate) enum InTheWay {
+    Sqlite { _rival: SqliteConnection },
+    Postgres(PgConnection),
+}
+
+impl InTheWay {
+    /// Waits until a gateway wants to change a session. PostgreSQL says so itself; on SQLite nobody else uses the store.
+    pub(crate) async fn until_somebody_waits(&mut self, gateway: &Gateway) {
+        let waits = async {
+            match self {
+                Self::Sqlite { .. } => while gateway.metric(BUSY).await < 0.5 {},
+                Self::Postgres(rival) => while !waited_for(rival).await {},
+            }
+        };
+        soon("the store to be asked", waits).await;
+    }
+}
+
+async fn waited_for(rival: &mut PgConnection) -> bool {
+    let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'sessions'::regclass AND NOT granted)";
+    sqlx::query_scalar(waiting).fetch_one(rival).await.unwrap()
 }
 
 /// See [`Gateway::standard`].

@@ -8,6 +8,7 @@ pub(crate) mod binary;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod gateway;
+pub(crate) mod gateways;
 pub(crate) mod h2;
 pub(crate) mod identity;
 pub(crate) mod invariants;

@@ -1,19 +1,22 @@
-//! The main job, end to end, on both stores: a person registers, logs in and asks a service; the service knows who
+//! The main job, end to end, on one gateway with either store and on two that share one: a person registers, logs in and asks a service; the service knows who
 //! asked because it verified a signature; a wrong token gets nowhere.
+
+use std::time::Duration;
 
 use portcullis::store::Login;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 use crate::harness::{
-    client::PASSWORD,
+    client::{Client, PASSWORD},
     gateway::{Engine, Gateway, ISSUER, Setup, standard},
+    gateways::{Deployment, Gateways},
     identity, soon,
     tokens::claims_of,
     upstream::Upstream,
 };
 
-on_both_stores!(
+on_every_deployment!(
     a_person_registers_logs_in_asks_and_leaves,
     the_service_verifies_who_asked,
     an_anonymous_caller_is_told_apart_by_signature_too,
@@ -24,12 +27,13 @@ on_both_stores!(
     every_failed_login_looks_the_same,
     an_address_registers_once_whatever_its_case,
     a_profile_is_changed_by_its_owner,
+    what_looks_like_sql_is_text,
     a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones,
 );
 
-async fn a_person_registers_logs_in_asks_and_leaves(engine: Engine) {
+async fn a_person_registers_logs_in_asks_and_leaves(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
 
     let registered = client.register("ann@example.org").await;
@@ -49,15 +53,16 @@ async fn a_person_registers_logs_in_asks_and_leaves(engine: Engine) {
     assert_eq!(verified["active"], true);
 
     client.post("/auth/logout").bearer(&session.access).send().await.expect(204);
+    gateway.know_what_ended().await;
     client.get("/ask/question").bearer(&session.access).send().await.refused(401, "invalid_token");
     client.refresh(&session.refresh).await.refused(400, "invalid_grant");
     assert_eq!(client.status("/ask/x", &registered.access).await, 200, "the other session goes on");
     assert_eq!(upstream.received().len(), 2);
 }
 
-async fn the_service_verifies_who_asked(engine: Engine) {
+async fn the_service_verifies_who_asked(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
     client.get("/ask/question").bearer(&session.access).send().await.expect(200);
@@ -85,9 +90,9 @@ async fn the_service_verifies_who_asked(engine: Engine) {
     assert!(identity::verify(&client, &forged, ISSUER, "rag").await.is_err());
 }
 
-async fn an_anonymous_caller_is_told_apart_by_signature_too(engine: Engine) {
+async fn an_anonymous_caller_is_told_apart_by_signature_too(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     for path in ["/open/a", "/maybe/a"] {
         client.get(path).send().await.expect(200);
@@ -103,9 +108,9 @@ async fn an_anonymous_caller_is_told_apart_by_signature_too(engine: Engine) {
     assert_eq!(upstream.last().head.header("x-user-id"), session.user["id"].as_str());
 }
 
-async fn a_wrong_token_gets_nowhere(engine: Engine) {
+async fn a_wrong_token_gets_nowhere(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
     client.get("/ask/a").send().await.refused(401, "credentials_missing");
@@ -120,11 +125,11 @@ async fn a_wrong_token_gets_nowhere(engine: Engine) {
     upstream.assert_untouched();
 }
 
-async fn keys_of_the_other_algorithms_do_the_same(engine: Engine) {
+async fn keys_of_the_other_algorithms_do_the_same(deployment: Deployment) {
     for algorithm in ["EdDSA", "RS256"] {
         let upstream = Upstream::start().await;
         let tokens = format!("tokens: {{issuer: \"{ISSUER}\", audience: gw-test, algorithm: {algorithm}}}\n");
-        let gateway = Gateway::start(engine, &(tokens + &standard(&upstream))).await;
+        let gateway = Gateways::start(deployment, &(tokens + &standard(&upstream))).await;
         let client = gateway.client();
         let session = client.register("ann@example.org").await;
         client.get("/ask/question").bearer(&session.access).send().await.expect(200);
@@ -135,9 +140,9 @@ async fn keys_of_the_other_algorithms_do_the_same(engine: Engine) {
     }
 }
 
-async fn another_algorithm_has_a_key_of_its_own_and_both_are_published(engine: Engine) {
+async fn another_algorithm_has_a_key_of_its_own_and_both_are_published(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let mut gateway = Gateway::standard(engine, &upstream).await;
+    let mut gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let ann = client.register("ann@example.org").await;
     let first = client.get("/.well-known/jwks.json").send().await.expect(200).json();
@@ -158,9 +163,9 @@ async fn another_algorithm_has_a_key_of_its_own_and_both_are_published(engine: E
     assert_eq!(gateway.client().status("/ask/a", &ann.access).await, 200, "its key is the one it was");
 }
 
-async fn a_restart_keeps_users_keys_and_ended_sessions(engine: Engine) {
+async fn a_restart_keeps_users_keys_and_ended_sessions(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let mut gateway = Gateway::standard(engine, &upstream).await;
+    let mut gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let (kept, ended) = (client.register("ann@example.org").await, client.login("ann@example.org").await);
     client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
@@ -177,9 +182,9 @@ async fn a_restart_keeps_users_keys_and_ended_sessions(engine: Engine) {
     assert_eq!(client.login("ann@example.org").await.user["id"], kept.user["id"]);
 }
 
-async fn every_failed_login_looks_the_same(engine: Engine) {
+async fn every_failed_login_looks_the_same(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     client.register("ann@example.org").await;
     let mut bodies = Vec::new();
@@ -201,11 +206,11 @@ async fn every_failed_login_looks_the_same(engine: Engine) {
     assert_eq!(bodies.len(), 1, "{bodies:#?}");
 }
 
-async fn a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones(engine: Engine) {
+async fn a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let mut gateway = Gateway::standard(engine, &upstream).await;
+    let mut gateway = Gateways::standard(deployment, &upstream).await;
     gateway.client().register("ann@example.org").await;
-    let costs = async |gateway: &Gateway| {
+    let costs = async |gateway: &Gateways| {
         let found = gateway.store().await.find_login(&Login::Email("ann@example.org".into())).await.unwrap().unwrap();
         found.1.expose_secret().split('$').nth(3).unwrap().to_owned()
     };
@@ -224,9 +229,9 @@ async fn a_login_upgrades_a_hash_that_is_weaker_than_the_configured_ones(engine:
     client.post("/auth/login").json(&wrong).send().await.refused(401, "login_failed");
 }
 
-async fn an_address_registers_once_whatever_its_case(engine: Engine) {
+async fn an_address_registers_once_whatever_its_case(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     client.register("ann@example.org").await;
     let body = json!({"email": "ANN@Example.ORG", "password": PASSWORD});
@@ -235,9 +240,9 @@ async fn an_address_registers_once_whatever_its_case(engine: Engine) {
     }
 }
 
-async fn a_profile_is_changed_by_its_owner(engine: Engine) {
+async fn a_profile_is_changed_by_its_owner(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
     let change = |body| client.call("PATCH", "/auth/me").bearer(&session.access).json(&body);
@@ -250,6 +255,87 @@ async fn a_profile_is_changed_by_its_owner(engine: Engine) {
 
     let by_name = client.post("/auth/login").json(&json!({"username": "ANN", "password": PASSWORD})).send().await;
     assert_eq!(by_name.expect(200).json()["user"]["id"], session.user["id"]);
+}
+
+async fn what_looks_like_sql_is_text(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
+    let client = gateway.client();
+    let name = "Robert'); DELETE FROM users; -- $1 \"?\" \\";
+    let body = json!({"email": "o'hara@example.org", "password": PASSWORD, "full_name": name});
+    let sent = client.post("/auth/register").header("user-agent", name).json(&body).send().await;
+    let ann = client.tokens(&sent.expect(201));
+    let me = client.get("/auth/me").bearer(&ann.access).send().await.expect(200).json();
+    assert_eq!((&me["full_name"], &me["email"]), (&json!(name), &json!("o'hara@example.org")));
+    for login in ["' OR '1'='1", "o'hara@example.org' --", "%@example.org", "o_hara@example.org", "*"] {
+        for member in ["email", "username"] {
+            let attempt = client.post("/auth/login").json(&json!({member: login, "password": PASSWORD}));
+            attempt.send().await.refused(401, "login_failed");
+        }
+    }
+    assert_eq!(client.login("O'Hara@example.org").await.user["id"], ann.user["id"]);
+}
+
+const KNOWN: &str = "portcullis_ended_sessions";
+
+/// One that does not take turns.
+fn each(gateways: &Gateways) -> [Client; 2] {
+    [gateways.all[0].client(), gateways.all[1].client()]
+}
+
+// The others pass on two gateways whichever answers; these say which.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_gateway_ends_the_other_refuses() {
+    let upstream = Upstream::start().await;
+    let gateways = Gateways::standard(Deployment::Two, &upstream).await;
+    let [one, other] = each(&gateways);
+    let registered = one.register("ann@example.org").await;
+    let session = other.login("ann@example.org").await;
+    for client in [&one, &other] {
+        for access in [&registered.access, &session.access] {
+            assert_eq!(client.status("/ask/a", access).await, 200);
+        }
+    }
+    let next = one.refreshed(&session.refresh).await;
+    let last = other.refreshed(&next.refresh).await;
+    assert_eq!(claims_of(&last.access)["gen"], 3);
+    assert_eq!(other.status("/ask/a", &last.access).await, 200);
+
+    // Seen at the other, so that it lies among the verified tokens there when it ends here.
+    one.post("/auth/logout").bearer(&last.access).send().await.expect(204);
+    one.get("/ask/a").bearer(&last.access).send().await.refused(401, "invalid_token");
+    gateways.know_what_ended().await;
+    for access in [&session.access, &next.access, &last.access] {
+        other.get("/ask/a").bearer(access).send().await.refused(401, "invalid_token");
+        other.get("/auth/me").bearer(access).send().await.refused(401, "invalid_token");
+    }
+    for client in [&one, &other] {
+        assert_eq!(client.status("/ask/a", &registered.access).await, 200, "the other session goes on");
+    }
+    assert!(gateways.metric(KNOWN).await > 1.5, "known at both");
+    let counted = "portcullis_shared_state_calls_total{kind=\"charge\",result=\"answered\"}";
+    for gateway in &gateways.all {
+        assert!(gateway.metric(counted).await > 0.5, "each asked Redis");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reuse_at_one_gateway_kills_at_the_other() {
+    let upstream = Upstream::start().await;
+    let gateways = Gateways::standard(Deployment::Two, &upstream).await;
+    let [one, other] = each(&gateways);
+    let first = one.register("ann@example.org").await;
+    let second = other.refreshed(&first.refresh).await;
+    let third = one.refreshed(&second.refresh).await;
+    gateways.clock.advance(Duration::from_secs(11));
+    for client in [&one, &other] {
+        assert_eq!(client.status("/ask/a", &third.access).await, 200);
+    }
+    other.refresh(&first.refresh).await.refused(400, "invalid_grant");
+    other.get("/ask/a").bearer(&third.access).send().await.refused(401, "invalid_token");
+    gateways.know_what_ended().await;
+    one.get("/ask/a").bearer(&third.access).send().await.refused(401, "invalid_token");
+    one.refresh(&third.refresh).await.refused(400, "invalid_grant");
 }
 
 fn on_postgres_yaml(upstream: &Upstream) -> String {

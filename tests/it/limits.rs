@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use crate::harness::{
-    client::Answer,
-    gateway::{Engine, Gateway},
-    upstream::Upstream,
+use crate::{
+    harness::{
+        client::{Answer, Tokens},
+        gateway::{Engine, Gateway, Setup},
+        upstream::Upstream,
+    },
+    support::redis::Redis,
 };
 
 /// Three requests a minute for each user, ten for each address.
@@ -161,4 +164,89 @@ async fn guessing_passwords_is_limited_by_address() {
     }
     assert_limited_by(&guess().send().await, "door");
     gateway.client_at("127.0.0.3").register("ann@example.org").await;
+}
+
+/// Three limits on one route: in the long run, at once, and for everybody at an address.
+fn three(upstream: &Upstream) -> String {
+    format!(
+        r#"
+shared_state: {{redis: {{url: {{env: REDIS_URL}}, deadline: 20s, retry: 60s}}}}
+clusters:
+  rag: {{endpoints: ["{}"]}}
+limits:
+  wide: {{by: address, rate: 12/1d}}
+  burst: {{by: subject, rate: 3/1m}}
+  daily: {{by: subject, rate: 5/1d, scope: shared, lease: 0}}
+routes:
+  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, limits: [wide, burst, daily], cluster: rag}}
+  - {{name: burst, match: {{path: /burst}}, limits: [burst], cluster: rag}}
+  - {{name: daily, match: {{path: /daily}}, limits: [daily], cluster: rag}}
+  - {{name: wide, match: {{path: /wide}}, auth: none, limits: [wide], cluster: rag}}
+"#,
+        upstream.url()
+    )
+}
+
+/// Requests left by each policy that an answer names, in its order.
+fn left(answer: &Answer) -> Vec<(String, u32)> {
+    let item = |item: &str| {
+        let (name, rest) = item.split_once(";r=").unwrap();
+        (name.trim_matches('"').to_owned(), rest.split(';').next().unwrap().parse().unwrap())
+    };
+    answer.header("ratelimit").unwrap().split(", ").map(item).collect()
+}
+
+/// The same in one's own words.
+fn is(left: &[(&str, u32)]) -> Vec<(String, u32)> {
+    left.iter().map(|(name, left)| ((*name).to_owned(), *left)).collect()
+}
+
+/// A refusal by this policy, which tells of no other.
+#[track_caller]
+fn assert_refused_by(answer: &Answer, policy: &str, quota: &str) {
+    answer.refused(429, "quota_exceeded");
+    assert_eq!(answer.json()["violated-policies"], serde_json::json!([policy]));
+    assert_eq!(left(answer), is(&[(policy, 0)]));
+    assert_eq!(answer.header("ratelimit-policy"), Some(quota));
+    assert!(answer.header("retry-after").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_limits_the_one_that_is_hit_is_named_and_the_others_lose_nothing() {
+    let (upstream, redis) = (Upstream::start().await, Redis::private());
+    let gateway = Setup::new(Engine::Sqlite, &three(&upstream)).variable("REDIS_URL", &redis.url()).start().await;
+    let client = gateway.client();
+    let (ann, bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
+    let get = async |path: &str, who: &Tokens| client.get(path).bearer(&who.access).send().await;
+
+    for (daily, burst, wide) in [(4, 2, 11), (3, 1, 10), (2, 0, 9)] {
+        let answer = get("/ask/a", &ann).await.expect(200);
+        assert_eq!(left(&answer), is(&[("daily", daily), ("burst", burst), ("wide", wide)]));
+        let policies = "\"daily\";q=5;w=86400, \"burst\";q=3;w=60, \"wide\";q=12;w=86400";
+        assert_eq!(answer.header("ratelimit-policy"), Some(policies));
+    }
+    // Whoever asks on is charged for none of it.
+    for _ in 0..10 {
+        assert_refused_by(&get("/ask/a", &ann).await, "burst", "\"burst\";q=3;w=60");
+    }
+    assert_eq!(left(&get("/daily", &ann).await.expect(200)), is(&[("daily", 1)]));
+    assert_eq!(left(&client.get("/wide").send().await.expect(200)), is(&[("wide", 8)]));
+
+    gateway.clock.advance(Duration::from_mins(1));
+    let last = get("/ask/a", &ann).await.expect(200);
+    assert_eq!(left(&last), is(&[("daily", 0), ("burst", 2), ("wide", 7)]));
+    for _ in 0..10 {
+        assert_refused_by(&get("/ask/a", &ann).await, "daily", "\"daily\";q=5;w=86400");
+    }
+    assert_eq!(left(&get("/burst", &ann).await.expect(200)), is(&[("burst", 1)]));
+
+    for wide in (0..7).rev() {
+        assert_eq!(left(&client.get("/wide").send().await.expect(200)), is(&[("wide", wide)]));
+    }
+    for _ in 0..10 {
+        assert_refused_by(&get("/ask/a", &bob).await, "wide", "\"wide\";q=12;w=86400");
+    }
+    assert_eq!(left(&get("/daily", &bob).await.expect(200)), is(&[("daily", 4)]));
+    assert_eq!(left(&get("/burst", &bob).await.expect(200)), is(&[("burst", 2)]));
+    assert_eq!(upstream.received().len(), 3 + 2 + 1 + 1 + 7 + 2, "what was refused went nowhere");
 }

@@ -1,12 +1,18 @@
 //! What a dead or frozen database costs: logins, never a request in hand. 503 and never 401, so that no
 //! client throws its tokens away; and it comes back by itself.
 
+use std::time::Duration;
+
+use portcullis::store::{AuditEntry, AuditEvent};
 use serde_json::json;
 
 use crate::{
     harness::{
         client::{Client, PASSWORD, Tokens},
+        clock::BEGIN,
         gateway::{Engine, Gateway, Setup},
+        gateways::{Deployment, Gateways},
+        soon,
         tokens::claims_of,
         upstream::Upstream,
     },
@@ -112,4 +118,70 @@ async fn many_calls_at_once_to_a_lost_database_all_get_their_answer() {
     }
     cluster.start();
     client.refresh(&ann.refresh).await.expect(200);
+}
+
+const AGE: &str = "portcullis_ended_sessions_age_seconds";
+const FAILED: &str = "portcullis_ended_sessions_reads_total{result=\"failed\"}";
+
+async fn age_becomes(gateway: &Gateway, fits: impl Fn(f64) -> bool) {
+    soon("the age of the last reading", async { while !fits(gateway.metric(AGE).await) {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_gateway_knew_to_be_ended_stays_ended_while_the_store_is_lost() {
+    let mut cluster = Cluster::private();
+    let upstream = Upstream::start().await;
+    let database = cluster.create_database();
+    let yaml = Deployment::Two.store("pool: 3, timeout: 500ms") + &crate::harness::gateway::standard(&upstream);
+    let gateways = Gateways::start_with(Deployment::Two, &yaml, |setup| setup.on(&database.url)).await;
+    let (one, other) = (gateways.all[0].client(), gateways.all[1].client());
+    let (ended, kept) = (one.register("ann@example.org").await, one.login("ann@example.org").await);
+    one.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
+    gateways.know_what_ended().await;
+    for gateway in &gateways.all {
+        age_becomes(gateway, |age| age < 1.0).await;
+    }
+
+    cluster.stop();
+    gateways.clock.advance(Duration::from_mins(5));
+    for gateway in &gateways.all {
+        soon("a reading to fail", async { while gateway.metric(FAILED).await < 0.5 {} }).await;
+        age_becomes(gateway, |age| age > 299.0).await;
+    }
+    for client in [&one, &other] {
+        client.get("/ask/a").bearer(&ended.access).send().await.refused(401, "invalid_token");
+        assert_eq!(client.status("/ask/a", &kept.access).await, 200);
+    }
+    cluster.start();
+    for gateway in &gateways.all {
+        age_becomes(gateway, |age| age < 1.0).await;
+    }
+    other.post("/auth/logout").bearer(&kept.access).send().await.expect(204);
+    gateways.know_what_ended().await;
+    one.get("/ask/a").bearer(&kept.access).send().await.refused(401, "invalid_token");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_is_committed_late_or_by_a_slower_clock_is_not_missed() {
+    let upstream = Upstream::start().await;
+    let gateways = Gateways::standard(Deployment::Two, &upstream).await;
+    let client = gateways.client();
+    let session = client.register("ann@example.org").await;
+    gateways.clock.advance(Duration::from_mins(10));
+    // Both have read up to now when it comes, half a minute old.
+    gateways.know_what_ended().await;
+    let sid = claims_of(&session.access)["sid"].as_str().unwrap().parse().unwrap();
+    let late = AuditEntry {
+        at: BEGIN.plus(Duration::from_secs(600 - 30)),
+        event: AuditEvent::LoggedOut,
+        user: None,
+        session: Some(sid),
+        address: String::new(),
+        request_id: String::new(),
+    };
+    assert_eq!(gateways.store().await.end_sessions(sid, false, &late).await.unwrap(), [sid]);
+    gateways.know_what_ended().await;
+    for gateway in &gateways.all {
+        gateway.client().get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
+    }
 }

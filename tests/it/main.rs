@@ -39,6 +39,26 @@ macro_rules! on_both_stores {
     };
 }
 
+/// Each named test on one gateway with each store, and on two gateways with one PostgreSQL and one Redis.
+#[cfg(test)]
+macro_rules! on_every_deployment {
+    ($($name:ident),* $(,)?) => {
+        on_every_deployment!(on_sqlite, crate::harness::gateways::Deployment::One(crate::harness::gateway::Engine::Sqlite), $($name)*);
+        on_every_deployment!(on_postgres, crate::harness::gateways::Deployment::One(crate::harness::gateway::Engine::Postgres), $($name)*);
+        on_every_deployment!(on_two_gateways, crate::harness::gateways::Deployment::Two, $($name)*);
+    };
+    ($module:ident, $deployment:expr, $($name:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name($deployment).await;
+                }
+            )*
+        }
+    };
+}
+
 #[cfg(test)]
 mod access_matrix;
 #[cfg(test)]

@@ -235,6 +235,50 @@ async fn whatever_is_answered_is_described(portal: &str) {
     }
 }
 
+/// The members that a refusal says nobody asked for.
+fn unknown(answer: &Answer) -> BTreeSet<String> {
+    let faults = answer.json()["errors"].as_array().unwrap().clone();
+    let unknown = faults.iter().filter(|fault| fault["message"] == "is not a field of this request");
+    unknown.map(|fault| fault["field"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_form_is_described_where_it_is_taken_and_may_and_must_hold_what_is_described() {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let plain = gateway("enabled: true").await;
+    for (.., operation) in operations(&described(&plain.client()).await).values() {
+        assert!(operation["requestBody"]["content"].get(FORM).is_none(), "{operation}");
+    }
+    let gateway = gateway("compat: fastapi").await;
+    let client = gateway.client();
+    let document = described(&client).await;
+    let mut taken = Vec::new();
+    for (id, (method, path, operation)) in operations(&document) {
+        let Some(body) = operation.get("requestBody") else { continue };
+        let send =
+            async |form: String| client.call(&method, &path).header("content-type", FORM).body(form).send().await;
+        let Some(form) = body["content"].get(FORM) else {
+            let answer = send("username=x&password=y".into()).await;
+            assert!(answer.status == 415 || answer.code() == "credentials_missing", "{id}: {}", answer.text());
+            continue;
+        };
+        let described: BTreeSet<_> = form["schema"]["properties"].as_object().unwrap().keys().cloned().collect();
+        let mut anything = taken_anywhere();
+        anything.extend(described.iter().cloned());
+        anything.insert("remember_me".into());
+        let all: Vec<_> = anything.iter().map(|name| format!("{name}=x")).collect();
+        let answer = send(all.join("&")).await;
+        answer.refused(422, "validation");
+        assert_eq!(&anything - &unknown(&answer), described, "{id}");
+        let required: BTreeSet<_> = ["email".to_owned(), "password".to_owned()].into();
+        assert_eq!(faults(&send("username=&password=".into()).await), required, "what is empty is missing");
+        let crossed = client.call(&method, &path).header("content-type", FORM).header("origin", "https://evil.test");
+        described_so(&document, &id, &crossed.body("username=x&password=y").send().await, &mut BTreeSet::new());
+        taken.push(id);
+    }
+    assert_eq!(taken, ["portal_login"]);
+}
+
 #[tokio::test]
 async fn whatever_the_portal_answers_is_described() {
     whatever_is_answered_is_described("enabled: true").await;
@@ -287,14 +331,7 @@ async fn a_body_may_and_must_hold_what_is_described() {
         // Every member there is anywhere, of a kind that none is: those described here are known, and no other.
         let answer = send(&anything.iter().map(|name| (name.clone(), json!([1]))).collect()).await;
         assert_eq!(faults(&answer), anything, "{id}: each is of a kind");
-        let unknown: BTreeSet<_> = answer.json()["errors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|fault| fault["message"] == "is not a field of this request")
-            .map(|fault| fault["field"].as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(&anything - &unknown, members, "{id}");
+        assert_eq!(&anything - &unknown(&answer), members, "{id}");
 
         // What must be there is named when it is not.
         let required: BTreeSet<_> =

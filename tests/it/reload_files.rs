@@ -53,6 +53,29 @@ async fn metrics(gateway: &Binary) -> String {
 }
 
 #[tokio::test]
+async fn a_reload_that_switches_on_a_profile_which_weakens_rules_warns_of_it() {
+    const ON: &str = "portal: {compat: fastapi}\n";
+    let upstream = Upstream::start().await;
+    let plain = |routes: &[&str]| yaml(&upstream, "", routes);
+    let project = Project::new(&plain(&["one"]));
+    let gateway = project.serve().await;
+    let reloaded = async |yaml: &str, key: &str| {
+        project.write(yaml);
+        gateway.hang_up();
+        gateway.logged(key, |line| line.contains("was reloaded") && line.contains(key)).await;
+        let warned = |line: &&String| line.contains("\"WARN\"") && line.contains("portal.compat: fastapi is on");
+        gateway.log().iter().filter(warned).count()
+    };
+    assert_eq!(reloaded(&plain(&["one", "two"]), "+routes[two]").await, 0);
+    assert_eq!(reloaded(&(plain(&["one", "two"]) + ON), "portal.compat").await, 1);
+    let client = gateway.client();
+    client.get("/auth/me").send().await.refused(403, "credentials_missing");
+    let short = serde_json::json!({"email": "ann@example.org", "password": "password"});
+    client.post("/auth/signup").json(&short).send().await.refused(422, "validation");
+    assert_eq!(reloaded(&(plain(&["one", "three"]) + ON), "+routes[three]").await, 1, "it is on already");
+}
+
+#[tokio::test]
 async fn sighup_reloads_and_says_what_changed() {
     let upstream = Upstream::start().await;
     let project = Project::new(&yaml(&upstream, "", &["one"]));

@@ -1,4 +1,4 @@
-//! Sessions, on both stores: rotation, grace and reuse of refresh tokens (RFC 9700 §4.14), cookies, the ways a
+//! Sessions, on one gateway and on two: rotation, grace and reuse of refresh tokens (RFC 9700 §4.14), cookies, the ways a
 //! session ends. The tests are named after the threat or the mishap.
 
 use std::time::Duration;
@@ -8,13 +8,14 @@ use serde_json::json;
 
 use crate::harness::{
     client::{Answer, PASSWORD},
-    gateway::{Engine, Gateway, ISSUER, standard},
+    gateway::{ISSUER, standard},
+    gateways::{Deployment, Gateways},
     soon,
     tokens::claims_of,
     upstream::Upstream,
 };
 
-on_both_stores!(
+on_every_deployment!(
     a_repeat_within_the_grace_gets_the_same_successor,
     reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once,
     reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same,
@@ -28,9 +29,9 @@ on_both_stores!(
     a_cookie_from_another_site_is_refused,
 );
 
-async fn a_repeat_within_the_grace_gets_the_same_successor(engine: Engine) {
+async fn a_repeat_within_the_grace_gets_the_same_successor(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let first = client.register("ann@example.org").await;
     let second = client.refreshed(&first.refresh).await;
@@ -49,9 +50,9 @@ async fn a_repeat_within_the_grace_gets_the_same_successor(engine: Engine) {
     }
 }
 
-async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(engine: Engine) {
+async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let first = client.register("ann@example.org").await;
     let second = client.refreshed(&first.refresh).await;
@@ -62,6 +63,7 @@ async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(eng
 
     let before = upstream.received().len();
     client.refresh(&first.refresh).await.refused(400, "invalid_grant");
+    gateway.know_what_ended().await;
     for session in [&first, &second, &third] {
         client.get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
         client.refresh(&session.refresh).await.refused(400, "invalid_grant");
@@ -76,16 +78,13 @@ async fn reuse_after_the_grace_ends_the_session_and_its_newest_token_at_once(eng
 }
 
 /// On a store in whose way the test can stand for as long as the machine takes.
-async fn patient(engine: Engine, upstream: &Upstream) -> Gateway {
-    let store = match engine {
-        Engine::Sqlite => r#"url: "sqlite://data/test.db""#,
-        Engine::Postgres => r#"url: "${STORE_URL}", master_key: "${MASTER_KEY}""#,
-    };
-    Gateway::start(engine, &format!("store: {{{store}, pool: 4, timeout: 60s}}\n{}", standard(upstream))).await
+async fn patient(deployment: Deployment, upstream: &Upstream) -> Gateways {
+    let store = deployment.store("pool: 4, timeout: 60s");
+    Gateways::start(deployment, &format!("{store}{}", standard(upstream))).await
 }
 
 /// Waits until a gauge is what it should be.
-async fn until(what: &str, gateway: &Gateway, gauge: &str, fits: impl Fn(f64) -> bool) {
+async fn until(what: &str, gateway: &Gateways, gauge: &str, fits: impl Fn(f64) -> bool) {
     let reached = async {
         while !fits(gateway.metric(gauge).await) {
             tokio::task::yield_now().await;
@@ -94,23 +93,21 @@ async fn until(what: &str, gateway: &Gateway, gauge: &str, fits: impl Fn(f64) ->
     soon(what, reached).await;
 }
 
-async fn reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same(engine: Engine) {
-    const BUSY: &str = "portcullis_store_pool_connections{state=\"busy\"}";
+async fn reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = patient(engine, &upstream).await;
+    let gateway = patient(deployment, &upstream).await;
     let client = gateway.client();
     let first = client.register("ann@example.org").await;
     let second = client.refreshed(&first.refresh).await;
     let third = client.refreshed(&second.refresh).await;
     gateway.clock.advance(Duration::from_secs(11));
 
-    let in_the_way = gateway.in_the_way_of_writes().await;
-    until("the store to rest", &gateway, BUSY, |busy| busy < 0.5).await;
+    let mut in_the_way = gateway.in_the_way_of_writes().await;
     let body = json!({"refresh_token": first.refresh}).to_string();
     let mut thief = gateway.raw().await;
     let head = "POST /auth/refresh HTTP/1.1\r\nHost: a.test\r\nContent-Type: application/json\r\n";
     thief.send(&format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
-    until("the store to be asked", &gateway, BUSY, |busy| busy > 0.5).await;
+    in_the_way.until_somebody_waits(&gateway.all[0]).await;
     drop(thief);
     until("the request to be given up", &gateway, "portcullis_requests_in_flight", |flying| flying < 0.5).await;
     drop(in_the_way);
@@ -118,6 +115,7 @@ async fn reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same(engine: E
     // Never used here until now: nothing but the kill can refuse it.
     let refused = async { while client.status("/ask/a", &third.access).await != 401 {} };
     soon("the session to end", refused).await;
+    gateway.know_what_ended().await;
     client.get("/ask/a").bearer(&third.access).send().await.refused(401, "invalid_token");
     client.refresh(&third.refresh).await.refused(400, "invalid_grant");
     let user = first.user["id"].as_str().unwrap().parse().unwrap();
@@ -126,9 +124,9 @@ async fn reuse_by_a_client_that_hangs_up_ends_the_session_all_the_same(engine: E
     assert_eq!(kills, 1, "{events:?}");
 }
 
-async fn twenty_refreshes_at_once_yield_one_successor(engine: Engine) {
+async fn twenty_refreshes_at_once_yield_one_successor(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let first = client.register("ann@example.org").await;
     let calls = (0..20).map(|_| client.refresh(&first.refresh));
@@ -142,9 +140,9 @@ async fn twenty_refreshes_at_once_yield_one_successor(engine: Engine) {
     assert_eq!(claims_of(&next.access)["gen"], 3);
 }
 
-async fn a_lost_answer_is_repeated_after_the_grace_until_its_token_was_used(engine: Engine) {
+async fn a_lost_answer_is_repeated_after_the_grace_until_its_token_was_used(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let first = client.register("ann@example.org").await;
     let second = client.refreshed(&first.refresh).await;
@@ -164,12 +162,13 @@ async fn a_lost_answer_is_repeated_after_the_grace_until_its_token_was_used(engi
     })
     .await;
     client.refresh(&first.refresh).await.refused(400, "invalid_grant");
+    gateway.know_what_ended().await;
     client.get("/ask/a").bearer(&repeated.access).send().await.refused(401, "invalid_token");
 }
 
-async fn an_idle_session_cannot_be_refreshed(engine: Engine) {
+async fn an_idle_session_cannot_be_refreshed(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let second_less = Duration::from_secs(7 * 86_400 - 1);
     let first = client.register("ann@example.org").await;
@@ -188,9 +187,9 @@ async fn an_idle_session_cannot_be_refreshed(engine: Engine) {
     client.refresh(&session.refresh).await.refused(400, "invalid_grant");
 }
 
-async fn an_access_token_ends_with_its_time(engine: Engine) {
+async fn an_access_token_ends_with_its_time(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
     // A quarter of an hour, and half a minute forgiven.
@@ -202,9 +201,9 @@ async fn an_access_token_ends_with_its_time(engine: Engine) {
     assert_eq!(client.status("/ask/a", &next.access).await, 200);
 }
 
-async fn leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses(engine: Engine) {
+async fn leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let (laptop, bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
     let phone = client.login("ann@example.org").await;
@@ -212,6 +211,7 @@ async fn leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses(engi
         assert_eq!(client.status("/ask/a", &session.access).await, 200);
     }
     client.post("/auth/logout").bearer(&phone.access).json(&json!({"all": true})).send().await.expect(204);
+    gateway.know_what_ended().await;
     for session in [&laptop, &phone] {
         assert_eq!(client.status("/ask/a", &session.access).await, 401);
         client.refresh(&session.refresh).await.refused(400, "invalid_grant");
@@ -219,9 +219,9 @@ async fn leaving_everywhere_ends_every_session_of_the_user_and_nobody_elses(engi
     assert_eq!(client.status("/ask/a", &bob.access).await, 200);
 }
 
-async fn leaving_works_with_an_expired_token_by_the_refresh_token(engine: Engine) {
+async fn leaving_works_with_an_expired_token_by_the_refresh_token(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
     gateway.clock.advance(Duration::from_hours(1));
@@ -243,9 +243,9 @@ fn cookie(answer: &Answer) -> String {
     value.to_owned()
 }
 
-async fn a_cookie_session_never_shows_its_refresh_token(engine: Engine) {
+async fn a_cookie_session_never_shows_its_refresh_token(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
     let registered = client.post("/auth/register").json(&body).send().await.expect(201);
@@ -272,12 +272,13 @@ async fn a_cookie_session_never_shows_its_refresh_token(engine: Engine) {
     let leave = client.post("/auth/logout").header("cookie", &format!("{COOKIE}={last}"));
     let left = leave.header("origin", ISSUER).send().await.expect(204);
     assert!(left.header("set-cookie").unwrap().starts_with(&format!("{COOKIE}=; Max-Age=0")));
+    gateway.know_what_ended().await;
     client.get("/ask/a").bearer(&access).send().await.refused(401, "invalid_token");
 }
 
-async fn a_cookie_from_another_site_is_refused(engine: Engine) {
+async fn a_cookie_from_another_site_is_refused(deployment: Deployment) {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::standard(engine, &upstream).await;
+    let gateway = Gateways::standard(deployment, &upstream).await;
     let client = gateway.client();
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
     let token = cookie(&client.post("/auth/register").json(&body).send().await.expect(201));

@@ -208,6 +208,14 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// What came of reading the store.
+    ReadResult: "result" {
+        /// Read.
+        Ok = "ok",
+        /// The store is lost.
+        Failed = "failed",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.
