@@ -10,6 +10,7 @@ use std::net::Ipv6Addr;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING},
+    uri::Scheme,
 };
 
 use crate::policy::reason::Reason;
@@ -32,6 +33,9 @@ pub enum HeadFault {
     /// The target's authority and `Host` differ.
     #[error("the Host header and the authority of the target differ")]
     HostMismatch,
+    /// A target of another scheme than `http` and `https`, which nobody here speaks (RFC 9110 §7.4).
+    #[error("the target's scheme is neither http nor https")]
+    Scheme,
     /// Other than exactly one `chunked`.
     #[error("the only Transfer-Encoding served is chunked")]
     TransferEncoding,
@@ -52,7 +56,9 @@ impl HeadFault {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Method => Reason::MethodRefused,
-            Self::HostMissing | Self::HostRepeated | Self::HostMalformed | Self::HostMismatch => Reason::HostInvalid,
+            Self::HostMissing | Self::HostRepeated | Self::HostMalformed | Self::HostMismatch | Self::Scheme => {
+                Reason::HostInvalid
+            }
             Self::TransferEncoding => Reason::TransferEncodingInvalid,
             Self::Underscore(_) | Self::Repeated(_) | Self::Connection => Reason::HeaderInvalid,
         }
@@ -72,6 +78,9 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
         return Err(HeadFault::Method);
     }
     check_host(uri, version, headers)?;
+    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(HeadFault::Scheme);
+    }
     if let Some(name) = headers.keys().find(|name| name.as_str().contains('_')) {
         return Err(HeadFault::Underscore(name.clone()));
     }
@@ -253,6 +262,17 @@ mod tests {
     fn user_information_in_the_target_is_refused() {
         let host = [("host", "u:p@a.test")];
         assert_eq!(h1("http://u:p@a.test/", &host), Err(HeadFault::HostMalformed));
+    }
+
+    #[test]
+    fn a_target_of_another_scheme_is_refused() {
+        let host = [("host", "a.test")];
+        for scheme in ["ftp", "ws", "file", "coap+tcp"] {
+            assert_eq!(h1(&format!("{scheme}://a.test/"), &host), Err(HeadFault::Scheme), "{scheme}");
+        }
+        // Whether TLS was spoken the edge knows, not the client.
+        assert_eq!(h1("https://a.test/", &host), Ok(()));
+        assert_eq!(h1("HTTP://a.test/", &host), Ok(()));
     }
 
     #[test]
