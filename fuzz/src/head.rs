@@ -28,6 +28,9 @@ pub fn check(data: &[u8]) -> bool {
     for name in ["host", "authorization", "content-length", "content-type", "origin", "transfer-encoding"] {
         assert!(headers.get_all(name).iter().count() <= 1, "{name} twice");
     }
+    if let Some(length) = headers.get("content-length").map(|length| length.to_str().expect("text")) {
+        assert!(length == "0" || !length.starts_with(['0', '+', '-', ' ']) && !length.is_empty(), "{length}");
+    }
     let coding = headers.get("transfer-encoding");
     assert!(coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")), "{coding:?}");
     for value in headers.get_all("connection") {

@@ -39,6 +39,9 @@ pub enum HeadFault {
     /// Other than exactly one `chunked`.
     #[error("the only Transfer-Encoding served is chunked")]
     TransferEncoding,
+    /// A `Content-Length` that is no plain number: with leading zeros some read it as octal.
+    #[error("the Content-Length is no plain number")]
+    ContentLength,
     /// A name with `_`, which CGI-like servers take for `-`.
     #[error("header names may not hold an underscore: {0}")]
     Underscore(HeaderName),
@@ -60,7 +63,7 @@ impl HeadFault {
                 Reason::HostInvalid
             }
             Self::TransferEncoding => Reason::TransferEncodingInvalid,
-            Self::Underscore(_) | Self::Repeated(_) | Self::Connection => Reason::HeaderInvalid,
+            Self::ContentLength | Self::Underscore(_) | Self::Repeated(_) | Self::Connection => Reason::HeaderInvalid,
         }
     }
 }
@@ -92,7 +95,19 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
     {
         return Err(HeadFault::TransferEncoding);
     }
+    if headers.get(CONTENT_LENGTH).is_some_and(|length| !is_plain_number(length.as_bytes())) {
+        return Err(HeadFault::ContentLength);
+    }
     if headers.get_all(CONNECTION).iter().all(nominates_hop_by_hop_only) { Ok(()) } else { Err(HeadFault::Connection) }
+}
+
+const fn is_plain_number(text: &[u8]) -> bool {
+    match text {
+        [] => false,
+        [b'0', rest @ ..] => rest.is_empty(),
+        // That the rest are digits the HTTP library has seen to.
+        [first, ..] => first.is_ascii_digit(),
+    }
 }
 
 fn repeated(headers: &HeaderMap, name: &HeaderName) -> bool {
@@ -298,6 +313,16 @@ mod tests {
         }
         let twice = [("host", "a.test"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
         assert_eq!(h1("/", &twice), Err(HeadFault::TransferEncoding));
+    }
+
+    #[test]
+    fn a_length_has_no_leading_zeros() {
+        for length in ["0", "7", "10", "18446744073709551615"] {
+            assert_eq!(with("content-length", length), Ok(()), "{length}");
+        }
+        for length in ["", "00", "007", "+7", "-7", " 7", "x7"] {
+            assert_eq!(with("content-length", length), Err(HeadFault::ContentLength), "{length}");
+        }
     }
 
     #[test]
