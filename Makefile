@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-peers docs fmt
+.PHONY: help demo test lint fuzz bench bench-peers docs fmt
 
 SCRIPTS := $(wildcard scripts/*) .ci/run $(wildcard bench/*/start bench/*/peers/*/start)
 
@@ -31,6 +31,12 @@ lint: ## Formatting, clippy, syntax of the scripts
 
 fmt: ## Formats the sources
 	cargo fmt --all
+
+# SECONDS_EACH is for each target; TARGET narrows them.
+SECONDS_EACH ?= 60
+fuzz: ## Fuzzes every parser: make fuzz [SECONDS_EACH=60] [TARGET=path]; needs nightly Rust and cargo-fuzz
+	@scripts/setup lint
+	@scripts/fuzz $(SECONDS_EACH) $(TARGET)
 
 bench: ## Micro-benchmarks: policy, gate, proxy
 	@scripts/setup lint

@@ -393,7 +393,8 @@ fn every_exception_is_still_needed() {
 #[test]
 fn nothing_is_stubbed_or_silenced() {
     let mut broken = Vec::new();
-    for source in ["src", "tests", "benches", "examples"].into_iter().flat_map(sources) {
+    for source in ["src", "tests", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources)
+    {
         let code = blank(&source.text);
         for word in ["#[allow(", "#![allow(", "todo!", "unimplemented!", "#[ignore"] {
             if code.contains(word) {
@@ -407,7 +408,8 @@ fn nothing_is_stubbed_or_silenced() {
 #[test]
 fn every_file_says_what_it_is_and_is_short() {
     let mut broken = Vec::new();
-    for source in ["src", "tests", "benches", "examples"].into_iter().flat_map(sources) {
+    for source in ["src", "tests", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources)
+    {
         let lines = source.text.lines().count();
         if !source.text.starts_with("//!") {
             broken.push(format!("{}: does not begin with //!", source.name));

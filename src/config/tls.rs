@@ -3,7 +3,7 @@
 //! rustls with aws-lc-rs, named explicitly: which provider is the process's default is decided elsewhere and may not
 //! have been yet. TLS 1.2 and 1.3 only (RFC 9325).
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fs::File, io::Read, path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -29,11 +29,12 @@ pub(super) struct Pem {
 impl Pem {
     pub(super) fn read(path: PathBuf) -> Result<Self, String> {
         let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-        let length = std::fs::metadata(&path).map_err(cannot)?.len();
-        if length > MAX_PEM {
+        let mut content = Vec::new();
+        // Measured as it is read: what a device or a growing file is long, nobody knows beforehand.
+        let read = File::open(&path).and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut content));
+        if read.map_err(cannot)? as u64 > MAX_PEM {
             return Err(format!("{} is larger than 4 MiB", path.display()));
         }
-        let content = std::fs::read(&path).map_err(cannot)?;
         Ok(Self { path, content })
     }
 

@@ -161,10 +161,12 @@ impl<S: Gate> Conn<S> {
         let max_headers = self.http2.then_some(self.shared.max_headers);
         let metrics = Arc::clone(&self.shared.metrics);
         let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers, metrics);
-        let io = TokioIo::new(Wire::new(transport, kept, Arc::clone(&self.vitals)));
+        let vitals = Arc::clone(&self.vitals);
         self.stage = if self.http2 {
+            let io = TokioIo::new(Wire::http2(transport, vitals));
             Stage::Http2(Box::pin(self.shared.http2.serve_connection(io, service)))
         } else {
+            let io = TokioIo::new(Wire::new(transport, kept, vitals));
             Stage::Http1(Box::new(self.shared.http1.serve_connection(io, service)))
         };
     }

@@ -35,6 +35,10 @@ pub(super) struct Vitals {
     held: AtomicU32,
     /// Times such a wait has ended; wraps.
     released: AtomicU32,
+    /// HTTP/2: the preface, a frame or a header block has begun and is not whole.
+    half: AtomicBool,
+    /// Which of them it is; wraps.
+    stretch: AtomicU32,
     /// The client closed its side or the socket failed.
     gone: AtomicBool,
     waker: AtomicWaker,
@@ -97,6 +101,17 @@ impl Vitals {
             self.typing.store(true, Relaxed);
         }
         self.spoke.store(true, Relaxed);
+    }
+
+    /// The wire has seen what is on its way of HTTP/2's frames; see [`super::frames::Frames::under_way`].
+    pub(super) fn under_way(&self, stretch: Option<u32>) {
+        self.half.store(stretch.is_some(), Relaxed);
+        self.stretch.store(stretch.unwrap_or_default(), Relaxed);
+    }
+
+    /// The HTTP/2 head that has begun and is not whole, whatever else goes on.
+    pub(super) fn half_head(&self) -> Option<u32> {
+        self.half.load(Relaxed).then(|| self.stretch.load(Relaxed))
     }
 
     /// The wire wrote some bytes.
@@ -178,7 +193,8 @@ impl Vitals {
         }
     }
 
-    /// Where an HTTP/2 connection stands; its bytes may be frames that begin no request.
+    /// Where an HTTP/2 connection stands; its bytes may be frames that begin no request. Its heads are no phase of
+    /// their own, since other streams go on meanwhile: see [`Self::half_head`].
     pub(super) fn h2_phase(&self) -> Phase {
         match self.h1_phase() {
             Phase::Head => Phase::Idle,

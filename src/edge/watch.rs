@@ -72,13 +72,15 @@ struct Mark {
 pub(super) struct Watch {
     mark: Option<Mark>,
     since: Tick,
+    /// The HTTP/2 head that is on its way, and since when: beside the phase, since other streams go on meanwhile.
+    head: Option<(u32, Tick)>,
     timer: Option<Pin<Box<Sleep>>>,
     fires: Tick,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
-        Self { mark: None, since: Tick::from_nanos(0), timer: None, fires: Tick::from_nanos(0) }
+        Self { mark: None, since: Tick::from_nanos(0), head: None, timer: None, fires: Tick::from_nanos(0) }
     }
 
     /// To be called when everything else is pending. `may_park`: there are buffers to give back.
@@ -90,10 +92,14 @@ impl Watch {
         limits: &Limits,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        let mark = Mark { phase, served: vitals.served(), stall: vitals.stalled() };
-        if phase == Phase::Busy && mark.stall.is_none() {
+        let head_due = self.head_due(vitals, limits);
+        // Reading an answer drop by drop does not prolong the next head.
+        let stall = vitals.stalled().filter(|_| phase != Phase::Head);
+        let mark = Mark { phase, served: vitals.served(), stall };
+        if phase == Phase::Busy && stall.is_none() {
             self.mark = Some(mark);
-            return Verdict::Wait;
+            let over = head_due.and_then(|due| self.wait_until(due, limits, cx));
+            return over.map_or(Verdict::Wait, |()| Verdict::Expired(Phase::Head));
         }
         if self.mark != Some(mark) {
             self.mark = Some(mark);
@@ -101,9 +107,23 @@ impl Watch {
         }
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
-        let parks = (may_park && phase == Phase::Idle && mark.stall.is_none()).then(|| limits.park_after());
-        self.wait_until(self.since.plus(parks.unwrap_or(lasts)), limits, cx)
-            .map_or(Verdict::Wait, |()| if parks.is_some() { Verdict::Park } else { Verdict::Expired(phase) })
+        let parks = (may_park && phase == Phase::Idle && stall.is_none()).then(|| limits.park_after());
+        let due = self.since.plus(parks.unwrap_or(lasts));
+        let (due, verdict) = match head_due {
+            Some(head_due) if head_due < due => (head_due, Verdict::Expired(Phase::Head)),
+            _ if parks.is_some() => (due, Verdict::Park),
+            _ => (due, Verdict::Expired(phase)),
+        };
+        self.wait_until(due, limits, cx).map_or(Verdict::Wait, |()| verdict)
+    }
+
+    /// When the HTTP/2 head that is on its way must have come.
+    fn head_due(&mut self, vitals: &Vitals, limits: &Limits) -> Option<Tick> {
+        let half = vitals.half_head();
+        if self.head.map(|(stretch, _)| stretch) != half {
+            self.head = half.map(|stretch| (stretch, limits.clock.tick()));
+        }
+        self.head.map(|(_, since)| since.plus(limits.timeouts.header))
     }
 
     /// `Some` when `due` has come; else the timer will wake the task at `due` or before.

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::vitals::Vitals;
+use super::{frames::Frames, vitals::Vitals};
 
 /// A client's socket. One type for both kinds, so that hyper's connection is compiled once.
 #[derive(Debug)]
@@ -53,13 +53,20 @@ impl Transport {
 pub(super) struct Wire {
     transport: Transport,
     vitals: Arc<Vitals>,
-    /// Bytes already read that belong to the next request.
+    /// Bytes already read that belong to the next request; none on HTTP/2, which is not parked.
     kept: Bytes,
+    /// On HTTP/2 only.
+    frames: Option<Frames>,
 }
 
 impl Wire {
     pub(super) fn new(transport: Transport, kept: Bytes, vitals: Arc<Vitals>) -> Self {
-        Self { transport, vitals, kept }
+        Self { transport, vitals, kept, frames: None }
+    }
+
+    /// One that carries HTTP/2.
+    pub(super) fn http2(transport: Transport, vitals: Arc<Vitals>) -> Self {
+        Self { transport, vitals, kept: Bytes::new(), frames: Some(Frames::default()) }
     }
 
     /// The transport, and bytes that nobody has read yet.
@@ -89,13 +96,20 @@ impl AsyncRead for Wire {
             buf.put_slice(&part);
             return Poll::Ready(Ok(()));
         }
-        let room = buf.remaining();
+        let before = buf.filled().len();
         let polled = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         match &polled {
-            Poll::Ready(Ok(())) if buf.remaining() < room => self.vitals.read(),
+            Poll::Ready(Ok(())) if buf.filled().len() > before => {
+                let this = &mut *self;
+                this.vitals.read();
+                if let Some(frames) = &mut this.frames {
+                    frames.came(&buf.filled()[before..]);
+                    this.vitals.under_way(frames.under_way());
+                }
+            }
             Poll::Ready(_) => self.vitals.gone(),
             Poll::Pending => {}
         }

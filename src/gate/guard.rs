@@ -25,6 +25,7 @@ use crate::{
     gate::{
         body::{BodyFault, GateBody},
         finish::Finish,
+        snapshot::Snapshot,
     },
     policy::{headers, reason::Reason},
     telemetry::record::Record,
@@ -205,19 +206,27 @@ pub struct ResponseGuard {
     total: Option<Pin<Box<Sleep>>>,
     finish: Option<Finish>,
     ended: bool,
+    /// Says what no trailer may say; `None`: the body is ours and has none.
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl ResponseGuard {
-    /// Watches an upstream's body.
+    /// Watches an upstream's body; its trailers may not say what is ours to say by `snapshot`.
     #[must_use]
-    pub fn of_upstream(inner: GateBody, idle: Duration, total: Option<Pin<Box<Sleep>>>) -> Self {
-        Self { inner, silence: Some(Silence::new(idle)), total, finish: None, ended: false }
+    pub fn of_upstream(
+        inner: GateBody,
+        idle: Duration,
+        total: Option<Pin<Box<Sleep>>>,
+        snapshot: Arc<Snapshot>,
+    ) -> Self {
+        let silence = Some(Silence::new(idle));
+        Self { inner, silence, total, finish: None, ended: false, snapshot: Some(snapshot) }
     }
 
     /// Watches a body made here: it cannot fall silent.
     #[must_use]
     pub fn of_ours(inner: GateBody) -> Self {
-        Self { inner, silence: None, total: None, finish: None, ended: false }
+        Self { inner, silence: None, total: None, finish: None, ended: false, snapshot: None }
     }
 
     /// Tells `finish` when the body has been sent or dropped. An answer to `HEAD` is whole with its head.
@@ -266,7 +275,10 @@ impl Body for ResponseGuard {
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     this.ended = true;
-                    headers::strip_reserved_response::<&str>(trailers, &[]);
+                    match &this.snapshot {
+                        Some(snapshot) => headers::strip_trailers(trailers, &snapshot.ours()),
+                        None => trailers.clear(),
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -53,12 +53,26 @@ pub(crate) fn answer(refusal: &Refusal, compat: Compat, record: Option<&Record>)
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     challenge(headers, row.challenge);
     details(headers, refusal, row);
-    let unread = matches!(refusal.reason, Reason::BodyTooLarge | Reason::BodyTimeout | Reason::BodyBroken);
-    if unread && record.is_none_or(|record| record.version != Version::HTTP_2) {
-        // The rest of the body is not read: the connection cannot carry another request.
+    if ends_connection(refusal.reason) && record.is_none_or(|record| record.version != Version::HTTP_2) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether an HTTP/1.1 connection can carry no further request.
+const fn ends_connection(reason: Reason) -> bool {
+    matches!(
+        reason,
+        // The rest of the body is not read.
+        Reason::BodyTooLarge | Reason::BodyTimeout | Reason::BodyBroken
+        // Whoever reads the head in another way sees its request end elsewhere: what follows may be part of it, and the
+        // answer to it would go to somebody else's request. What follows CONNECT is no request to whom it was meant for.
+        | Reason::HostInvalid
+        | Reason::PathInvalid
+        | Reason::HeaderInvalid
+        | Reason::TransferEncodingInvalid
+        | Reason::MethodRefused
+    )
 }
 
 fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {

@@ -11,6 +11,7 @@ use crate::{
     config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts},
     gate::{body::GateBody, refusal::Refusal},
     policy::{
+        headers::Ours,
         limit_headers::{self, LimitState},
         reason::Reason,
     },
@@ -352,6 +353,15 @@ pub struct Snapshot {
     pub request_id_header: HeaderName,
     /// The account endpoints; `None`: whatever is routed to them is a fault of ours.
     pub accounts: Option<Accounts>,
+}
+
+impl Snapshot {
+    /// What only we say in an answer.
+    #[must_use]
+    pub fn ours(&self) -> Ours<'_, Arc<str>> {
+        let (identity, request_id) = (&self.identity_headers, &self.request_id_header);
+        Ours { cookies: &self.own_cookies, identity, request_id }
+    }
 }
 
 /// The account endpoints, made for one configuration.

@@ -10,6 +10,7 @@ use std::net::Ipv6Addr;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING},
+    uri::Scheme,
 };
 
 use crate::policy::reason::Reason;
@@ -32,9 +33,15 @@ pub enum HeadFault {
     /// The target's authority and `Host` differ.
     #[error("the Host header and the authority of the target differ")]
     HostMismatch,
+    /// A target of another scheme than `http` and `https`, which nobody here speaks (RFC 9110 §7.4).
+    #[error("the target's scheme is neither http nor https")]
+    Scheme,
     /// Other than exactly one `chunked`.
     #[error("the only Transfer-Encoding served is chunked")]
     TransferEncoding,
+    /// A `Content-Length` that is no plain number: with leading zeros some read it as octal.
+    #[error("the Content-Length is no plain number")]
+    ContentLength,
     /// A name with `_`, which CGI-like servers take for `-`.
     #[error("header names may not hold an underscore: {0}")]
     Underscore(HeaderName),
@@ -52,9 +59,11 @@ impl HeadFault {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Method => Reason::MethodRefused,
-            Self::HostMissing | Self::HostRepeated | Self::HostMalformed | Self::HostMismatch => Reason::HostInvalid,
+            Self::HostMissing | Self::HostRepeated | Self::HostMalformed | Self::HostMismatch | Self::Scheme => {
+                Reason::HostInvalid
+            }
             Self::TransferEncoding => Reason::TransferEncodingInvalid,
-            Self::Underscore(_) | Self::Repeated(_) | Self::Connection => Reason::HeaderInvalid,
+            Self::ContentLength | Self::Underscore(_) | Self::Repeated(_) | Self::Connection => Reason::HeaderInvalid,
         }
     }
 }
@@ -72,6 +81,9 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
         return Err(HeadFault::Method);
     }
     check_host(uri, version, headers)?;
+    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(HeadFault::Scheme);
+    }
     if let Some(name) = headers.keys().find(|name| name.as_str().contains('_')) {
         return Err(HeadFault::Underscore(name.clone()));
     }
@@ -83,7 +95,19 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
     {
         return Err(HeadFault::TransferEncoding);
     }
+    if headers.get(CONTENT_LENGTH).is_some_and(|length| !is_plain_number(length.as_bytes())) {
+        return Err(HeadFault::ContentLength);
+    }
     if headers.get_all(CONNECTION).iter().all(nominates_hop_by_hop_only) { Ok(()) } else { Err(HeadFault::Connection) }
+}
+
+const fn is_plain_number(text: &[u8]) -> bool {
+    match text {
+        [] => false,
+        [b'0', rest @ ..] => rest.is_empty(),
+        // That the rest are digits the HTTP library has seen to.
+        [first, ..] => first.is_ascii_digit(),
+    }
 }
 
 fn repeated(headers: &HeaderMap, name: &HeaderName) -> bool {
@@ -256,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn a_target_of_another_scheme_is_refused() {
+        let host = [("host", "a.test")];
+        for scheme in ["ftp", "ws", "file", "coap+tcp"] {
+            assert_eq!(h1(&format!("{scheme}://a.test/"), &host), Err(HeadFault::Scheme), "{scheme}");
+        }
+        // Whether TLS was spoken the edge knows, not the client.
+        assert_eq!(h1("https://a.test/", &host), Ok(()));
+        assert_eq!(h1("HTTP://a.test/", &host), Ok(()));
+    }
+
+    #[test]
     fn tunnels_and_echoes_are_refused() {
         for method in [Method::CONNECT, Method::TRACE] {
             let refused = check(&method, &"/".parse().unwrap(), Version::HTTP_11, &head(&[("host", "a.test")]));
@@ -278,6 +313,16 @@ mod tests {
         }
         let twice = [("host", "a.test"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
         assert_eq!(h1("/", &twice), Err(HeadFault::TransferEncoding));
+    }
+
+    #[test]
+    fn a_length_has_no_leading_zeros() {
+        for length in ["0", "7", "10", "18446744073709551615"] {
+            assert_eq!(with("content-length", length), Ok(()), "{length}");
+        }
+        for length in ["", "00", "007", "+7", "-7", " 7", "x7"] {
+            assert_eq!(with("content-length", length), Err(HeadFault::ContentLength), "{length}");
+        }
     }
 
     #[test]

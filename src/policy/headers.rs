@@ -164,6 +164,28 @@ pub fn strip_reserved_response<N: AsRef<str>>(headers: &mut HeaderMap, own_cooki
     }
 }
 
+/// What only we say in an answer, wherever in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours<'a, N> {
+    /// Names of our own cookies.
+    pub cookies: &'a [N],
+    /// Names, not reserved by themselves, that the operator chose for an identity.
+    pub identity: &'a [HeaderName],
+    /// The name of the request id.
+    pub request_id: &'a HeaderName,
+}
+
+/// Removes from the trailers of an upstream's answer what is not taken from its head either, and what may stand in no
+/// trailer: the framing and form of the content (RFC 9110 §6.5.1). A client may merge trailers into the head (§6.5.2).
+pub fn strip_trailers<N: AsRef<str>>(trailers: &mut HeaderMap, ours: &Ours<'_, N>) {
+    strip_reserved_response(trailers, ours.cookies);
+    strip_own(trailers, ours.identity);
+    strip(trailers, |name| {
+        let content = ["content-length", "content-encoding", "content-type", "content-range", "host"];
+        is_hop_by_hop(name) || content.contains(&name.as_str()) || is_own(name, std::slice::from_ref(ours.request_id))
+    });
+}
+
 /// Whether a `Set-Cookie` names one of these cookies, in any case. A nameless cookie (`=name=value`) is sent back by
 /// browsers as `name=value` (RFC 6265bis §5.7), so leading `=` are looked through.
 fn sets<N: AsRef<str>>(value: &HeaderValue, own_cookies: &[N]) -> bool {
@@ -309,6 +331,31 @@ mod tests {
         let left: Vec<_> = headers.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(left, ["theirs=1; Path=/", "__Host-portcullis2=fine", "a=__Host-portcullis"]);
         assert_eq!(names(&headers), ["set-cookie"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_the_head_may_not_say() {
+        let (identity, request_id) = ([HeaderName::from_static("x-who")], HeaderName::from_static("x-request-id"));
+        let ours = Ours { cookies: &["__Host-portcullis"], identity: &identity, request_id: &request_id };
+        let mut trailers = head(&[
+            ("x-user-id", "eve"),
+            ("X-Who", "eve"),
+            ("x_who", "eve"),
+            ("x-request-id", "another"),
+            ("x_request-id", "another"),
+            ("set-cookie", "__host-Portcullis=evil"),
+            ("set-cookie", "theirs=1"),
+            ("content-length", "7"),
+            ("content-type", "text/html"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "close"),
+            ("trailer", "x"),
+            ("x-checksum", "abc"),
+            ("grpc-status", "0"),
+        ]);
+        strip_trailers(&mut trailers, &ours);
+        assert_eq!(names(&trailers), ["grpc-status", "set-cookie", "x-checksum"]);
+        assert_eq!(trailers[SET_COOKIE], "theirs=1");
     }
 
     #[test]

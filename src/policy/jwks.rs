@@ -33,7 +33,8 @@ pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<(KeySet, usize
     if !document.trim_ascii_start().starts_with(b"{") {
         return Err(JwksFault::Malformed);
     }
-    let set: Set<'_> = serde_json::from_slice(document).map_err(|_| JwksFault::Malformed)?;
+    let text = std::str::from_utf8(document).map_err(|_| JwksFault::Malformed)?;
+    let set: Set<'_> = serde_json::from_str(text).map_err(|_| JwksFault::Malformed)?;
     if set.keys.len() > MAX_KEYS {
         return Err(JwksFault::TooMany);
     }
@@ -126,7 +127,11 @@ pub fn jwks_uri(document: &[u8], issuer: &str) -> Option<String> {
         issuer: String,
         jwks_uri: String,
     }
-    let document: Document = serde_json::from_slice(document).ok()?;
+    // serde's derive would read a list as the members in their order.
+    if !document.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let document: Document = serde_json::from_str(std::str::from_utf8(document).ok()?).ok()?;
     (document.issuer == issuer).then_some(document.jwks_uri)
 }
 

@@ -286,11 +286,12 @@ fn failed(error: &hyper::Error) -> Refusal {
 fn deliver(
     response: Response<Flowing>,
     route: &RouteEntry,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     total: Option<Pin<Box<Sleep>>>,
 ) -> Response<GateBody> {
     let mut response = response.map(|body| {
-        let guard = ResponseGuard::of_upstream(GateBody::Flowing(body), route.timeouts.idle, total);
+        let (body, snapshot) = (GateBody::Flowing(body), Arc::clone(snapshot));
+        let guard = ResponseGuard::of_upstream(body, route.timeouts.idle, total, snapshot);
         GateBody::Guarded(Box::new(guard))
     });
     let headers = response.headers_mut();

@@ -5,19 +5,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{soon, wire::Io};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// The one stream of a connection.
-const STREAM: u32 = 1;
+pub(crate) const STREAM: u32 = 1;
 
 /// Frames are no larger than every peer takes without having said so.
 const MAX_FRAME: usize = 16_384;
@@ -57,7 +58,6 @@ impl H2 {
 
     /// The header block of the request, without a body when `end`.
     pub(crate) async fn headers(&mut self, fields: &[(&str, &str)], end: bool) {
-        const CONTINUATION: u8 = 9;
         let block = block(fields);
         let mut pieces = block.chunks(MAX_FRAME).peekable();
         let (mut kind, mut bytes) = (HEADERS, Vec::new());
@@ -80,7 +80,8 @@ impl H2 {
         self.send(&frame(HEADERS, END_HEADERS | u8::from(end), STREAM, &block(fields))).await;
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    /// Any bytes at all.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let written = soon("the gateway to take the frames", async {
             self.io.write_all(bytes).await?;
             self.io.flush().await
@@ -132,12 +133,14 @@ fn number(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes[..4].try_into().unwrap())
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+/// One frame.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+/// A header block.
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);

@@ -14,6 +14,7 @@ pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod raw;
+pub(crate) mod strict;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;

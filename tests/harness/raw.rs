@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::harness::{
     invariants::{Invariants, Seen},
     soon,
-    wire::{Body, Conn, Framing, Head},
+    wire::{Body, Conn, Framing, Head, Io},
 };
 
 /// One connection to the gateway.
@@ -40,7 +40,12 @@ impl Raw {
     pub(crate) async fn connect(address: SocketAddr, invariants: &Arc<Invariants>) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { conn: Conn::new(stream), invariants: Arc::clone(invariants) }
+        Self::over(stream, invariants)
+    }
+
+    /// Over a connection of the test's own.
+    pub(crate) fn over(io: impl Io + 'static, invariants: &Arc<Invariants>) -> Self {
+        Self { conn: Conn::new(io), invariants: Arc::clone(invariants) }
     }
 
     pub(crate) async fn send(&mut self, bytes: &str) {

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::{
     soon,
     tls::Certified,
-    wire::{Body, Conn, Framing, Head, Piece},
+    wire::{Body, Bytes, Conn, Framing, Head, Piece},
 };
 
 /// Every answer of an upstream carries this, so that the client can tell it from an answer of the gateway's own.
@@ -99,6 +99,7 @@ struct Shared {
     received: watch::Sender<Vec<Received>>,
     held: mpsc::UnboundedSender<Held>,
     connections: AtomicUsize,
+    bytes: Mutex<Vec<Bytes>>,
 }
 
 /// The service.
@@ -135,6 +136,7 @@ impl Upstream {
             received: watch::Sender::new(Vec::new()),
             held,
             connections: AtomicUsize::new(0),
+            bytes: Mutex::default(),
         });
         let mut serving = JoinSet::new();
         let https = tls.is_some();
@@ -174,6 +176,11 @@ impl Upstream {
     /// The last request; there must be one.
     pub(crate) fn last(&self) -> Received {
         self.received().pop().expect("the upstream received nothing")
+    }
+
+    /// What came over each connection, byte for byte.
+    pub(crate) fn bytes(&self) -> Vec<Vec<u8>> {
+        self.shared.bytes.lock().unwrap().iter().map(|bytes| bytes.lock().unwrap().clone()).collect()
     }
 
     /// Nothing came through. Only after the client has its answer does this prove anything.
@@ -220,13 +227,15 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
 
 async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, number: usize, shared: Arc<Shared>) {
     let _ = tcp.set_nodelay(true);
+    let record = Bytes::default();
+    shared.bytes.lock().unwrap().push(Arc::clone(&record));
     let (conn, sni) = match tls {
-        None => (Conn::new(tcp), None),
+        None => (Conn::recorded(tcp, record), None),
         Some(acceptor) => {
             // A client that does not trust us ends the handshake; the test sees that at the other end.
             let Ok(stream) = acceptor.accept(tcp).await else { return };
             let sni = stream.get_ref().1.server_name().map(str::to_owned);
-            (Conn::new(stream), sni)
+            (Conn::recorded(stream, record), sni)
         }
     };
     serve(conn, sni, number, shared).await;

@@ -1,7 +1,10 @@
 //! HTTP/1.1 as bytes: a reader that takes messages apart without mending them, shared by the scripted upstream and
 //! the raw client. Deliberately not hyper: a test must see what was really sent.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex},
+};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -77,11 +80,15 @@ impl Body {
     }
 }
 
+/// The first MiB that came over a connection, byte for byte.
+pub(crate) type Bytes = Arc<Mutex<Vec<u8>>>;
+
 /// One connection, read message by message.
 pub(crate) struct Conn {
     io: Box<dyn Io>,
     unread: Vec<u8>,
     left_of_chunk: Option<u64>,
+    record: Option<Bytes>,
 }
 
 impl fmt::Debug for Conn {
@@ -92,7 +99,12 @@ impl fmt::Debug for Conn {
 
 impl Conn {
     pub(crate) fn new(io: impl Io + 'static) -> Self {
-        Self { io: Box::new(io), unread: Vec::new(), left_of_chunk: None }
+        Self { io: Box::new(io), unread: Vec::new(), left_of_chunk: None, record: None }
+    }
+
+    /// The same, and what is read is written down.
+    pub(crate) fn recorded(io: impl Io + 'static, record: Bytes) -> Self {
+        Self { record: Some(record), ..Self::new(io) }
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -106,6 +118,11 @@ impl Conn {
         match self.io.read(&mut more).await {
             Ok(0) | Err(_) => false,
             Ok(n) => {
+                if let Some(record) = &self.record {
+                    let mut record = record.lock().unwrap();
+                    let room = KEPT.saturating_sub(record.len()).min(n);
+                    record.extend_from_slice(&more[..room]);
+                }
                 self.unread.extend_from_slice(&more[..n]);
                 true
             }

@@ -5,17 +5,21 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::harness::{
     client::PASSWORD,
     gateway::{Engine, Gateway, Setup},
-    h2::{Fate, H2},
+    h2::{self, Fate, H2},
     raw::Raw,
     soon,
     tls::Authority,
     upstream::{Held, Reply, Upstream},
-    wire::Piece,
+    wire::{Io, Piece},
 };
 
 /// More than all buffers on the way hold together.
@@ -79,6 +83,97 @@ async fn a_half_typed_head_is_closed() {
     raw.send("GET /plain/a HT").await;
     raw.closed().await;
     assert_eq!(upstream.received().len(), 1);
+}
+
+/// Sends one byte after another, soon enough to be never silent, until the gateway closes.
+async fn drips(gateway: &Gateway, io: impl Io + 'static, bytes: impl Iterator<Item = u8>) {
+    let (mut read, mut write) = tokio::io::split(io);
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let dripping = async {
+        for byte in bytes {
+            ticks.tick().await;
+            let _ = write.write_all(&[byte]).await;
+            let _ = write.flush().await;
+        }
+        panic!("the gateway took all of it");
+    };
+    let mut answer = Vec::new();
+    soon("the gateway to close", async {
+        tokio::select! {
+            _ = read.read_to_end(&mut answer) => {}
+            () = dripping => {}
+        }
+    })
+    .await;
+    assert!(!answer.starts_with(b"HTTP/1.1 "), "{}", answer.escape_ascii());
+    assert!((gateway.metric("portcullis_connection_errors_total{kind=\"timeout\"}").await - 1.0).abs() < f64::EPSILON);
+}
+
+/// A listener that speaks by `listener`, and cuts heads after the shortest time there is.
+async fn short_heads(listener: &str) -> (Gateway, Authority, Upstream) {
+    let upstream = Upstream::start().await;
+    let authority = Authority::new();
+    let ours = authority.certify("localhost");
+    let setup = Setup::new(Engine::Sqlite, &yaml(&upstream, "header: 100ms", listener));
+    let setup = setup.file("cert.pem", &ours.certificate).file("key.pem", &ours.key);
+    (setup.start().await, authority, upstream)
+}
+
+const TLS: &str = ", tls: {certificate: cert.pem, key: key.pem}";
+
+/// A head of HTTP/1.1 that never ends.
+fn endless_head() -> impl Iterator<Item = u8> {
+    b"GET /plain/a HTTP/1.1\r\nHost: a.test\r\nX-Slow: ".iter().copied().chain(std::iter::repeat_n(b'x', 10_000))
+}
+
+/// A header block of HTTP/2 that never ends: each of its frames does.
+fn endless_block() -> impl Iterator<Item = u8> {
+    let field = h2::block(&[("x-slow", "x")]);
+    let more = h2::frame(h2::CONTINUATION, 0, h2::STREAM, &field);
+    let first = h2::frame(h2::HEADERS, 0, h2::STREAM, &field);
+    let hello = [h2::PREFACE, &h2::frame(h2::SETTINGS, 0, 0, &[]), &first].concat();
+    hello.into_iter().chain(std::iter::repeat_n(more, 1_000).flatten())
+}
+
+/// A frame of headers that is as large as a frame can be and comes byte by byte.
+fn endless_frame() -> impl Iterator<Item = u8> {
+    let frame = h2::frame(h2::HEADERS, 5, h2::STREAM, &[b'x'; 16_000]);
+    [h2::PREFACE, &h2::frame(h2::SETTINGS, 0, 0, &[]), &frame].concat().into_iter()
+}
+
+#[tokio::test]
+async fn a_head_that_drips_in_is_closed_plainly_and_over_tls() {
+    let (gateway, _authority, upstream) = short_heads("").await;
+    drips(&gateway, TcpStream::connect(gateway.address()).await.unwrap(), endless_head()).await;
+    upstream.assert_untouched();
+    let (gateway, authority, upstream) = short_heads(TLS).await;
+    drips(&gateway, authority.connect_h1(gateway.address()).await, endless_head()).await;
+    upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_head_that_drips_in_is_closed_over_http_2_too() {
+    for bytes in [endless_block().collect::<Vec<u8>>(), endless_frame().collect()] {
+        let (gateway, _authority, upstream) = short_heads(", h2c: true").await;
+        drips(&gateway, TcpStream::connect(gateway.address()).await.unwrap(), bytes.iter().copied()).await;
+        upstream.assert_untouched();
+        let (gateway, authority, upstream) = short_heads(TLS).await;
+        drips(&gateway, authority.connect_h2(gateway.address()).await, bytes.into_iter()).await;
+        upstream.assert_untouched();
+    }
+}
+
+#[tokio::test]
+async fn a_second_stream_whose_head_never_ends_takes_the_first_with_it() {
+    let (gateway, _authority, upstream) = short_heads(", h2c: true").await;
+    upstream.hold("/plain/a");
+    let mut h2 = H2::begin(TcpStream::connect(gateway.address()).await.unwrap()).await;
+    h2.headers(&[(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", "/plain/a")], true).await;
+    let held = upstream.held().await;
+    // Nothing may come between the frames of one header block (RFC 9113 §4.3): the connection is of no more use.
+    h2.send(&h2::frame(h2::HEADERS, 0, h2::STREAM + 2, &h2::block(&[(":method", "GET")]))).await;
+    assert_eq!(h2.fate().await, Fate::Closed);
+    held.given_up().await;
 }
 
 #[tokio::test]

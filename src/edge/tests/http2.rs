@@ -96,6 +96,97 @@ async fn a_half_typed_preface_is_cut() {
     until(|| server.metrics.connections_open.get() == 0).await;
 }
 
+/// One frame on the first stream, its payload nothing but zeros, or in a header block: literals without a name, which
+/// nobody decodes before the block has ended.
+fn frame(kind: u8, flags: u8, stream: u8, payload: u8) -> Vec<u8> {
+    [&[0, 0, payload, kind, flags, 0, 0, 0, stream][..], &vec![0; payload.into()]].concat()
+}
+
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Sends one byte after another until the server has had enough of it.
+async fn drips(server: &Server, mut client: Client, bytes: impl Iterator<Item = u8>) {
+    let mut ticks = tokio::time::interval(SHORT / 8);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let dripping = async {
+        for byte in bytes {
+            ticks.tick().await;
+            if client.0.write_all(&[byte]).await.is_err() || server.metrics.connections_open.get() == 0 {
+                break;
+            }
+        }
+    };
+    patiently(dripping).await;
+    assert_eq!(server.errors(ConnectionError::Timeout), 1);
+}
+
+fn short_header() -> Listener {
+    let mut listener = h2c();
+    listener.timeouts.header = SHORT;
+    listener
+}
+
+#[tokio::test]
+async fn bytes_that_keep_coming_do_not_prolong_a_header_block() {
+    // Each CONTINUATION is whole: only the block never ends.
+    let server = Server::start(&short_header(), echo());
+    let mut client = server.connect().await;
+    client.0.write_all(&[HELLO, &frame(1, 0, 1, 1)].concat()).await.expect("writes");
+    drips(&server, client, frame(9, 0, 1, 1).into_iter().cycle()).await;
+}
+
+#[tokio::test]
+async fn a_dripped_preface_is_cut() {
+    let server = Server::start(&short_header(), echo());
+    let client = server.connect().await;
+    drips(&server, client, HELLO.iter().copied()).await;
+}
+
+#[tokio::test]
+async fn a_dripped_frame_of_headers_is_cut() {
+    let server = Server::start(&short_header(), echo());
+    let mut client = server.connect().await;
+    client.0.write_all(HELLO).await.expect("writes");
+    drips(&server, client, frame(1, 5, 1, 200).into_iter()).await;
+}
+
+#[tokio::test]
+async fn a_half_typed_head_is_cut_although_another_stream_is_open() {
+    let server = Server::start(
+        &short_header(),
+        service_fn(|_: Request<GateBody>| std::future::pending::<Result<_, Infallible>>()),
+    );
+    let mut client = server.connect().await;
+    // Out of the static table (RFC 7541 §6.1, appendix A): GET, http, /; and `:authority` is `a`.
+    let get = [&frame(1, 5, 1, 6)[..9], b"\x82\x86\x84\x41\x01a"].concat();
+    client.0.write_all(&[HELLO, &get].concat()).await.expect("writes");
+    until(|| server.metrics.connections_open.get() == 1).await;
+    client.0.write_all(&frame(1, 0, 3, 1)).await.expect("writes");
+    until(|| server.errors(ConnectionError::Timeout) == 1).await;
+}
+
+#[tokio::test]
+async fn frames_that_come_whole_do_not_prolong_an_idle_connection() {
+    let mut listener = h2c();
+    listener.timeouts.idle = IDLE;
+    let server = Server::start(&listener, echo());
+    let mut client = server.connect().await;
+    client.0.write_all(HELLO).await.expect("writes");
+    // PINGs, in two pieces each, so that each is seen half.
+    let ping = frame(6, 0, 0, 8);
+    let pinging = async {
+        let mut ticks = tokio::time::interval(IDLE / 20);
+        for half in ping.chunks(9).cycle() {
+            ticks.tick().await;
+            if client.0.write_all(half).await.is_err() || server.metrics.connections_open.get() == 0 {
+                break;
+            }
+        }
+    };
+    patiently(pinging).await;
+    assert_eq!(server.ended(ConnectionResult::Retired), 1);
+}
+
 #[tokio::test]
 async fn a_connection_without_streams_is_retired() {
     let mut listener = h2c();

@@ -156,3 +156,15 @@ fn a_discovery_document_is_its_issuer_s_own() {
     }
     assert_eq!(jwks_uri(br#"{"issuer":"https://a.example"}"#, "https://a.example"), None);
 }
+
+#[test]
+fn a_list_and_what_is_no_text_are_no_documents_of_anybody() {
+    let refused: [&[u8]; 2] = [
+        br#"["https://a.example","https://elsewhere.example/"]"#,
+        b"{\"issuer\":\"https://a.example\",\"jwks_uri\":\"https://a.example/jwks\",\"x\":\"\xff\"}",
+    ];
+    for document in refused {
+        assert_eq!(jwks_uri(document, "https://a.example"), None);
+    }
+    assert!(matches!(parse(b"{\"keys\":[],\"x\":\"\xff\"}", &Algorithm::ALL), Err(JwksFault::Malformed)));
+}
