@@ -121,7 +121,9 @@ mod tests {
     fn kept(roles: usize) -> usize {
         let cache = TokenCache::new(10_000);
         let digests: Vec<_> = (0..10_000).map(|number| TokenCache::digest(&format!("token {number}"))).collect();
-        digests.iter().for_each(|digest| cache.put(*digest, caller(roles)));
+        for digest in &digests {
+            cache.put(*digest, caller(roles));
+        }
         digests.iter().filter(|digest| cache.get(digest, NOW).is_some()).count()
     }
 
