@@ -12,6 +12,7 @@ pub(crate) mod h2;
 pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
+pub(crate) mod nginx;
 pub(crate) mod raw;
 pub(crate) mod tls;
 pub(crate) mod tokens;

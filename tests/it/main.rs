@@ -7,7 +7,7 @@
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
 //! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] and [`node_clients`] that the
-//! libraries people use are content, [`start`] what an operator sees.
+//! libraries people use are content, [`deployments`] that the examples serve with what they are for, [`start`] what an operator sees.
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
@@ -51,6 +51,8 @@ mod browsers;
 mod clusters;
 #[cfg(test)]
 mod cross_origin;
+#[cfg(test)]
+mod deployments;
 #[cfg(test)]
 mod identities;
 #[cfg(test)]
