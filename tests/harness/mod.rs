@@ -13,6 +13,7 @@ pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod nginx;
+pub(crate) mod peer;
 pub(crate) mod raw;
 pub(crate) mod tls;
 pub(crate) mod tokens;

@@ -1,16 +1,21 @@
 //! The examples of `config/examples` at work: each started as it is shipped, only addresses replaced, with the real
 //! program it is for, and a user's journey through it.
 
-use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fs, path::PathBuf, process::Command, sync::Arc};
 
 use portcullis::{
     app::{App, Rim, Running},
     config::{self, Source},
 };
+use reqwest::{RequestBuilder, Response};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::soon;
+use crate::harness::{client::PASSWORD, peer::patiently, soon};
 
+mod chroma;
+mod fastapi;
+mod lightrag;
 mod nginx;
 
 /// A file of `config/examples`.
@@ -54,4 +59,49 @@ impl Example {
         let text = soon("the metrics", async { client.get(url).send().await.unwrap().text().await.unwrap() }).await;
         text.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' ')).map(str::to_owned)
     }
+}
+
+/// A user of an example's gateway, with the library most programs have at hand: nothing is checked here but what a test
+/// asks, since the answers are a real service's.
+struct User {
+    client: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl User {
+    async fn registered(example: &Example) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let base = format!("http://{}", example.running.public_addr());
+        let account = json!({"email": "ann@example.org", "password": PASSWORD});
+        let answer = sent(client.post(format!("{base}/auth/register")).json(&account)).await;
+        assert_eq!(answer.status(), 201);
+        let body: Value = answer.json().await.unwrap();
+        Self { client, base, token: body["access_token"].as_str().unwrap().to_owned() }
+    }
+
+    /// The same user at another gateway.
+    fn at(&self, example: &Example) -> Self {
+        let base = format!("http://{}", example.running.public_addr());
+        Self { client: self.client.clone(), base, token: self.token.clone() }
+    }
+
+    fn call(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = method.parse().unwrap();
+        self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+    }
+}
+
+/// The answer, however long a service thinks about it.
+async fn sent(request: RequestBuilder) -> Response {
+    patiently("an answer", request.send()).await.unwrap()
+}
+
+/// A script of a client; it must say that all was good.
+async fn satisfied(mut script: Command) {
+    let output = tokio::task::spawn_blocking(move || script.output().unwrap());
+    let output = patiently("the script to end", output).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("all good"), "{said}");
 }

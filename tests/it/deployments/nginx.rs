@@ -10,7 +10,7 @@ use reqwest::{Body, Client, ClientBuilder, RequestBuilder, Response, StatusCode,
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Example, exchanged, shipped};
+use super::{Example, exchanged, sent, shipped};
 use crate::harness::{
     client::PASSWORD,
     clock::ManualClock,
@@ -100,10 +100,6 @@ impl Someone {
         let body: Value = self.registered().await.json().await.unwrap();
         body["access_token"].as_str().unwrap().to_owned()
     }
-}
-
-async fn sent(request: RequestBuilder) -> Response {
-    soon("an answer through nginx", request.send()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
