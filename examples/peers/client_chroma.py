@@ -41,9 +41,9 @@ def main() -> None:
     token = answer.json()["access_token"]
 
     said = refused(gateway, {})
-    check("without a token: 401", "401" in said or "token" in said.lower(), said)
+    check("without a token: 401", '"credentials_missing"' in said, said)
     said = refused(gateway, {"Authorization": f"Bearer {token[:-4]}AAAA"})
-    check("with a wrong signature: 401", "401" in said or "token" in said.lower(), said)
+    check("with a wrong signature: 401", '"invalid_token"' in said, said)
 
     chroma = connect(gateway, {"Authorization": f"Bearer {token}"})
     check("alive", chroma.heartbeat() > 0)
@@ -58,7 +58,7 @@ def main() -> None:
     found = animals.query(query_embeddings=[[0.1, 0.9, 0]], n_results=2)
     check("the nearest comes first", found["ids"][0][0] == "otter" and found["documents"][0][0] == "Otters hold hands.", found)
     found = animals.query(query_embeddings=[[1, 0, 0]], n_results=1, where={"legs": 4})
-    check("a filter holds", found["ids"][0][0] in ("otter", "badger"), found)
+    check("a filter holds", found["ids"][0][0] != "heron", found)
     animals.update(ids=["badger"], embeddings=[[0, 0, 1]], documents=["Badgers dig tunnels."])
     check("changed", animals.get(ids=["badger"])["documents"] == ["Badgers dig tunnels."])
     animals.delete(ids=["heron"])
@@ -68,10 +68,10 @@ def main() -> None:
     check("and the collection with them", animals.name not in names, names)
     try:
         chroma.reset()
-        check("nobody empties it", False, "it was emptied")
+        said = "it was emptied"
     except Exception as error:
-        check("nobody empties it", True, error)
-        print(f"  {error}")
+        said = str(error)
+    check("nobody empties it: 403", '"role_missing"' in said, said)
     print("client_chroma: all good")
 
 

@@ -8,6 +8,7 @@ use crate::{
     harness::{
         gateway::MASTER_KEY,
         peer::{Peer, patiently, python},
+        upstream::Refusing,
     },
     support::{
         postgres::{self, Database},
@@ -32,7 +33,7 @@ struct Deployment {
 impl Deployment {
     async fn start() -> Self {
         let (database, redis) = (postgres::cluster().create_database(), Redis::private());
-        let first = Self::gateway_on(&database, &redis, "http://127.0.0.1:8000").await;
+        let first = Self::gateway_on(&database, &redis, &Refusing::new().url()).await;
         let mut service = python(PYTHON, SERVICE);
         service.args(["-m", "uvicorn", "app:app", "--fd", "0"]).env("GATEWAY_ISSUER", URL);
         let keys = format!("http://{}/.well-known/jwks.json", first.running.public_addr());
