@@ -19,6 +19,8 @@ demo: ## Builds, serves a small RAG service behind the gateway, prints commands 
 test: ## Runs every test (installs what is missing, and says so)
 	@scripts/setup test
 	@python=$$(scripts/python-env) && export PORTCULLIS_TEST_PYTHON="$$python" PYTHONDONTWRITEBYTECODE=1 && \
+	chroma=$$(scripts/python-env chroma) && export PORTCULLIS_TEST_CHROMA="$$chroma" && \
+	lightrag=$$(scripts/python-env lightrag) && export PORTCULLIS_TEST_LIGHTRAG="$$lightrag" && \
 	node=$$(scripts/node-env) && export PORTCULLIS_TEST_NODE="$$node" && \
 	"$$python" examples/rag-fastapi/test_service.py && \
 	cargo test --workspace --locked --no-fail-fast

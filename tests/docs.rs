@@ -1,5 +1,5 @@
 //! What the documents name exists: tests in `docs/threats.md`, files behind relative links, commands and
-//! configurations shown, and the reference pages (`BLESS=1` writes them).
+//! configurations shown, the examples, and the reference pages (`BLESS=1` writes them).
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
@@ -161,6 +161,15 @@ fn assert_current(page: &str, current: &str) {
     }
     let committed = fs::read_to_string(&file).unwrap_or_default();
     assert!(committed == current, "docs/reference/{page}.md is not what the code says; run make docs");
+}
+
+#[test]
+fn every_example_is_listed_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let examples = fs::read_dir(root().join("config/examples")).unwrap();
+    let names = examples.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let missing: Vec<_> = names.filter(|name| !readme.contains(&format!("](config/examples/{name})"))).collect();
+    assert_eq!(missing, Vec::<String>::new());
 }
 
 #[test]

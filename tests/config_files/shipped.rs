@@ -161,12 +161,18 @@ fn every_example_is_tested_here() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(
-        names,
-        ["behind-nginx.yaml", "foreign-issuer-only.yaml", "minimal.yaml", "postgres.yaml", "tls.yaml"]
-            .map(str::to_owned)
-            .into()
-    );
+    let known = [
+        "behind-nginx.conf",
+        "behind-nginx.yaml",
+        "chroma.yaml",
+        "fastapi-postgres-redis.yaml",
+        "foreign-issuer-only.yaml",
+        "lightrag.yaml",
+        "minimal.yaml",
+        "postgres.yaml",
+        "tls.yaml",
+    ];
+    assert_eq!(names, known.map(str::to_owned).into());
 }
 
 #[test]
@@ -222,6 +228,25 @@ fn the_nginx_example_trusts_nginx_only() {
     let settings = example("behind-nginx.yaml", &[]);
     let trusted: Vec<_> = settings.listeners.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["127.0.0.1/32", "::1/128", "10.20.0.0/16"]);
+}
+
+#[test]
+fn the_examples_for_services_are_closed_to_strangers_and_keep_the_token() {
+    let variables = [
+        ("PUBLIC_URL", "https://rag.example.com"),
+        ("DATABASE_URL", "postgres://portcullis@db.internal/portcullis"),
+        ("PORTCULLIS_MASTER_KEY", MASTER_KEY),
+        ("REDIS_URL", "redis://redis.internal:6379/0"),
+    ];
+    for name in ["chroma.yaml", "fastapi-postgres-redis.yaml", "lightrag.yaml"] {
+        let settings = example(name, &variables);
+        for route in &settings.routes {
+            assert_eq!(route.auth, AuthMode::Required, "{name}: {}", route.name);
+            assert!(!route.forward_authorization, "{name}: {}", route.name);
+            assert!(!route.limits.is_empty(), "{name}: {}", route.name);
+        }
+        assert!(!settings.portal.limits.is_empty(), "{name}");
+    }
 }
 
 /// A folder with a certificate, its key and a root, as the TLS example wants them.

@@ -138,7 +138,8 @@ impl Drop for Binary {
     }
 }
 
-fn follow(stream: impl Read + Send + 'static, log: watch::Sender<Vec<String>>) {
+/// Gathers the lines of a stream as they come.
+pub(crate) fn follow(stream: impl Read + Send + 'static, log: watch::Sender<Vec<String>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             log.send_modify(|lines| lines.push(line));

@@ -13,6 +13,8 @@ pub(crate) mod h2;
 pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
+pub(crate) mod nginx;
+pub(crate) mod peer;
 pub(crate) mod raw;
 pub(crate) mod strict;
 pub(crate) mod tls;

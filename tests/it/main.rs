@@ -7,7 +7,8 @@
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
 //! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] and [`node_clients`] that the
-//! libraries people use are content, [`start`] what an operator sees, [`storeless`] what a gateway is that keeps nothing.
+//! libraries people use are content, [`deployments`] that the examples serve with what they are for, [`storeless`]
+//! what a gateway is that keeps nothing, [`start`] what an operator sees.
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
@@ -71,6 +72,8 @@ mod browsers;
 mod clusters;
 #[cfg(test)]
 mod cross_origin;
+#[cfg(test)]
+mod deployments;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]

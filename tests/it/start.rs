@@ -26,7 +26,7 @@ use crate::{
         tls::Authority,
         upstream::{Refusing, Upstream},
     },
-    support::postgres,
+    support::{postgres, redis::Redis},
 };
 
 fn shipped() -> Vec<PathBuf> {
@@ -53,6 +53,7 @@ fn beside() -> (TempDir, Authority) {
 async fn every_configuration_we_ship_starts_and_answers() {
     let files = shipped();
     assert!(files.len() >= 5, "{files:?}");
+    let redis = Redis::private();
     for file in files {
         let (folder, authority) = beside();
         let variables = HashMap::from(
@@ -60,6 +61,7 @@ async fn every_configuration_we_ship_starts_and_answers() {
                 ("DATABASE_URL", postgres::cluster().create_database().url.as_str()),
                 ("PORTCULLIS_MASTER_KEY", MASTER_KEY),
                 ("PUBLIC_URL", "https://rag.example.com"),
+                ("REDIS_URL", redis.url().as_str()),
                 ("PORTCULLIS_DEMO_DATA", "data"),
                 // Nobody there: keys are fetched in the background.
                 ("ISSUER_URL", "http://127.0.0.1:9"),

@@ -7,7 +7,11 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    os::unix::{fs::chown, process::CommandExt},
+    net::TcpListener,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::chown, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Mutex, mpsc},
@@ -87,6 +91,18 @@ impl Supervised {
     /// # Panics
     /// When it ends before that, with the script's last words.
     pub(crate) fn start(owner: Owner, script: &str, folder: &Path, ready: &str) -> Self {
+        Self::with_socket(owner, script, folder, ready, None)
+    }
+
+    /// The same; the script has a socket that listens already, in place of its standard error.
+    pub(crate) fn with_socket(
+        owner: Owner,
+        script: &str,
+        folder: &Path,
+        ready: &str,
+        socket: Option<TcpListener>,
+    ) -> Self {
+        let stderr = socket.map_or_else(Stdio::inherit, |socket| Stdio::from(OwnedFd::from(socket)));
         let mut shell = owner
             .command("sh")
             .args(["-c", script, "supervisor"])
@@ -96,6 +112,7 @@ impl Supervised {
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("sh runs");
         let pipe = shell.stdin.take();
