@@ -13,6 +13,7 @@ pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod raw;
+pub(crate) mod spans;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;

@@ -6,7 +6,7 @@
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
-//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] and [`node_clients`] that the
+//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`traces`] and [`trace_calls`] what a collector is, [`python_clients`] and [`node_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -89,6 +89,8 @@ mod shared_limits;
 mod start;
 #[cfg(test)]
 mod timeouts;
+#[cfg(test)]
+mod trace_calls;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
