@@ -90,7 +90,8 @@ impl Finish {
         };
         let status = self.status.or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).ok()).unwrap_or_default();
         let took = self.clock.tick().since(record.began);
-        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took);
+        let traced = record.trace.as_ref().map(|trace| trace.exemplar(took));
+        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took, traced);
         if let Some(trace) = &record.trace {
             trace.ended(record, End { status, reason, took });
         }

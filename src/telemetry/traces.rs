@@ -35,7 +35,7 @@ use crate::{
         trace::{Sampling, TraceContext},
     },
     telemetry::{
-        metrics::{Metrics, SpanResult},
+        metrics::{Metrics, SpanResult, Traced},
         record::Record,
     },
 };
@@ -140,6 +140,12 @@ impl RequestTrace {
     #[must_use]
     pub fn context(&self) -> &TraceContext {
         &self.context
+    }
+
+    /// The request, that took so long, as an exemplar of how long requests take.
+    #[must_use]
+    pub fn exemplar(&self, took: Duration) -> Traced {
+        Traced { trace_id: self.context.trace_id, span_id: self.context.span_id, at: self.began.plus(took) }
     }
 
     /// The request has ended.

@@ -28,7 +28,12 @@ use crate::{
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
     },
-    policy::{cookies, forwarded, headers, reason::Reason, rewrite, trace},
+    policy::{
+        cookies, forwarded, headers,
+        reason::Reason,
+        rewrite,
+        trace::{self, Tracestate},
+    },
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
@@ -267,8 +272,10 @@ fn set_forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&Hea
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     headers.insert(exchange.snapshot().request_id_header.clone(), exchange.record().request_id.clone());
-    if !trace::tracestate_ok(headers) {
-        headers.remove(trace::TRACESTATE);
+    match trace::tracestate(headers) {
+        Tracestate::Whole => {}
+        Tracestate::Shortened(value) => drop(headers.insert(trace::TRACESTATE, value)),
+        Tracestate::Nothing => drop(headers.remove(trace::TRACESTATE)),
     }
     headers.insert(trace::TRACEPARENT, exchange.trace().header_value());
     Ok(())

@@ -6,7 +6,7 @@
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
-//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`traces`] and [`trace_calls`] what a collector is, [`python_clients`] and [`node_clients`] that the
+//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`traces`] and [`trace_calls`] what a collector is, [`trace_context`] which trace a request is in, [`exemplars`] how a metric leads to one, [`python_clients`] and [`node_clients`] that the
 //! libraries people use are content, [`start`] what an operator sees.
 
 #[cfg(test)]
@@ -52,6 +52,8 @@ mod clusters;
 #[cfg(test)]
 mod cross_origin;
 #[cfg(test)]
+mod exemplars;
+#[cfg(test)]
 mod identities;
 #[cfg(test)]
 mod issuer_keys;
@@ -91,6 +93,8 @@ mod start;
 mod timeouts;
 #[cfg(test)]
 mod trace_calls;
+#[cfg(test)]
+mod trace_context;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
