@@ -10,6 +10,7 @@ use prost::Message;
 use crate::harness::{
     gateway::{Engine, Gateway, Setup, standard},
     spans::{attribute, error, hex, of_kind, spans, text},
+    tls::Authority,
     upstream::{Refusing, Reply, Upstream},
 };
 
@@ -114,6 +115,24 @@ async fn spans_go_out_while_it_runs_and_what_is_refused_is_counted() {
     // The request's and that of its call.
     counted(&gateway, "failed", 3.0).await;
     assert!(gateway.metric("portcullis_trace_spans_total{result=\"exported\"}").await < 0.5);
+}
+
+#[tokio::test]
+async fn a_collector_is_trusted_by_its_private_ca_alone() {
+    let authority = Authority::new();
+    let (upstream, collector) = (Upstream::start().await, Upstream::start_tls(&authority.certify("127.0.0.1")).await);
+    for (ca, result) in [(authority.pem(), "exported"), (Authority::new().pem(), "failed")] {
+        let otlp = format!(
+            "telemetry: {{access_log: false, otlp: {{endpoint: \"{}/v1/traces\", ca_file: ca.pem, sample: 1}}}}\n",
+            collector.url()
+        );
+        let setup = Setup::new(Engine::Sqlite, &format!("{otlp}{}", standard(&upstream))).file("ca.pem", ca);
+        let mut gateway = setup.start().await;
+        gateway.client().get("/open/a").send().await.expect(200);
+        counted(&gateway, result, 2.0).await;
+        gateway.stop().await;
+    }
+    assert_eq!(spans(&collector).len(), 2, "those of the first gateway");
 }
 
 /// Waits until so many spans were counted.
