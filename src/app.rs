@@ -174,7 +174,7 @@ impl App {
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
         let (seen, seen_queue) = tasks::seen_queue();
-        let (traces, spans) = tasks::spans(&settings.telemetry, &metrics);
+        let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
         let stages = shared.stages(&settings, &snapshot, seen, traces);
         let gate = pipeline(stages, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{Shared, force::Force},
+    app::{Rim, Shared, force::Force},
     config::settings::{Otlp, Telemetry},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
@@ -47,9 +47,10 @@ pub(super) struct Tasks {
 pub(super) type Spans = Option<(Queue, Otlp)>;
 
 /// The queue of spans.
-pub(super) fn spans(settings: &Telemetry, metrics: &Arc<Metrics>) -> (Option<Arc<Traces>>, Spans) {
+pub(super) fn spans(settings: &Telemetry, metrics: &Arc<Metrics>, rim: &Rim) -> (Option<Arc<Traces>>, Spans) {
     let Some(otlp) = &settings.otlp else { return (None, None) };
-    let (traces, queue) = Traces::new(otlp.sampling, Arc::clone(metrics));
+    let (clock, entropy) = (Arc::clone(&rim.clock), Arc::clone(&rim.entropy));
+    let (traces, queue) = Traces::new(otlp.sampling, Arc::clone(metrics), clock, entropy);
     (Some(Arc::new(traces)), Some((queue, otlp.clone())))
 }
 

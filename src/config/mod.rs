@@ -42,6 +42,7 @@ pub mod written;
 
 use std::{cell::RefCell, collections::HashMap, fs::File, io::Read, path::Path, sync::Arc};
 
+use schemars::{Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde::Deserialize;
 
 pub use self::errors::{ConfigError, ConfigErrors};
@@ -195,5 +196,17 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
 /// The JSON schema (2020-12) of the file.
 #[must_use]
 pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(RawSettings).to_value()
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(may_be_left_empty));
+    settings.into_generator().into_root_schema_for::<RawSettings>().to_value()
+}
+
+/// The reader takes `section:` with nothing behind it, all its keys being off, as an empty one; so does an editor.
+fn may_be_left_empty(schema: &mut Schema) {
+    let kind = schema.get("type").and_then(serde_json::Value::as_str);
+    if let Some(kind @ ("object" | "array")) = kind
+        && schema.get("required").is_none()
+    {
+        let kinds = [kind, "null"].map(serde_json::Value::from).to_vec();
+        schema.insert("type".to_owned(), kinds.into());
+    }
 }

@@ -15,7 +15,7 @@ use super::{
     tls,
     units::Span,
     urls::CollectorUrl,
-    words::{CollectorHeader, LogFilter, RequestIdHeader, Sample},
+    words::{CollectorHeader, FilePath, LogFilter, RequestIdHeader, Sample},
 };
 use crate::policy::trace::Sampling;
 
@@ -43,6 +43,10 @@ pub(super) struct RawTelemetry {
 pub(super) struct RawOtlp {
     /// Where it takes traces. Spans tell paths and client addresses: over a network that is not your own, use https.
     endpoint: Item<CollectorUrl>,
+    /// PEM file with the only roots to trust, for a collector with a private CA. A relative path starts at this file's
+    /// folder.
+    #[serde(default)]
+    ca_file: Option<Item<FilePath>>,
     /// Headers it wants, such as its token.
     #[serde(default)]
     headers: Item<Vec<Item<RawHeader>>>,
@@ -162,12 +166,18 @@ fn check_otlp(item: Item<RawOtlp>, checks: &mut Checks) -> Option<settings::Otlp
     let endpoint = checks.required(raw.endpoint, &at, "endpoint", "where traces are taken")?.0;
     let headers: Option<Vec<_>> =
         values(raw.headers.value?)?.into_iter().map(|header| check_header(header, &at, checks)).collect();
-    let tls = match endpoint.scheme_str() {
-        Some("https") => {
-            let made = tls::system_roots().and_then(|roots| tls::client(roots, None));
-            Some(made.map_err(|message| checks.error(&at, message)).ok()?.config)
-        }
-        _ => None,
+    let tls = if endpoint.scheme_str() == Some("https") {
+        let (roots, place) = match raw.ca_file {
+            None => (tls::system_roots(), at),
+            Some(file) => (checks.pem(&file.at, &file.value?.0).and_then(|pem| tls::roots_of_file(&pem)), file.at),
+        };
+        let made = roots.and_then(|roots| tls::client(roots, None));
+        Some(made.map_err(|message| checks.error(&place, message)).ok()?.config)
+    } else if let Some(file) = raw.ca_file {
+        checks.error(&file.at, "contradicts endpoint: it is not https");
+        return None;
+    } else {
+        None
     };
     Some(settings::Otlp {
         endpoint,

@@ -272,8 +272,8 @@ impl Exchange {
             http::HeaderValue::from_static(request_id),
             [1; 16],
             Tick::from_nanos(0),
-            Method::GET,
-            http::Version::HTTP_11,
+            (Method::GET, http::Version::HTTP_11),
+            None,
         );
         let snapshot = Snapshot {
             routes: crate::gate::snapshot::RouteTable::default(),

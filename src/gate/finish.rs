@@ -13,7 +13,7 @@ use crate::{
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
-        traces::{End, SpanIds, Traces},
+        traces::End,
     },
 };
 
@@ -36,7 +36,6 @@ pub struct Finish {
     unrouted: Arc<RouteMetrics>,
     clock: Arc<dyn Clock>,
     log: RequestLog,
-    span: Option<(Arc<Traces>, SpanIds)>,
     status: Option<StatusCode>,
     /// When the head was sent; not read off the clock unless slow requests are warned of.
     head: Option<Duration>,
@@ -58,10 +57,10 @@ impl Finish {
         metrics: Arc<Metrics>,
         unrouted: Arc<RouteMetrics>,
         clock: Arc<dyn Clock>,
-        (log, span): (RequestLog, Option<(Arc<Traces>, SpanIds)>),
+        log: RequestLog,
     ) -> Self {
         metrics.requests_in_flight.inc();
-        Self { record, metrics, unrouted, clock, log, span, status: None, head: None, sent: 0, cut: None }
+        Self { record, metrics, unrouted, clock, log, status: None, head: None, sent: 0, cut: None }
     }
 
     /// The answer's head is on its way.
@@ -91,9 +90,10 @@ impl Finish {
         };
         let status = self.status.or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).ok()).unwrap_or_default();
         let took = self.clock.tick().since(record.began);
-        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took);
-        if let Some((traces, ids)) = &self.span {
-            traces.ended(*ids, record, End { status, reason, took });
+        let traced = record.trace.as_ref().map(|trace| trace.exemplar(took));
+        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took, traced);
+        if let Some(trace) = &record.trace {
+            trace.ended(record, End { status, reason, took });
         }
         // The head, not the end: an answer that streams for minutes is not a slow one. Who hung up waited till then.
         let waited = self.head.unwrap_or(took);

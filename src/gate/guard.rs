@@ -332,7 +332,7 @@ mod tests {
         let rate = NonZeroU64::new(10).map(|bytes_per_second| UploadRate { bytes_per_second, grace: SECOND * 5 });
         let timeouts = RouteTimeouts { first_byte: SECOND, idle: SECOND * 60, total: None, upload: rate };
         let id = http::HeaderValue::from_static("test");
-        let record = Record::new(id, [1; 16], Tick::from_nanos(0), http::Method::POST, http::Version::HTTP_11);
+        let record = Record::new(id, [1; 16], Tick::from_nanos(0), (http::Method::POST, http::Version::HTTP_11), None);
         RequestGuard::new(inner, None, timeouts, Arc::default(), Arc::new(record))
     }
 

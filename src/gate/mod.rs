@@ -36,6 +36,7 @@ pub mod snapshot;
 pub mod stack;
 pub mod stage;
 pub mod token_cache;
+mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ use crate::{
         finish::{Finish, RequestLog},
         guard::ResponseGuard,
         snapshot::Snapshot,
+        watch::on_behalf_of,
     },
     policy::{
         cors,
@@ -34,7 +35,7 @@ use crate::{
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
-        traces::{SpanIds, Traces},
+        traces::{RequestTrace, Traces},
     },
 };
 
@@ -101,28 +102,23 @@ where
         let (trace, parent) = observer.trace(request.headers_mut());
         let now = observer.clock.now();
         let request_id = observer.request_id(request.headers(), &snapshot, arrival, now);
-        let record = Arc::new(Record::new(
-            request_id,
-            trace.trace_id,
-            observer.clock.tick(),
-            request.method().clone(),
-            request.version(),
-        ));
+        let tick = observer.clock.tick();
+        let sampled = observer.traces.as_ref().filter(|_| trace.sampled);
+        let spans = sampled.map(|traces| Arc::new(RequestTrace::new(Arc::clone(traces), trace, parent, (now, tick))));
+        let head = (request.method().clone(), request.version());
+        let record = Arc::new(Record::new(request_id, trace.trace_id, tick, head, spans));
         let span = tracing::info_span!(
             target: "portcullis::request",
             "request",
             request_id = record.request_id(),
             trace = %trace,
         );
-        let sampled = observer.traces.as_ref().filter(|_| trace.sampled);
-        let span_of_ours =
-            sampled.map(|traces| (Arc::clone(traces), SpanIds { span_id: trace.span_id, parent, began: now }));
         let finish = Finish::new(
             Arc::clone(&record),
             Arc::clone(&observer.metrics),
             Arc::clone(&observer.unrouted),
             Arc::clone(&observer.clock),
-            (observer.log, span_of_ours),
+            observer.log,
         );
         let request_id_header = snapshot.request_id_header.clone();
         request.extensions_mut().insert(Exchange::new(Arc::clone(&record), snapshot, arrival, trace, now));
@@ -202,7 +198,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _entered = this.span.enter();
-        let mut response = match ready!(this.inner.poll(cx)) {
+        let inner = this.inner;
+        let mut response = match ready!(on_behalf_of(this.record, || inner.poll(cx))) {
             Ok(response) => response,
             Err(never) => match never {},
         };

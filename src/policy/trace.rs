@@ -16,6 +16,12 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Longest `tracestate` passed on, bytes: what §3.3.1.5 asks to propagate at least.
 const MAX_TRACESTATE_LEN: usize = 512;
 
+/// Most members of a `tracestate` (§3.3.1.1).
+const MAX_MEMBERS: usize = 32;
+
+/// Members longer than this go first when a `tracestate` must be shortened, bytes.
+const LONG_MEMBER: usize = 128;
+
 /// Where in which trace a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
@@ -110,17 +116,50 @@ impl Sampling {
     }
 }
 
-/// Whether a request's `tracestate` may be passed on beside a valid `traceparent`: printable ASCII, at most 32
-/// members and 512 bytes in all (§3.3.1). Whose members they are is not ours to judge; over the bound all are dropped.
+/// What is passed on of a `tracestate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tracestate {
+    /// All of it, as it came.
+    Whole,
+    /// What of it fits.
+    Shortened(HeaderValue),
+    /// None of it.
+    Nothing,
+}
+
+/// What of a request's `tracestate` goes on beside a valid `traceparent`. One that is malformed, or has more than 32
+/// members, is dropped; one that is too long is shortened as §3.3.1.5 says: first its members of more than 128 bytes
+/// go, then the last ones.
 #[must_use]
-pub fn tracestate_ok(headers: &HeaderMap) -> bool {
+pub fn tracestate(headers: &HeaderMap) -> Tracestate {
+    if tracestate_ok(headers) {
+        return Tracestate::Whole;
+    }
+    let values = headers.get_all(TRACESTATE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut members: Vec<&[u8]> = values.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()).collect();
+    if members.len() > MAX_MEMBERS || !members.iter().copied().all(is_member) {
+        return Tracestate::Nothing;
+    }
+    members.retain(|member| member.len() <= LONG_MEMBER);
+    while members.iter().map(|member| member.len() + 1).sum::<usize>() > MAX_TRACESTATE_LEN + 1 {
+        members.pop();
+    }
+    match HeaderValue::from_bytes(&members.join(&b',')) {
+        Ok(value) if !members.is_empty() => Tracestate::Shortened(value),
+        _ => Tracestate::Nothing,
+    }
+}
+
+/// Whether a request's `tracestate` may be passed on as it is beside a valid `traceparent`: printable ASCII, at most 32
+/// members and 512 bytes in all (§3.3.1). Whose members they are is not ours to judge.
+fn tracestate_ok(headers: &HeaderMap) -> bool {
     let (mut len, mut members) = (0_usize, 0_usize);
     headers.get_all(TRACESTATE).iter().all(|value| {
         let value = value.as_bytes();
         len += value.len();
         members += value.split(|byte| *byte == b',').filter(|member| !member.trim_ascii().is_empty()).count();
         let members_ok = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(is_member);
-        members_ok && len <= MAX_TRACESTATE_LEN && members <= 32
+        members_ok && len <= MAX_TRACESTATE_LEN && members <= MAX_MEMBERS
     })
 }
 
@@ -267,7 +306,32 @@ mod tests {
         assert!(!tracestate_ok(&head(&TRACESTATE, &[&long[..300], &long[..300]])));
     }
 
+    #[test]
+    fn a_tracestate_that_is_too_long_is_shortened_by_its_long_members_and_then_from_its_end() {
+        let of = |values: &[&str]| tracestate(&head(&TRACESTATE, values));
+        assert_eq!(of(&["a=1", "b=2"]), Tracestate::Whole);
+        let long = format!("long={}", "x".repeat(200));
+        let hundred = |key: &str| format!("{key}={}", "x".repeat(98));
+        let many = ["a", "b", "c", "d", "e", "f"].map(hundred);
+        let shortened = |expected: &[&str]| Tracestate::Shortened(expected.join(",").parse().unwrap());
+        let (first, last) = (format!("{long}, {},,{}", many[0], many[1]), many[2..].join(","));
+        // Five of 100 bytes with four commas are 504.
+        assert_eq!(of(&[&first, &last]), shortened(&many[..5].iter().map(String::as_str).collect::<Vec<_>>()));
+        assert_eq!(of(&[&long, &long, &long]), Tracestate::Nothing);
+        assert_eq!(of(&[&["a=1,"; 33].concat()]), Tracestate::Nothing);
+        assert_eq!(of(&[&many.join(","), "A=1"]), Tracestate::Nothing);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_passed_on_of_any_tracestate_may_be(values in prop::collection::vec("[a-z=, ]{0,300}", 0..4)) {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            if let Tracestate::Shortened(value) = tracestate(&head(&TRACESTATE, &values)) {
+                let value = value.to_str().unwrap();
+                prop_assert!(tracestate_ok(&head(&TRACESTATE, &[value])));
+            }
+        }
+
         #[test]
         fn every_context_comes_back(trace in any::<[u8; 16]>(), span in any::<[u8; 8]>(), sampled: bool) {
             let context = TraceContext::start(trace, span, sampled);

@@ -50,6 +50,23 @@ impl Caller {
         AuditEntry { at, event, user, session, address: self.address(), request_id }
     }
 
+    /// Work that takes its time: told in the request's trace, if it is sampled.
+    pub(crate) async fn working<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let span = self.record.trace.as_ref().map(|trace| trace.work(what));
+        let outcome = work.await;
+        if let Some(mut span) = span {
+            match &outcome {
+                Ok(_) => span.well(),
+                Err(refusal) => span.failed(refusal.reason.as_str()),
+            }
+        }
+        outcome
+    }
+
     /// Notes for the log whose call this turned out to be.
     pub(crate) fn turned_out_to_be(&self, user: UserId) {
         self.record.set_subject(user.to_string().into());

@@ -34,7 +34,7 @@ pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields
     }
     let registrant = read(fields)?;
     // Hashed before the store is asked, so that a taken address answers no sooner than a free one.
-    let password_hash = hash(&state, &registrant).await?;
+    let password_hash = caller.working("password hash", hash(&state, &registrant)).await?;
     let now = state.clock.now();
     let account = NewAccount {
         id: UserId(state.entropy.uuid_v7(now)),

@@ -12,6 +12,7 @@ use crate::{
     portal::hash_pool::HashPool,
     store::{
         SharedStore,
+        calls::still_watched,
         memory::ended_sessions::{EndedSessions, Expiry},
     },
     telemetry::metrics::Metrics,
@@ -80,7 +81,9 @@ impl PortalState {
     pub(crate) async fn to_the_end<T: Send + 'static>(
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Refusal> {
-        tokio::spawn(work).await.map_err(|fault| Refusal::internal(format!("a task of the portal ended: {fault}")))
+        tokio::spawn(still_watched(work))
+            .await
+            .map_err(|fault| Refusal::internal(format!("a task of the portal ended: {fault}")))
     }
 
     /// From now on this gateway refuses the session's access tokens, until the last of them has expired.

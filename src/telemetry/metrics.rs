@@ -5,6 +5,7 @@
 //! Prometheus' conventions: `portcullis_*`, base units, `_total` on counters.
 
 mod cells;
+mod exemplars;
 mod exposition;
 mod labels;
 
@@ -16,6 +17,7 @@ use prometheus_client::{metrics::MetricType, registry::Registry};
 use self::cells::{Build, Cell, Exported, LabelRow};
 pub use self::{
     cells::{Counter, Each, Gauge, Histogram, Label, Name, Named, Rare, Sampled, Told},
+    exemplars::{Traced, TracedHistogram},
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
@@ -73,8 +75,8 @@ macro_rules! table {
 table! {
     /// Requests answered. Parse-level refusals of the HTTP library are not among them: see connection errors.
     requests: Named<RouteName, RequestCells> = "requests";
-    /// From a request's head to the last byte of its answer.
-    request_duration: Named<RouteName, Histogram> = "request_duration_seconds";
+    /// From a request's head to the last byte of its answer. In OpenMetrics with exemplars of sampled requests.
+    request_duration: Named<RouteName, TracedHistogram> = "request_duration_seconds";
     /// Requests whose answer's last byte has not been sent.
     requests_in_flight: Gauge = "requests_in_flight";
     /// From a request sent to the head of its answer.
@@ -145,6 +147,9 @@ table! {
     build_info: Build = "build_info";
 }
 
+/// The one histogram with exemplars: its buckets, as they are called in the text.
+const REQUEST_DURATION: &str = "portcullis_request_duration_seconds_bucket";
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -155,14 +160,21 @@ impl Default for Metrics {
 #[derive(Debug, Clone)]
 pub struct RouteMetrics {
     requests: Arc<RequestCells>,
-    duration: Arc<Histogram>,
+    duration: Arc<TracedHistogram>,
 }
 
 impl RouteMetrics {
-    /// Counts an answered request.
-    pub fn answered(&self, method: &Method, status: StatusCode, reason: Reason, duration: Duration) {
+    /// Counts an answered request; `traced` when it is sampled.
+    pub fn answered(
+        &self,
+        method: &Method,
+        status: StatusCode,
+        reason: Reason,
+        duration: Duration,
+        traced: Option<Traced>,
+    ) {
         self.requests.of(reason).of(method.into()).of(status.into()).inc();
-        self.duration.observe(duration);
+        self.duration.observe(duration, traced);
     }
 }
 
@@ -256,7 +268,13 @@ impl Metrics {
 
     /// Everything as text.
     pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
-        exposition::encode(&self.registry, format)
+        let text = exposition::encode(&self.registry, format)?;
+        Ok(match format {
+            Format::Classic => text,
+            Format::OpenMetrics => exposition::with_exemplars(&text, REQUEST_DURATION, &|labels, bound| {
+                self.request_duration.known(labels.get(RouteName::NAME)?)?.exemplar(bound)
+            }),
+        })
     }
 }
 

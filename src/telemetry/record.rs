@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Version, uri::PathAndQuery};
 use crate::{
     clock::{Tick, nanos},
     policy::reason::Reason,
-    telemetry::metrics::RouteMetrics,
+    telemetry::{metrics::RouteMetrics, traces::RequestTrace},
 };
 
 /// Bytes of a path that are told. Lines and spans wait in queues that are counted by the piece, and a collector refuses
@@ -37,6 +37,8 @@ pub struct Record {
     pub method: Method,
     /// Its protocol version.
     pub version: Version,
+    /// Makes its spans; `None` when it is not sampled.
+    pub trace: Option<Arc<RequestTrace>>,
     target: OnceLock<PathAndQuery>,
     client: OnceLock<IpAddr>,
     route: OnceLock<(Arc<str>, Arc<RouteMetrics>)>,
@@ -51,13 +53,20 @@ pub struct Record {
 impl Record {
     /// A fresh record.
     #[must_use]
-    pub fn new(request_id: HeaderValue, trace_id: [u8; 16], began: Tick, method: Method, version: Version) -> Self {
+    pub fn new(
+        request_id: HeaderValue,
+        trace_id: [u8; 16],
+        began: Tick,
+        (method, version): (Method, Version),
+        trace: Option<Arc<RequestTrace>>,
+    ) -> Self {
         Self {
             request_id,
             trace_id,
             began,
             method,
             version,
+            trace,
             target: OnceLock::new(),
             client: OnceLock::new(),
             route: OnceLock::new(),

@@ -1,29 +1,41 @@
-//! The span of a request as OTLP says it, and the queue in which ended ones wait to be exported.
+//! The spans of sampled requests, and the queue in which ended ones wait to be exported.
 //!
-//! A request's span is made when it has ended, from what its record holds; while it runs nothing is kept but its ids.
-//! Handing it over never waits: when the queue is full the span is dropped and counted. Attributes follow
-//! OpenTelemetry's semantic conventions for HTTP servers; neither the query nor who called is told.
+//! A sampled request has a [`RequestTrace`]. Its own span is made when it has ended, from what its record holds; what it
+//! waits for is told by spans below it ([`ChildSpan`]), each made when that has ended. Handing a span over never waits:
+//! when the queue is full it is dropped and counted. A request that is not sampled has none of this. How a span is
+//! worded is in `words`; [`encode`] puts spans into OTLP.
 
-use std::{sync::Arc, time::Duration};
+mod words;
 
-use http::{StatusCode, Version};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    common::v1::{InstrumentationScope, KeyValue},
     resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode as SpanStatus},
+    trace::v1::{ResourceSpans, ScopeSpans, Span, span::SpanKind},
 };
 use prost::Message;
 use tokio::sync::mpsc;
 
+pub use self::words::{number, text};
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Entropy, Tick, Timestamp},
     policy::{
         reason::Reason,
         trace::{Sampling, TraceContext},
     },
     telemetry::{
-        metrics::{Label, Metrics, SpanResult, Verb},
+        metrics::{Metrics, SpanResult, Traced},
         record::Record,
     },
 };
@@ -31,31 +43,28 @@ use crate::{
 /// Ended spans that may wait: a few MiB at most, since nothing in one is long.
 const QUEUE: usize = 4_096;
 
-/// Flags of a span (opentelemetry.proto.trace.v1.SpanFlags): sampled; it is known whether its parent is remote; it is.
-const SAMPLED: u32 = 0x1;
-const HAS_IS_REMOTE: u32 = 0x100;
-const IS_REMOTE: u32 = 0x200;
+/// Calls of one request that are told: several times what any endpoint makes.
+const MAX_CALLS: u32 = 64;
 
 /// Ended spans on their way out.
 pub type Queue = mpsc::Receiver<Span>;
 
+/// One attribute of a span.
+pub type Attribute = KeyValue;
+
 /// Which requests are told, and where their spans go.
-#[derive(Debug)]
 pub struct Traces {
     sampling: Sampling,
     queue: mpsc::Sender<Span>,
     metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
 }
 
-/// What a span needs that its request's record does not hold.
-#[derive(Debug, Clone, Copy)]
-pub struct SpanIds {
-    /// Ours.
-    pub span_id: [u8; 8],
-    /// The caller's, if it sent one.
-    pub parent: Option<[u8; 8]>,
-    /// When the request's head had been read.
-    pub began: Timestamp,
+impl fmt::Debug for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traces").field("sampling", &self.sampling).finish_non_exhaustive()
+    }
 }
 
 /// How a request ended.
@@ -72,9 +81,14 @@ pub struct End {
 impl Traces {
     /// A queue for whoever exports.
     #[must_use]
-    pub fn new(sampling: Sampling, metrics: Arc<Metrics>) -> (Self, Queue) {
+    pub fn new(
+        sampling: Sampling,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> (Self, Queue) {
         let (queue, ended) = mpsc::channel(QUEUE);
-        (Self { sampling, queue, metrics }, ended)
+        (Self { sampling, queue, metrics, clock, entropy }, ended)
     }
 
     /// Whether a request without a parent is sampled.
@@ -83,73 +97,167 @@ impl Traces {
         self.sampling.samples(trace.trace_id)
     }
 
-    /// Hands a request's span over, or drops it.
-    pub fn ended(&self, ids: SpanIds, record: &Record, end: End) {
+    fn hand_over(&self, span: impl FnOnce() -> Span) {
         match self.queue.try_reserve() {
-            Ok(place) => place.send(span(ids, record, end)),
+            Ok(place) => place.send(span()),
             Err(_) => self.metrics.trace_spans.of(SpanResult::Dropped).inc(),
         }
     }
-}
 
-fn span(ids: SpanIds, record: &Record, end: End) -> Span {
-    let verb = match Verb::from(&record.method) {
-        Verb::Other => "_OTHER",
-        known => known.value(),
-    };
-    let route = record.route().map(AsRef::as_ref);
-    let version = match record.version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        _ => "1.1",
-    };
-    let mut attributes = vec![
-        text("http.request.method", verb),
-        number("http.response.status_code", i64::from(end.status.as_u16())),
-        text("url.path", record.path().unwrap_or_default()),
-        text("network.protocol.version", version),
-        text("portcullis.request_id", record.request_id()),
-        text("portcullis.reason", end.reason.as_str()),
-    ];
-    attributes.extend(route.map(|route| text("portcullis.route", route)));
-    attributes.extend(record.client().map(|client| text("client.address", &client.to_string())));
-    attributes.extend(
-        record
-            .upstream_first_byte()
-            .map(|took| number("portcullis.upstream_us", i64::try_from(took.as_micros()).unwrap_or(i64::MAX))),
-    );
-    let failed = end.status.is_server_error() || end.reason == Reason::AnswerCut;
-    attributes.extend(failed.then(|| text("error.type", end.reason.as_str())));
-    let status = if failed { SpanStatus::Error } else { SpanStatus::Unset };
-    Span {
-        trace_id: record.trace_id.into(),
-        span_id: ids.span_id.into(),
-        parent_span_id: ids.parent.map(Into::into).unwrap_or_default(),
-        flags: SAMPLED | HAS_IS_REMOTE | if ids.parent.is_some() { IS_REMOTE } else { 0 },
-        name: route.map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}")),
-        kind: SpanKind::Server.into(),
-        start_time_unix_nano: nanos(ids.began),
-        end_time_unix_nano: nanos(ids.began.plus(end.took)),
-        attributes,
-        status: Some(Status { code: status.into(), message: String::new() }),
-        ..Span::default()
+    fn span_id(&self) -> [u8; 8] {
+        let mut id = [0; 8];
+        self.entropy.fill(&mut id);
+        id
     }
 }
 
-fn nanos(at: Timestamp) -> u64 {
-    u64::try_from(at.micros()).unwrap_or(0).saturating_mul(1_000)
+/// The trace of one sampled request, as far as it is ours.
+#[derive(Debug)]
+pub struct RequestTrace {
+    traces: Arc<Traces>,
+    /// The request's own span.
+    context: TraceContext,
+    /// The caller's span, if it sent one.
+    parent: Option<[u8; 8]>,
+    began: Timestamp,
+    tick: Tick,
+    calls: AtomicU32,
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
-    attribute(key, Value::StringValue(value.to_owned()))
+impl RequestTrace {
+    /// Of a request whose head had been read at this moment, told by both clocks.
+    #[must_use]
+    pub fn new(
+        traces: Arc<Traces>,
+        context: TraceContext,
+        parent: Option<[u8; 8]>,
+        (began, tick): (Timestamp, Tick),
+    ) -> Self {
+        Self { traces, context, parent, began, tick, calls: AtomicU32::new(0) }
+    }
+
+    /// Its ids.
+    #[must_use]
+    pub fn context(&self) -> &TraceContext {
+        &self.context
+    }
+
+    /// The request, that took so long, as an exemplar of how long requests take.
+    #[must_use]
+    pub fn exemplar(&self, took: Duration) -> Traced {
+        Traced { trace_id: self.context.trace_id, span_id: self.context.span_id, at: self.began.plus(took) }
+    }
+
+    /// The request has ended.
+    pub fn ended(&self, record: &Record, end: End) {
+        self.traces.hand_over(|| words::of_request(self, record, end));
+    }
+
+    /// The request is sent on to a service from now on.
+    #[must_use]
+    pub fn upstream(self: &Arc<Self>, name: String, attributes: Vec<Attribute>) -> ChildSpan {
+        ChildSpan::begin(self, SpanKind::Client, name.into(), attributes)
+    }
+
+    /// The request waits for a database from now on; `None`: for the next of too many calls, which are counted as
+    /// dropped.
+    #[must_use]
+    pub fn call(self: &Arc<Self>, kind: CallKind, name: String, attributes: Vec<Attribute>) -> Option<ChildSpan> {
+        if self.calls.fetch_add(1, Relaxed) >= MAX_CALLS {
+            self.traces.metrics.trace_spans.of(SpanResult::Dropped).inc();
+            return None;
+        }
+        let kind = match kind {
+            CallKind::Remote => SpanKind::Client,
+            CallKind::Local => SpanKind::Internal,
+        };
+        Some(ChildSpan::begin(self, kind, name.into(), attributes))
+    }
+
+    /// The request waits for something in this process from now on.
+    #[must_use]
+    pub fn work(self: &Arc<Self>, name: &'static str) -> ChildSpan {
+        ChildSpan::begin(self, SpanKind::Internal, name.into(), Vec::new())
+    }
+
+    /// A moment of the monotonic clock in nanoseconds since 1970, counted from the request's beginning: so that a span
+    /// never begins before the one above it, whatever civil time does.
+    fn nanos(&self, at: Tick) -> u64 {
+        words::nanos(self.began.plus(at.since(self.tick)))
+    }
 }
 
-fn number(key: &str, value: i64) -> KeyValue {
-    attribute(key, Value::IntValue(value))
+/// Whether a call leaves the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// Another process is asked.
+    Remote,
+    /// Something in this one.
+    Local,
 }
 
-fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+/// What `error.type` says of something that was given up: its request has ended or its time was over.
+const CANCELLED: &str = "cancelled";
+
+/// Something that a request waits for. Its end is when it is dropped: an error unless it was said to be well.
+#[derive(Debug)]
+pub struct ChildSpan {
+    trace: Arc<RequestTrace>,
+    span_id: [u8; 8],
+    began: Tick,
+    kind: SpanKind,
+    name: Cow<'static, str>,
+    attributes: Vec<Attribute>,
+    error: Option<Cow<'static, str>>,
+}
+
+impl ChildSpan {
+    fn begin(trace: &Arc<RequestTrace>, kind: SpanKind, name: Cow<'static, str>, attributes: Vec<Attribute>) -> Self {
+        let traces = &trace.traces;
+        Self {
+            span_id: trace.context.child(traces.span_id()).span_id,
+            began: traces.clock.tick(),
+            trace: Arc::clone(trace),
+            kind,
+            name,
+            attributes,
+            error: Some(Cow::Borrowed(CANCELLED)),
+        }
+    }
+
+    /// What whoever is asked may continue.
+    #[must_use]
+    pub fn context(&self) -> TraceContext {
+        TraceContext { span_id: self.span_id, ..self.trace.context }
+    }
+
+    /// One more thing known of it.
+    pub fn note(&mut self, attribute: Attribute) {
+        self.attributes.push(attribute);
+    }
+
+    /// It went well.
+    pub fn well(&mut self) {
+        self.error = None;
+    }
+
+    /// It was given up before its end, unless something else was wrong already.
+    pub fn cancelled(&mut self) {
+        self.error.get_or_insert(Cow::Borrowed(CANCELLED));
+    }
+
+    /// It failed: `error.type`, of a short list, never a message.
+    pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
+        self.error = Some(why.into());
+    }
+}
+
+impl Drop for ChildSpan {
+    fn drop(&mut self) {
+        let trace = Arc::clone(&self.trace);
+        let ended = trace.traces.clock.tick();
+        trace.traces.hand_over(|| words::of_child(self, ended));
+    }
 }
 
 /// An `ExportTraceServiceRequest` of these spans, in protobuf.
@@ -166,3 +274,6 @@ pub fn encode(spans: Vec<Span>) -> Vec<u8> {
     let resource_spans = vec![ResourceSpans { resource: Some(resource), scope_spans, schema_url: String::new() }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,12 +28,18 @@ use crate::{
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
     },
-    policy::{cookies, forwarded, headers, reason::Reason, rewrite, trace},
+    policy::{
+        cookies, forwarded, headers,
+        reason::Reason,
+        rewrite,
+        trace::{self, Tracestate},
+    },
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
         endpoint::{Endpoint, EndpointUse},
         line::{Flowing, Line, Missed, Patience},
+        told,
     },
 };
 
@@ -100,16 +106,16 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     prepare(&mut request, &exchange, cluster, &endpoint)?;
 
     let mut total = route.timeouts.total.map(|total| Box::pin(sleep(total)));
+    let mut span = told::begin(&mut request, &exchange, cluster, &endpoint);
     let sent = clock.tick();
     let in_use = EndpointUse::begin(endpoint);
-    let (response, line) = answer(request, cluster, &in_use, &exchange, sent, total.as_mut()).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Refusal::with(Reason::UpstreamBroken, Detail::Log("switched protocols unasked".to_owned())));
-    }
+    let answered = answer(request, cluster, &in_use, &exchange, sent, total.as_mut()).await;
+    told::answered(&mut span, &answered);
+    let (response, line) = answered?;
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
-    let response = response.map(|body| Flowing::new(body, line, in_use));
+    let response = response.map(|body| Flowing::new(body, line, in_use, span));
     let mut response = deliver(response, route, exchange.snapshot(), total);
     if exchange.by_cookie() {
         cookies::keep_private(response.headers_mut());
@@ -140,6 +146,12 @@ async fn answer(
         let first_byte = route.timeouts.first_byte;
         let patience = Patience { first_byte, total: total.as_deref_mut(), upload: exchange.upload() };
         match (line.send(request, sent, patience).await, spare) {
+            (Ok(response), _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(Refusal::with(
+                    Reason::UpstreamBroken,
+                    Detail::Log("switched protocols unasked".to_owned()),
+                ));
+            }
             (Ok(response), _) => return Ok((response, line)),
             (Err(Missed::NeverSent(taken_back)), _) if used => request = *taken_back,
             (Err(Missed::Failed(error)), Some(spare)) if is_hang_up(&error) => {
@@ -260,8 +272,10 @@ fn set_forwarded(headers: &mut HeaderMap, exchange: &Exchange, host: Option<&Hea
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     headers.insert(exchange.snapshot().request_id_header.clone(), exchange.record().request_id.clone());
-    if !trace::tracestate_ok(headers) {
-        headers.remove(trace::TRACESTATE);
+    match trace::tracestate(headers) {
+        Tracestate::Whole => {}
+        Tracestate::Shortened(value) => drop(headers.insert(trace::TRACESTATE, value)),
+        Tracestate::Nothing => drop(headers.remove(trace::TRACESTATE)),
     }
     headers.insert(trace::TRACEPARENT, exchange.trace().header_value());
     Ok(())

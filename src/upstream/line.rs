@@ -29,7 +29,9 @@ use tokio::{task::unconstrained, time::Sleep};
 use crate::{
     clock::{LazyTimer, Tick},
     gate::{body::GateBody, guard::Upload},
-    upstream::{connect::Stream, endpoint::EndpointUse},
+    policy::reason::Reason,
+    telemetry::traces::ChildSpan,
+    upstream::{connect::Stream, endpoint::EndpointUse, told},
 };
 
 /// Services close idle connections after a second at the soonest (uvicorn: five).
@@ -165,14 +167,16 @@ fn drive(connection: &mut Option<Connection<Stream, GateBody>>, cx: &mut Context
 pub struct Flowing {
     body: Incoming,
     line: Option<(Box<Line>, EndpointUse)>,
+    /// Tells the call in the request's trace, if it is sampled; ends with the line.
+    span: Option<Box<ChildSpan>>,
     broken: Option<hyper::Error>,
 }
 
 impl Flowing {
     /// The rest of an answer whose head came over `line`.
     #[must_use]
-    pub fn new(body: Incoming, line: Box<Line>, endpoint: EndpointUse) -> Self {
-        let mut flowing = Self { body, line: Some((line, endpoint)), broken: None };
+    pub fn new(body: Incoming, line: Box<Line>, endpoint: EndpointUse, span: Option<Box<ChildSpan>>) -> Self {
+        let mut flowing = Self { body, line: Some((line, endpoint)), span, broken: None };
         if flowing.body.is_end_stream() {
             flowing.give_back();
         }
@@ -180,6 +184,7 @@ impl Flowing {
     }
 
     fn give_back(&mut self) {
+        self.span = None;
         if let Some((line, endpoint)) = self.line.take() {
             endpoint.give_back(line);
         }
@@ -209,6 +214,8 @@ impl Body for Flowing {
             Poll::Ready(Some(Ok(ref frame))) if frame.is_trailers() => this.give_back(),
             // Told with the next poll, so that what came before it is on its way to the client first.
             Poll::Ready(Some(Err(error))) => {
+                told::failed(&mut this.span, Reason::AnswerCut);
+                this.span = None;
                 this.broken = Some(error);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -231,6 +238,8 @@ impl Drop for Flowing {
     fn drop(&mut self) {
         if self.body.is_end_stream() {
             self.give_back();
+        } else if let Some(span) = &mut self.span {
+            span.cancelled();
         }
     }
 }

@@ -4,7 +4,8 @@
 //! Pingora's load balancing) and active checks ([`health`]). The way of a request: [`forward`], the pipeline's last
 //! service, takes only what carries the gate's permit ([`crate::gate::authorise`]) and picks an endpoint; the endpoint
 //! gives an idle connection, or [`connect`] makes one; over that [`line`] the request is sent and the answer flows
-//! back; after its last byte the endpoint keeps the line until the next request or the sweep.
+//! back; after its last byte the endpoint keeps the line until the next request or the sweep. What a sampled request's
+//! trace tells of all that is in `told`.
 //!
 //! The keys of other [`issuers`] are got from outside too ([`fetch`]), so they are got here: this is the one room that
 //! may connect; for the same reason ended spans leave by it ([`collector`]). What a key set is worth is `policy`'s to say, and whose tokens a route takes the gate's.
@@ -20,3 +21,4 @@ pub mod forward;
 pub mod health;
 pub mod issuers;
 pub mod line;
+mod told;

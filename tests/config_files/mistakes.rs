@@ -162,6 +162,10 @@ fn contradictions_between_keys_are_refused() {
             "shared_state: {redis: {url: 'redis://x', ca_file: ca.pem}}\n",
             "f.yaml:7:42: shared_state.redis.ca_file: contradicts url: it is not rediss://",
         ),
+        (
+            "telemetry: {otlp: {endpoint: 'http://x/v1/traces', ca_file: ca.pem}}\n",
+            "f.yaml:7:52: telemetry.otlp.ca_file: contradicts endpoint: it is not https",
+        ),
     ];
     for (rest, expected) in cases {
         assert_eq!(errors(rest), expected);

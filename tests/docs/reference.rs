@@ -76,7 +76,12 @@ fn form(schema: &Value, node: &Value) -> String {
         forms.dedup();
         return forms.join(", ");
     }
-    match &node["type"] {
+    let kind = match &node["type"] {
+        // An empty section: no form of its own.
+        Value::Array(kinds) if matches!(kinds[0].as_str(), Some("object" | "array")) => &kinds[0],
+        kind => kind,
+    };
+    match kind {
         Value::String(one) if one == "array" => format!("list of {}", form(schema, &node["items"])),
         Value::String(one) if one == "object" && node["additionalProperties"].is_object() => "map by name".to_owned(),
         Value::String(one) => one.clone(),

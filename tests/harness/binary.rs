@@ -54,10 +54,11 @@ impl Binary {
         follow(child.stdout.take().unwrap(), log.clone());
         follow(child.stderr.take().unwrap(), log);
         let exit = exit_of(child);
-        let serving = |lines: &Vec<String>| lines.iter().any(|line| line.contains("\"serving\""));
+        let is_serving = |line: &&String| line.contains("\"serving\"") || line.contains(" serving public=");
+        let serving = |lines: &Vec<String>| lines.iter().any(|line| is_serving(&line));
         let told = soon("the program to serve", lines.wait_for(serving)).await.map(|lines| lines.clone());
         let Ok(told) = told else { panic!("it ended: {:#?}", *lines.borrow()) };
-        let line = told.iter().find(|line| line.contains("\"serving\"")).unwrap();
+        let line = told.iter().find(is_serving).unwrap();
         let (public, admin) = (address(line, "public"), address(line, "admin"));
         Self { pid, log: lines, exit, public, admin, invariants: Arc::default() }
     }
@@ -153,9 +154,12 @@ fn exit_of(mut child: Child) -> watch::Receiver<Option<ExitStatus>> {
     receiver
 }
 
-/// An address in a JSON log line.
+/// An address in a log line, JSON or text.
 fn address(line: &str, name: &str) -> SocketAddr {
-    let value: Value = serde_json::from_str(line).unwrap();
+    let Ok(value) = serde_json::from_str::<Value>(line) else {
+        let found = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        return found.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap();
+    };
     let found = value.get(name).or_else(|| value["fields"].get(name));
     found.and_then(Value::as_str).unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
 }

@@ -16,6 +16,7 @@ pub(crate) mod issuer;
 pub(crate) mod nginx;
 pub(crate) mod peer;
 pub(crate) mod raw;
+pub(crate) mod spans;
 pub(crate) mod strict;
 pub(crate) mod tls;
 pub(crate) mod tokens;

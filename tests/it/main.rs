@@ -6,9 +6,10 @@
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
-//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`python_clients`] and [`node_clients`] that the
-//! libraries people use are content, [`deployments`] that the examples serve with what they are for, [`storeless`]
-//! what a gateway is that keeps nothing, [`start`] what an operator sees.
+//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`traces`] and [`trace_calls`] what a collector is,
+//! [`trace_context`] which trace a request is in, [`exemplars`] how a metric leads to one, [`python_clients`] and
+//! [`node_clients`] that the libraries people use are content, [`deployments`] that the examples serve with what they are
+//! for, [`storeless`] what a gateway is that keeps nothing, [`start`] what an operator sees.
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
@@ -75,6 +76,8 @@ mod cross_origin;
 #[cfg(test)]
 mod deployments;
 #[cfg(test)]
+mod exemplars;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod identities;
@@ -118,6 +121,10 @@ mod start;
 mod storeless;
 #[cfg(test)]
 mod timeouts;
+#[cfg(test)]
+mod trace_calls;
+#[cfg(test)]
+mod trace_context;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]

@@ -3,12 +3,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use serde_json::Value;
+use portcullis::clock::{Clock, SystemClock};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
     binary::Binary,
     gateway::{Engine, Gateway, standard},
+    tokens::hmac_signed,
     upstream::{Held, Reply, Upstream},
 };
 
@@ -175,5 +177,99 @@ async fn a_long_path_makes_no_long_line() {
     assert!(lines.iter().any(|line| line.contains("portcullis::access")), "{log:#?}");
     for line in lines {
         assert!(line.len() < 2_048, "{} bytes: {line}", line.len());
+    }
+}
+
+/// The `name=value` of a line of text, in order, as one who knows of quotes reads them.
+fn fields_of_text(line: &str) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('=') {
+        let name = before.rsplit(' ').next().unwrap().to_owned();
+        let value = match after.strip_prefix('"') {
+            None => after.split(' ').next().unwrap().to_owned(),
+            Some(quoted) => {
+                let mut escaped = false;
+                let end = quoted.find(|c| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                });
+                let value = &quoted[..end.unwrap_or_else(|| panic!("an open quote in {line}"))];
+                rest = &quoted[value.len() + 1..];
+                assert!(rest.is_empty() || rest.starts_with(' '), "{line}");
+                fields.push((name, value.replace("\\\"", "\"")));
+                continue;
+            }
+        };
+        rest = &after[value.len()..];
+        fields.push((name, value));
+    }
+    fields
+}
+
+/// One line of a text log: moment, level, target, words, then `name=value` with text in quotes.
+fn assert_a_line_of_text(line: &str) {
+    assert!(!line.bytes().any(|byte| byte.is_ascii_control()), "an escape in {line:?}");
+    let (moment, rest) = line.split_once(' ').unwrap();
+    assert!(time::OffsetDateTime::parse(moment, &time::format_description::well_known::Rfc3339).is_ok(), "{line}");
+    let level = rest.split_whitespace().next().unwrap();
+    assert!(["ERROR", "WARN", "INFO", "DEBUG"].contains(&level), "{line}");
+}
+
+#[tokio::test]
+async fn a_log_of_text_is_one_line_a_request_and_no_value_forges_another() {
+    const SECRET: &str = "a secret of thirty-two bytes or so";
+    let upstream = Upstream::start().await;
+    let folder = TempDir::new().unwrap();
+    let more = "telemetry: {log: {format: text}}\nissuers: {sso: {issuer: \"https://sso.test\", audiences: [rag], \
+                algorithms: [HS256], secret: {env: SSO}}}\n";
+    let yaml = alone(&upstream, more).replace("- {name: ask,", "- {name: ask, issuers: [own, sso],");
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let environment = HashMap::from([("SSO".to_owned(), SECRET.to_owned())]);
+    let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &environment).await;
+    let client = gateway.client();
+    // Whatever another issuer and a client may put into a line.
+    let forging = "eve\" status=200 reason=\"ok\" [31m";
+    let now = SystemClock::new().now().seconds();
+    let claims = json!({"iss": "https://sso.test", "sub": forging, "aud": "rag", "iat": now, "exp": now + 600});
+    let token = hmac_signed(SECRET.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), &claims);
+    let mut told = Vec::new();
+    for (path, bearer, status) in [
+        ("/ask/a%20status=200?q=planted-query", &*token, 200),
+        ("/ask/b", "planted.wrong.token", 401),
+        ("/ask/c%0A2026-11-21T00:00:00Z%20%20INFO%20portcullis::access:%20forged%1B%5B31m", "planted.wrong.token", 400),
+        ("/nowhere", "planted.wrong.token", 404),
+    ] {
+        let call = client.get(path).bearer(bearer).header("cookie", "session=planted-cookie");
+        let call = call.header("user-agent", "planted\\nagent").header("x-request-id", "planted-id");
+        let answer = call.send().await.expect(status);
+        told.push((answer.header("x-request-id").unwrap().to_owned(), status));
+    }
+    gateway.terminate();
+    let (code, log) = gateway.ended().await;
+    assert_eq!(code, Some(0));
+    for line in &log {
+        assert_a_line_of_text(line);
+    }
+    let lines: Vec<_> = log.iter().filter(|line| line.contains(" portcullis::access: ")).collect();
+    assert_eq!(lines.len(), told.len(), "{log:#?}");
+    for (line, (id, status)) in lines.iter().zip(&told) {
+        let fields = fields_of_text(line);
+        let of = |name: &str| fields.iter().filter(|(one, _)| one == name).map(|(_, value)| value.clone()).collect();
+        let expected = |value: &str| vec![value.to_owned()];
+        assert_eq!((of("request_id"), of("status")), (expected(id), expected(&status.to_string())), "{line}");
+        assert_eq!((of("client"), of("method")), (expected("127.0.0.1"), expected("GET")), "{line}");
+        let (path, reason, subject) = match status {
+            200 => ("/ask/a%20status=200", "ok", format!("sso:{forging}")),
+            401 => ("/ask/b", "token_malformed", String::new()),
+            400 => ("", "path_invalid", String::new()),
+            _ => ("/nowhere", "no_route", String::new()),
+        };
+        assert_eq!((of("path"), of("reason")), (expected(path), expected(reason)), "{line}");
+        assert_eq!(of("subject"), expected(&subject), "{line}");
+    }
+    for secret in ["planted", SECRET, &token] {
+        assert!(!log.iter().any(|line| line.contains(secret)), "{secret} in {log:#?}");
     }
 }

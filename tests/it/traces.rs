@@ -1,17 +1,16 @@
 //! Spans of requests as a collector receives them: in the caller's trace, parent of what the service behind does, only
 //! those that are sampled, and never in the way of a request.
 
-use std::fmt::Write;
-
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
-    common::v1::any_value::Value,
-    trace::v1::Span,
+    collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
+    trace::v1::span::SpanKind,
 };
 use prost::Message;
 
 use crate::harness::{
     gateway::{Engine, Gateway, Setup, standard},
+    spans::{attribute, error, hex, of_kind, spans, text},
+    tls::Authority,
     upstream::{Refusing, Reply, Upstream},
 };
 
@@ -25,32 +24,6 @@ async fn gateway(upstream: &Upstream, collector: &str, more: &str) -> Gateway {
         format!("telemetry: {{access_log: false, otlp: {{endpoint: \"{collector}/v1/traces\", {headers}{more}}}}}");
     let yaml = format!("{otlp}\n{}", standard(upstream));
     Setup::new(Engine::Sqlite, &yaml).variable("COLLECTOR", SECRET).start().await
-}
-
-/// Every span the collector was handed.
-fn spans(collector: &Upstream) -> Vec<Span> {
-    let requests = collector.received().into_iter().filter(|one| one.target() == "/v1/traces");
-    requests
-        .flat_map(|one| ExportTraceServiceRequest::decode(&*one.body.bytes).unwrap().resource_spans)
-        .flat_map(|resource| resource.scope_spans)
-        .flat_map(|scope| scope.spans)
-        .collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn text(span: &Span, key: &str) -> String {
-    let found = span.attributes.iter().find(|attribute| attribute.key == key);
-    match found.and_then(|attribute| attribute.value.clone()?.value) {
-        Some(Value::StringValue(text)) => text,
-        Some(Value::IntValue(number)) => number.to_string(),
-        other => panic!("{key}: {other:?} in {span:?}"),
-    }
 }
 
 #[tokio::test]
@@ -69,10 +42,22 @@ async fn a_sampled_request_is_a_span_between_the_callers_and_the_services() {
     assert_eq!(told.head.header("content-type"), Some("application/x-protobuf"));
     assert_eq!(told.head.header("authorization"), Some(SECRET));
     let spans = spans(&collector);
-    let [span] = &*spans else { panic!("{spans:?}") };
+    let [call, span] = &*spans else { panic!("{spans:?}") };
     assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, PARENT));
-    assert_eq!(sent_on, format!("00-{TRACE}-{}-01", hex(&span.span_id)));
     assert_ne!(hex(&span.span_id), PARENT);
+    // Between our span and the service's: the call.
+    assert_eq!((hex(&call.trace_id).as_str(), &call.parent_span_id), (TRACE, &span.span_id));
+    assert_eq!(sent_on, format!("00-{TRACE}-{}-01", hex(&call.span_id)));
+    assert_eq!((call.name.as_str(), call.kind(), call.flags), ("GET", SpanKind::Client, 0x101));
+    assert!(call.start_time_unix_nano >= span.start_time_unix_nano);
+    assert!(call.end_time_unix_nano <= span.end_time_unix_nano);
+    assert_eq!(text(call, "url.full"), format!("{}/open/a", upstream.url()));
+    assert_eq!(
+        (text(call, "server.address"), text(call, "http.response.status_code")),
+        ("127.0.0.1".into(), "200".into())
+    );
+    assert_eq!(text(call, "server.port"), upstream.address().port().to_string());
+    assert_eq!((text(call, "portcullis.cluster"), error(call), error(span)), ("rag".into(), None, None));
     assert_eq!((span.name.as_str(), span.kind, span.flags), ("GET open", 2, 0x301));
     assert!(span.end_time_unix_nano >= span.start_time_unix_nano && span.start_time_unix_nano > 0);
     assert_eq!(text(span, "http.request.method"), "GET");
@@ -80,7 +65,7 @@ async fn a_sampled_request_is_a_span_between_the_callers_and_the_services() {
     assert_eq!(text(span, "url.path"), "/open/a");
     assert_eq!(text(span, "client.address"), "127.0.0.1");
     assert_eq!(text(span, "portcullis.request_id"), id);
-    assert!(!format!("{span:?}").contains("secret"), "{span:?}");
+    assert!(!format!("{spans:?}").contains("secret"), "{spans:?}");
 }
 
 #[tokio::test]
@@ -104,9 +89,11 @@ async fn only_what_is_sampled_is_exported_and_the_service_is_told_which() {
             }
         }
         gateway.stop().await;
-        let mut told: Vec<_> = spans(&collector).iter().map(|span| hex(&span.span_id)).collect();
+        let spans = spans(&collector);
+        let mut told: Vec<_> = of_kind(&spans, SpanKind::Client).iter().map(|span| hex(&span.span_id)).collect();
         told.sort();
         expected.sort();
+        assert_eq!(of_kind(&spans, SpanKind::Server).len(), expected.len(), "{sample}");
         assert_eq!(told, expected, "{sample}");
     }
 }
@@ -125,7 +112,8 @@ async fn spans_go_out_while_it_runs_and_what_is_refused_is_counted() {
     collector.reply("/v1/traces", Reply::new(503, ""));
     gateway.client().get("/open/a").send().await.expect(200);
     collector.wait_for("another", 2, |one| one.body.whole).await;
-    counted(&gateway, "failed", 2.0).await;
+    // The request's and that of its call.
+    counted(&gateway, "failed", 3.0).await;
     assert!(gateway.metric("portcullis_trace_spans_total{result=\"exported\"}").await < 0.5);
 }
 
@@ -141,6 +129,24 @@ async fn a_long_path_makes_no_long_span() {
     assert!(told == path[..1_024], "{} bytes", told.len());
     // As many as may wait are a few MiB, and a batch is one that collectors take.
     assert!(spans[0].encoded_len() < 2_048, "{}", spans[0].encoded_len());
+}
+
+#[tokio::test]
+async fn a_collector_is_trusted_by_its_private_ca_alone() {
+    let authority = Authority::new();
+    let (upstream, collector) = (Upstream::start().await, Upstream::start_tls(&authority.certify("127.0.0.1")).await);
+    for (ca, result) in [(authority.pem(), "exported"), (Authority::new().pem(), "failed")] {
+        let otlp = format!(
+            "telemetry: {{access_log: false, otlp: {{endpoint: \"{}/v1/traces\", ca_file: ca.pem, sample: 1}}}}\n",
+            collector.url()
+        );
+        let setup = Setup::new(Engine::Sqlite, &format!("{otlp}{}", standard(&upstream))).file("ca.pem", ca);
+        let mut gateway = setup.start().await;
+        gateway.client().get("/open/a").send().await.expect(200);
+        counted(&gateway, result, 2.0).await;
+        gateway.stop().await;
+    }
+    assert_eq!(spans(&collector).len(), 2, "those of the first gateway");
 }
 
 /// Waits until so many spans were counted.
@@ -159,8 +165,46 @@ async fn a_collector_that_is_down_or_silent_holds_up_neither_requests_nor_a_stop
         for _ in 0..3 {
             client.get("/open/a").send().await.expect(200);
         }
-        counted(&gateway, "failed", 3.0).await;
+        counted(&gateway, "failed", 6.0).await;
         client.get("/open/a").send().await.expect(200);
         gateway.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_call_that_fails_is_an_error_by_its_kind() {
+    let (upstream, collector, refusing) = (Upstream::start().await, Upstream::start().await, Refusing::new());
+    let setup =
+        standard(&upstream).replace("routes:", &format!("  gone: {{endpoints: [\"{}\"]}}\nroutes:", refusing.url()));
+    let gone = "  - {name: gone, match: {path: \"/gone/{*rest}\"}, auth: none, cluster: gone}\n";
+    let otlp =
+        format!("telemetry: {{access_log: false, otlp: {{endpoint: \"{}/v1/traces\", sample: 1}}}}", collector.url());
+    let mut gateway = Gateway::start(Engine::Sqlite, &format!("{otlp}{setup}{gone}")).await;
+    let client = gateway.client();
+    upstream.reply("/open/missing", Reply::new(404, "no"));
+    upstream.hold("/open/broken");
+    upstream.hold("/open/left");
+    client.get("/gone/a").send().await.refused(502, "upstream_connect");
+    client.get("/open/missing").send().await.expect(404);
+    let asking = client.get("/open/broken").open();
+    let (mut answer, ()) = tokio::join!(asking, async {
+        let mut held = upstream.held().await;
+        held.begin(200, &[]).await;
+        held.chunk("half an ans").await;
+    });
+    while answer.chunk().await.is_ok_and(|chunk| chunk.is_some()) {}
+    let leaving = tokio::spawn(async move { client.get("/open/left").open().await });
+    let held = upstream.held().await;
+    leaving.abort();
+    held.given_up().await;
+    gateway.stop().await;
+
+    let spans = spans(&collector);
+    let calls = of_kind(&spans, SpanKind::Client);
+    let told: Vec<_> = calls
+        .iter()
+        .map(|call| (attribute(call, "http.response.status_code").unwrap_or_default(), error(call).unwrap_or_default()))
+        .collect();
+    let expected = [("", "upstream_connect"), ("404", "404"), ("200", "answer_cut"), ("", "cancelled")];
+    assert_eq!(told, expected.map(|(status, error)| (status.to_owned(), error.to_owned())));
 }

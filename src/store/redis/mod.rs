@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, Script, TlsCertificates,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, Script, TlsCertificates,
     aio::MultiplexedConnection,
 };
 use secrecy::ExposeSecret;
@@ -28,7 +28,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::memory::leases::Grant;
+use super::{
+    calls::{Asked, Failure, Server, System, Telling},
+    memory::leases::Grant,
+};
 use crate::config::settings;
 
 /// How long connecting may take, TLS included. No request waits for it.
@@ -98,6 +101,7 @@ impl Quota {
 /// The Redis of this gateway.
 pub struct Redis {
     client: Client,
+    server: Server,
     /// `None` while Redis is lost.
     connection: ArcSwapOption<MultiplexedConnection>,
     script: Script,
@@ -130,8 +134,10 @@ impl Redis {
             None => Client::open(url),
             Some(ca) => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) }),
         };
+        let client = client.map_err(fault)?;
         let redis = Self {
-            client: client.map_err(fault)?,
+            server: server_of(client.get_connection_info().addr()),
+            client,
             connection: ArcSwapOption::empty(),
             script: Script::new(include_str!("gcra.lua")),
             prefix: Arc::clone(&settings.prefix),
@@ -235,14 +241,17 @@ impl Redis {
         script.arg(quota.each_micros).arg(quota.burst).arg(wanted).arg(u8::from(purpose == Purpose::Lease));
         let mut channel = MultiplexedConnection::clone(connection);
         // EVALSHA, and the script itself when the server does not know it (any more).
+        let told = Telling::begin(System::Redis, Asked::Command("EVALSHA"), Some(&self.server));
         let asked = timeout(self.deadline, script.invoke_async::<(u32, u32, u64, u64)>(&mut channel)).await;
+        let asked =
+            told.ended(asked.map_err(|_| None).and_then(|asked| asked.map_err(Some)), |why| failure(why.as_ref()));
         let (result, outcome) = match asked {
-            Ok(Ok((given, remaining, full_in, retry_after))) => {
+            Ok((given, remaining, full_in, retry_after)) => {
                 let (full_in, retry_after) = (Duration::from_micros(full_in), Duration::from_micros(retry_after));
                 (CallResult::Answered, Ok(Grant { given, remaining, full_in, retry_after }))
             }
-            Ok(Err(error)) => (CallResult::Failed, Err(Some(words(&error)))),
-            Err(_) => (CallResult::Timeout, Err(None)),
+            Err(Some(error)) => (CallResult::Failed, Err(Some(words(&error)))),
+            Err(None) => (CallResult::Timeout, Err(None)),
         };
         self.observer.called(purpose, result);
         if let Err(why) = &outcome {
@@ -265,6 +274,26 @@ impl Redis {
     fn tell_lost(&self) {
         self.told_lost.store(true, Ordering::Relaxed);
         self.observer.lost(true);
+    }
+}
+
+fn server_of(address: &ConnectionAddr) -> Server {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Server { address: host.clone(), port: Some(*port) }
+        }
+        ConnectionAddr::Unix(path) => Server { address: path.to_string_lossy().into_owned(), port: None },
+        _ => Server { address: String::new(), port: None },
+    }
+}
+
+/// What a span may tell of an error; `None`: late.
+fn failure(error: Option<&RedisError>) -> Failure {
+    match error {
+        None => Failure { kind: "timeout", code: None },
+        Some(error) => {
+            Failure { kind: if error.is_io_error() { "io" } else { "database" }, code: error.code().map(str::to_owned) }
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! server's state; elsewhere the code and the constraint's name must do (PostgreSQL quotes the offending value in
 //! some messages, a decoder may quote the stored one).
 
+use std::borrow::Cow;
+
 use sqlx::error::{DatabaseError, ErrorKind};
 
-use crate::store::{AccountFault, StoreFault};
+use crate::store::{AccountFault, StoreFault, calls::Failure};
 
 impl From<sqlx::Error> for StoreFault {
     fn from(error: sqlx::Error) -> Self {
@@ -45,6 +47,25 @@ fn taken(error: &dyn DatabaseError) -> Option<AccountFault> {
         "users_username_unique" | "UNIQUE constraint failed: users.username_key" => Some(AccountFault::UsernameTaken),
         _ => None,
     }
+}
+
+/// What a span may tell of an error: its kind, and the database's code.
+pub(super) fn failure(error: &sqlx::Error) -> Failure {
+    let kind = match error {
+        sqlx::Error::Database(error) => {
+            return Failure { kind: "database", code: error.code().map(Cow::into_owned) };
+        }
+        sqlx::Error::Io(_) => "io",
+        sqlx::Error::Tls(_) => "tls",
+        sqlx::Error::Protocol(_) => "protocol",
+        sqlx::Error::PoolTimedOut => "pool_timed_out",
+        sqlx::Error::PoolClosed => "pool_closed",
+        sqlx::Error::WorkerCrashed => "worker_crashed",
+        sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => "encode",
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => "decode",
+        _ => "_OTHER",
+    };
+    Failure { kind, code: None }
 }
 
 fn of_database(error: &dyn DatabaseError) -> StoreFault {

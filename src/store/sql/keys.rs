@@ -19,7 +19,7 @@ pub(super) async fn all(link: &mut Link) -> Result<Vec<StoredKey>, StoreFault> {
 
 /// Adds the first current key of its algorithm. Who comes second waits for the lock, then finds the first one's key.
 pub(super) async fn ensure(link: &mut Link, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
-    if matches!(link.connection, Connection::Postgres(_)) {
+    if matches!(link.connection, Connection::Postgres(..)) {
         // Two readers that find none would both insert; SQLite's transaction has locked the database already.
         Query::new("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE").execute(link).await?;
     }

@@ -4,16 +4,26 @@
 //! client hung up) leaves its connection in an unknown state, perhaps waiting for a server that will never answer:
 //! such a link is closed, never given back to the pool, and the server rolls its transaction back.
 
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+use sqlx::{Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
 
-use super::query::Query;
-use crate::store::PoolStats;
+use std::sync::Arc;
+
+use super::{fault, query::Query};
+use crate::store::{
+    PoolStats,
+    calls::{Asked, Server, System, Telling},
+};
 
 /// The connections of one store.
 #[derive(Debug)]
 pub(super) enum Pools {
     /// One pool for everything.
-    Postgres(PgPool),
+    Postgres {
+        /// Its connections.
+        pool: PgPool,
+        /// Where they lead.
+        server: Arc<Server>,
+    },
     /// SQLite takes one writer at a time; a pool of one queues them fairly instead of letting them spin.
     Sqlite {
         /// Read-only connections.
@@ -26,7 +36,7 @@ pub(super) enum Pools {
 impl Pools {
     pub(super) fn stats(&self) -> PoolStats {
         let (size, idle) = match self {
-            Self::Postgres(pool) => (pool.size(), pool.num_idle()),
+            Self::Postgres { pool, .. } => (pool.size(), pool.num_idle()),
             Self::Sqlite { readers, writer } => {
                 (readers.size() + writer.size(), readers.num_idle() + writer.num_idle())
             }
@@ -45,7 +55,7 @@ pub(super) struct Link {
 /// Which engine's connection.
 pub(super) enum Connection {
     /// PostgreSQL.
-    Postgres(PoolConnection<Postgres>),
+    Postgres(PoolConnection<Postgres>, Arc<Server>),
     /// SQLite.
     Sqlite(PoolConnection<Sqlite>),
 }
@@ -54,8 +64,8 @@ impl Pools {
     /// A link for single statements that only read. End the call with [`Link::settle`].
     pub(super) async fn read(&self) -> Result<Link, sqlx::Error> {
         let connection = match self {
-            Self::Postgres(pool) => Connection::Postgres(pool.acquire().await?),
-            Self::Sqlite { readers, .. } => Connection::Sqlite(readers.acquire().await?),
+            Self::Postgres { pool, server } => postgres(pool, server).await?,
+            Self::Sqlite { readers, .. } => sqlite(readers).await?,
         };
         Ok(Link { connection, settled: false })
     }
@@ -63,10 +73,10 @@ impl Pools {
     /// A link with an open transaction. End the call with [`Link::finish`].
     pub(super) async fn write(&self) -> Result<Link, sqlx::Error> {
         let (connection, begin) = match self {
-            Self::Postgres(pool) => (Connection::Postgres(pool.acquire().await?), "BEGIN"),
+            Self::Postgres { pool, server } => (postgres(pool, server).await?, "BEGIN"),
             // IMMEDIATE: what is read in the transaction cannot change before it writes, and a busy database is
             // noticed here, not half-way.
-            Self::Sqlite { writer, .. } => (Connection::Sqlite(writer.acquire().await?), "BEGIN IMMEDIATE"),
+            Self::Sqlite { writer, .. } => (sqlite(writer).await?, "BEGIN IMMEDIATE"),
         };
         let mut link = Link { connection, settled: false };
         Query::new(begin).execute(&mut link).await?;
@@ -76,13 +86,31 @@ impl Pools {
     /// Closes every connection.
     pub(super) async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { pool, .. } => pool.close().await,
             Self::Sqlite { readers, writer } => {
                 readers.close().await;
                 writer.close().await;
             }
         }
     }
+}
+
+async fn postgres(pool: &PgPool, server: &Arc<Server>) -> Result<Connection, sqlx::Error> {
+    let connection = acquire(pool, System::PostgreSql, Some(server)).await?;
+    Ok(Connection::Postgres(connection, Arc::clone(server)))
+}
+
+async fn sqlite(pool: &SqlitePool) -> Result<Connection, sqlx::Error> {
+    Ok(Connection::Sqlite(acquire(pool, System::Sqlite, None).await?))
+}
+
+async fn acquire<DB: Database>(
+    pool: &Pool<DB>,
+    system: System,
+    server: Option<&Server>,
+) -> Result<PoolConnection<DB>, sqlx::Error> {
+    let told = Telling::begin(system, Asked::Connection, server);
+    told.ended(pool.acquire().await, fault::failure)
 }
 
 impl Link {
@@ -109,7 +137,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         if !self.settled {
             match &mut self.connection {
-                Connection::Postgres(connection) => connection.close_on_drop(),
+                Connection::Postgres(connection, _) => connection.close_on_drop(),
                 Connection::Sqlite(connection) => connection.close_on_drop(),
             }
         }

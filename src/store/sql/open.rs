@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,10 @@ use sqlx::{
 };
 
 use super::{link::Pools, migrate, query::Query};
-use crate::{config::settings, store::StoreFault};
+use crate::{
+    config::settings,
+    store::{StoreFault, calls::Server},
+};
 
 /// How long a start waits for another one that is migrating the same SQLite file.
 const MIGRATION_PATIENCE: Duration = Duration::from_mins(1);
@@ -125,6 +129,10 @@ async fn postgres(url: &SecretString, settings: &settings::Store) -> Result<(Poo
         options.get_port(),
         options.get_database().unwrap_or(options.get_username()),
     );
+    let server = Arc::new(match options.get_socket() {
+        Some(socket) => Server { address: socket.to_string_lossy().into_owned(), port: None },
+        None => Server { address: options.get_host().to_owned(), port: Some(options.get_port()) },
+    });
     let unreachable = |cause| OpenFault::Unreachable { place: place.clone(), cause };
 
     // Migrating has a connection of its own: waiting for the lock, or for a long step, knows no deadline.
@@ -146,7 +154,7 @@ async fn postgres(url: &SecretString, settings: &settings::Store) -> Result<(Poo
         .max_connections(settings.pool)
         .acquire_timeout(settings.timeout)
         .connect_lazy_with(options);
-    Ok((Pools::Postgres(pool), place))
+    Ok((Pools::Postgres { pool, server }, place))
 }
 
 async fn sqlite(path: &Path, settings: &settings::Store) -> Result<(Pools, String), OpenFault> {

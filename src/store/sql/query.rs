@@ -15,10 +15,14 @@ use sqlx::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::link::{Connection, Link};
+use super::{
+    fault,
+    link::{Connection, Link},
+};
 use crate::{
     clock::Timestamp,
     policy::ids::{SessionId, UserId},
+    store::calls::{Asked, System, Telling},
 };
 
 /// A moment as each engine keeps it; both keep their order and every microsecond.
@@ -153,27 +157,42 @@ impl<'q> Query<'q> {
 
     /// Runs it; gives the number of rows it changed.
     pub(super) async fn execute(self, link: &mut Link) -> Result<u64, sqlx::Error> {
-        match &mut link.connection {
-            Connection::Postgres(connection) => {
-                Ok(bound!(Postgres, self.postgres, self.binds).execute(&mut **connection).await?.rows_affected())
+        let told = self.begins(link);
+        let changed = match &mut link.connection {
+            Connection::Postgres(connection, _) => {
+                let done = bound!(Postgres, self.postgres, self.binds).execute(&mut **connection).await;
+                done.map(|done| done.rows_affected())
             }
             Connection::Sqlite(connection) => {
-                Ok(bound!(Sqlite, self.sqlite, self.binds).execute(&mut **connection).await?.rows_affected())
+                let done = bound!(Sqlite, self.sqlite, self.binds).execute(&mut **connection).await;
+                done.map(|done| done.rows_affected())
             }
-        }
+        };
+        told.ended(changed, fault::failure)
     }
 
     /// Runs it; gives its rows.
     pub(super) async fn rows(self, link: &mut Link) -> Result<Vec<Row>, sqlx::Error> {
-        match &mut link.connection {
-            Connection::Postgres(connection) => {
-                let rows = bound!(Postgres, self.postgres, self.binds).fetch_all(&mut **connection).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+        let told = self.begins(link);
+        let rows = match &mut link.connection {
+            Connection::Postgres(connection, _) => {
+                let rows = bound!(Postgres, self.postgres, self.binds).fetch_all(&mut **connection).await;
+                rows.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
             Connection::Sqlite(connection) => {
-                let rows = bound!(Sqlite, self.sqlite, self.binds).fetch_all(&mut **connection).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                let rows = bound!(Sqlite, self.sqlite, self.binds).fetch_all(&mut **connection).await;
+                rows.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
             }
+        };
+        told.ended(rows, fault::failure)
+    }
+
+    fn begins(&self, link: &Link) -> Telling {
+        match &link.connection {
+            Connection::Postgres(_, server) => {
+                Telling::begin(System::PostgreSql, Asked::Statement(self.postgres), Some(server))
+            }
+            Connection::Sqlite(_) => Telling::begin(System::Sqlite, Asked::Statement(self.sqlite), None),
         }
     }
 

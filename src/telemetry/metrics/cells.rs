@@ -162,14 +162,20 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one duration.
-    pub fn observe(&self, duration: Duration) {
+    /// Counts one duration; gives the place of its bucket.
+    pub fn observe(&self, duration: Duration) -> usize {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let place = BOUNDS.partition_point(|bound| *bound < micros);
         if let Some(bucket) = self.buckets.get(place) {
             bucket.fetch_add(1, Relaxed);
         }
         self.sum_micros.fetch_add(micros, Relaxed);
+        place
+    }
+
+    /// The upper bound of each bucket, seconds.
+    pub(super) fn bounds() -> impl Iterator<Item = f64> {
+        BOUNDS.iter().map(|micros| seconds(*micros)).chain([f64::INFINITY])
     }
 
     /// How many were observed.
@@ -182,8 +188,7 @@ impl Cell for Histogram {
     const TYPE: MetricType = MetricType::Histogram;
 
     fn export(&self, labels: &[(&str, &str)], encoder: &mut MetricEncoder<'_>) -> fmt::Result {
-        let bounds = BOUNDS.iter().map(|micros| seconds(*micros)).chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(|bucket| bucket.load(Relaxed))).collect();
+        let buckets: Vec<_> = Self::bounds().zip(self.buckets.iter().map(|bucket| bucket.load(Relaxed))).collect();
         // The count is the sum of what was read, so that `+Inf` and `_count` agree however busy we are.
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = seconds(self.sum_micros.load(Relaxed));
@@ -282,6 +287,11 @@ impl<N: Name, C: Cell> Named<N, C> {
             return Arc::clone(cell);
         }
         Arc::clone(cells.entry(Arc::from(name)).or_default())
+    }
+
+    /// The cell of a name, if there is one. Takes a lock.
+    pub fn known(&self, name: &str) -> Option<Arc<C>> {
+        self.cells.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
     }
 
     /// Forgets every cell whose name is not wanted.

@@ -1,9 +1,12 @@
 //! From the registry to text: `OpenMetrics` 1.0 as prometheus-client writes it, or classic Prometheus text 0.0.4.
 //!
 //! The two differ little: classic names a counter with its `_total` in `HELP` and `TYPE` too, and knows neither
-//! `UNIT` nor `EOF`. prometheus-client writes `OpenMetrics` only; the classic text is made from it.
+//! `UNIT` nor `EOF` nor exemplars. prometheus-client writes `OpenMetrics` only; the classic text is made from it.
 
-use std::fmt::{self, Write};
+use std::{
+    collections::HashMap,
+    fmt::{self, Write},
+};
 
 use prometheus_client::{encoding::text, registry::Registry};
 
@@ -68,6 +71,48 @@ fn classic(open: &str) -> String {
         }
     }
     out
+}
+
+/// The labels of a sample: names and values.
+pub(super) type Labels<'a> = HashMap<&'a str, String>;
+
+/// The text with `exemplar` asked for each sample of `bucket`, by its labels and its upper bound.
+pub(super) fn with_exemplars(
+    open: &str,
+    bucket: &str,
+    exemplar: &dyn Fn(&Labels<'_>, f64) -> Option<String>,
+) -> String {
+    let mut out = String::with_capacity(open.len() + 1024);
+    for line in open.lines() {
+        out.push_str(line);
+        let labels = line.strip_prefix(bucket).and_then(|rest| labels(rest.strip_prefix('{')?));
+        let found = labels.and_then(|labels| exemplar(&labels, labels.get("le")?.parse().ok()?));
+        out.push_str(&found.unwrap_or_default());
+        out.push('\n');
+    }
+    out
+}
+
+/// The labels of a sample, from behind the opening bracket; `None` when they make no sense.
+fn labels(mut rest: &str) -> Option<Labels<'_>> {
+    let mut labels = HashMap::new();
+    while !rest.starts_with('}') {
+        let (name, quoted) = rest.trim_start_matches(',').split_once("=\"")?;
+        let (mut value, mut chars) = (String::new(), quoted.chars());
+        loop {
+            match chars.next()? {
+                '"' => break,
+                '\\' => value.push(match chars.next()? {
+                    'n' => '\n',
+                    other => other,
+                }),
+                other => value.push(other),
+            }
+        }
+        labels.insert(name, value);
+        rest = chars.as_str();
+    }
+    Some(labels)
 }
 
 #[cfg(test)]

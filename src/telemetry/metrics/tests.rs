@@ -10,9 +10,9 @@ fn text(metrics: &Metrics) -> String {
 fn a_request_is_one_sample_with_its_labels() {
     let metrics = Metrics::new();
     let route = metrics.route("docs");
-    route.answered(&Method::GET, StatusCode::OK, Reason::Ok, Duration::from_millis(3));
-    route.answered(&Method::GET, StatusCode::OK, Reason::Ok, Duration::from_millis(3));
-    route.answered(&Method::POST, StatusCode::UNAUTHORIZED, Reason::TokenExpired, Duration::from_millis(1));
+    route.answered(&Method::GET, StatusCode::OK, Reason::Ok, Duration::from_millis(3), None);
+    route.answered(&Method::GET, StatusCode::OK, Reason::Ok, Duration::from_millis(3), None);
+    route.answered(&Method::POST, StatusCode::UNAUTHORIZED, Reason::TokenExpired, Duration::from_millis(1), None);
     let text = text(&metrics);
     let ok = r#"portcullis_requests_total{route="docs",reason="ok",method="GET",status="2xx"} 2"#;
     let refused = r#"portcullis_requests_total{route="docs",reason="token_expired",method="POST",status="4xx"} 1"#;
@@ -26,7 +26,7 @@ fn a_request_is_one_sample_with_its_labels() {
 fn an_unknown_method_cannot_make_a_series() {
     let metrics = Metrics::new();
     let odd = Method::from_bytes(b"BREW").expect("a method");
-    metrics.route("docs").answered(&odd, StatusCode::OK, Reason::Ok, Duration::ZERO);
+    metrics.route("docs").answered(&odd, StatusCode::OK, Reason::Ok, Duration::ZERO, None);
     let text = text(&metrics);
     assert!(text.contains(r#"method="other""#) && !text.contains("BREW"), "{text}");
 }
@@ -104,4 +104,28 @@ fn label_indices_are_places_in_their_lists() {
     check::<StatusClass>();
     check::<ConnectionError>();
     check::<UpstreamResult>();
+}
+
+#[test]
+fn a_sampled_request_is_the_exemplar_of_its_bucket_in_openmetrics_alone() {
+    let metrics = Metrics::new();
+    let route = metrics.route("a\"b # {c");
+    let at = crate::clock::Timestamp::from_micros(1_700_000_000_250_000);
+    let answered = |millis, traced| {
+        route.answered(&Method::GET, StatusCode::OK, Reason::Ok, Duration::from_millis(millis), traced);
+    };
+    answered(3, Some(Traced { trace_id: [1; 16], span_id: [2; 8], at }));
+    answered(4, Some(Traced { trace_id: [0xab; 16], span_id: [0xcd; 8], at }));
+    answered(70, None);
+    answered(70_000, Some(Traced { trace_id: [3; 16], span_id: [4; 8], at }));
+    let open = metrics.encode(Format::OpenMetrics).expect("encodes");
+    let told: Vec<_> = open.lines().filter(|line| line.contains("trace_id")).collect();
+    let [short, long] = told[..] else { panic!("{told:#?}") };
+    let (sample, exemplar) = short.rsplit_once(" # ").unwrap();
+    assert!(sample.contains("le=\"0.005\"") && sample.ends_with(" 2"), "{short}");
+    let (trace, span) = ("ab".repeat(16), "cd".repeat(8));
+    assert_eq!(exemplar, format!("{{trace_id=\"{trace}\",span_id=\"{span}\"}} 0.004 1700000000.250000"));
+    assert!(long.contains("le=\"+Inf\"") && long.ends_with(" 70 1700000000.250000"), "{long}");
+    assert!(open.ends_with("# EOF\n"));
+    assert!(!text(&metrics).contains("trace_id"));
 }
