@@ -97,7 +97,9 @@ mod tests {
 
     fn after(pieces: &[&[u8]]) -> Frames {
         let mut frames = Frames::default();
-        pieces.iter().for_each(|piece| frames.came(piece));
+        for piece in pieces {
+            frames.came(piece);
+        }
         frames
     }
 
