@@ -4,12 +4,13 @@
 //!
 //! `make fuzz` searches for as long as one likes; what it finds becomes a seed and is tried here ever after.
 
-#[expect(unreachable_pub, reason = "written for the fuzz package, where the targets call it")]
-#[expect(
+#![expect(
     clippy::expect_used,
     clippy::panic,
     reason = "a promise that does not hold fails the test; clippy sees tests only in functions marked as such"
 )]
+
+#[expect(unreachable_pub, reason = "written for the fuzz package, where the targets call it")]
 #[path = "../../fuzz/src/lib.rs"]
 mod promises;
 
