@@ -55,6 +55,15 @@ impl Authority {
 impl Authority {
     /// A connection to `localhost` there that trusts this authority alone and speaks HTTP/2.
     pub(crate) async fn connect_h2(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        self.connect(address, b"h2").await
+    }
+
+    /// The same for HTTP/1.1.
+    pub(crate) async fn connect_h1(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        self.connect(address, b"http/1.1").await
+    }
+
+    async fn connect(&self, address: SocketAddr, protocol: &[u8]) -> TlsStream<TcpStream> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
@@ -63,11 +72,11 @@ impl Authority {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let tcp = TcpStream::connect(address).await.unwrap();
         let connecting = TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), tcp);
         let stream = soon("the TLS handshake", connecting).await.unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
         stream
     }
 }

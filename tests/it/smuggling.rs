@@ -51,9 +51,7 @@ impl Reached {
     async fn raw(&self) -> Raw {
         match &self.authority {
             None => self.gateway.raw().await,
-            Some(authority) => {
-                Raw::over(authority.connect_h1(self.gateway.address(), "localhost").await, &self.gateway.invariants)
-            }
+            Some(authority) => Raw::over(authority.connect_h1(self.gateway.address()).await, &self.gateway.invariants),
         }
     }
 
