@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use crate::{
     clock::Timestamp,
+    gate::preset::Presets,
     policy::{claims::Claims, ids::SessionId, token::Verified},
     store::memory::limits::CounterKey,
     upstream::issuers::Issuer,
@@ -84,6 +85,7 @@ pub struct Caller {
     signer: Signer,
     plain: PlainHeaders,
     identities: Identities,
+    presets: Presets,
     limit_key: CounterKey,
     cached_until: Timestamp,
 }
@@ -100,6 +102,7 @@ impl Caller {
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
+            presets: Presets::default(),
             limit_key,
             cached_until,
         }
@@ -133,6 +136,12 @@ impl Caller {
     #[must_use]
     pub fn identities(&self) -> &Identities {
         &self.identities
+    }
+
+    /// The headers of other gateways' formats made from it.
+    #[must_use]
+    pub fn presets(&self) -> &Presets {
+        &self.presets
     }
 
     /// What the subject's limits count under.

@@ -27,6 +27,7 @@ pub mod identity;
 pub mod keyring;
 pub mod limits;
 pub mod observe;
+pub mod preset;
 pub mod problem;
 pub mod refusal;
 pub mod rescue;

@@ -14,6 +14,7 @@ pub mod endpoints;
 mod fields;
 mod grant;
 pub mod hash_pool;
+pub mod key_sets;
 mod login;
 mod logout;
 mod me;
