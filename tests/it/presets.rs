@@ -322,7 +322,8 @@ async fn what_a_caller_is_told_as_is_signed_once_in_half_a_minute_whatever_else_
 #[tokio::test]
 async fn pomerium_s_readers_are_told_of_a_host_that_the_route_names_and_find_the_keys_there() {
     let (upstream, issuer) = (Upstream::start().await, Issuer::start().await);
-    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, &issuer, "")).await;
+    let yaml = yaml(&upstream, &issuer, "").replace("{enabled: false}", "{enabled: false, host: auth.test}");
+    let gateway = Gateway::start(Engine::Sqlite, &yaml).await;
     let token = issuer.token(&json!({}));
     ready(&gateway.client(), "/plain/a", &token).await;
     let told = async |path: &str, host: &str| {
@@ -338,10 +339,13 @@ async fn pomerium_s_readers_are_told_of_a_host_that_the_route_names_and_find_the
     assert_eq!(told("/hosted", "Other.Test:8443").await, "other.test");
     // No client chooses whom it is told to.
     assert_eq!(told("/pomerium/a", "bank.test").await, "gw.test");
-    for host in ["rag.test", "gw.test", "anything.test"] {
-        let mut raw = gateway.raw().await;
-        raw.send(&format!("GET /.well-known/pomerium/jwks.json HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
-        assert_eq!(raw.answer().await.unwrap().status, 200, "{host}");
+    // Where they look: at their own host, wherever the portal is. The others' are told where the gateway is.
+    for (host, elsewhere) in [("rag.test", 404), ("gw.test", 404), ("anything.test", 404), ("auth.test", 200)] {
+        for (path, status) in [("/.well-known/pomerium/jwks.json", 200), ("/cdn-cgi/access/certs", elsewhere)] {
+            let mut raw = gateway.raw().await;
+            raw.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert_eq!(raw.answer().await.unwrap().status, status, "{path} at {host}");
+        }
     }
 }
 
