@@ -6,8 +6,8 @@
 //! [`finish`] tells a request's end.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`] (the
-//! address, peeked), [`authenticate`], [`limits`] (the subject, charged), [`authorise`], [`body_limit`], [`identity`],
-//! [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees, [`keyring`] the keys, [`token_cache`]
+//! address, peeked), [`authenticate`], [`limits`] (the subject, charged), [`authorise`], [`body_limit`], [`identity`]
+//! (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees, [`keyring`] the keys, [`token_cache`]
 //! and [`caller`] what a verified token becomes.
 
 pub mod authenticate;
@@ -27,6 +27,7 @@ pub mod identity;
 pub mod keyring;
 pub mod limits;
 pub mod observe;
+pub mod preset;
 pub mod problem;
 pub mod references;
 pub mod refusal;

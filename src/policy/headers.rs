@@ -28,7 +28,6 @@ const RESERVED: &[&str] = &[
     "x-remote-user",
     "x-remote-groups",
     "x-authenticated-user",
-    "x-pomerium-jwt-assertion",
     // Who the client is on the network: the upstream's logs and limits go by it.
     "forwarded",
     "x-forwarded",
@@ -58,6 +57,7 @@ const RESERVED_PREFIXES: &[&str] = &[
     "remote-",
     "x-webauth-",
     "x-authentik-",
+    "x-pomerium-",
     "x-goog-",
     "x-ms-client-principal",
     "x-openwebui-",
@@ -238,6 +238,7 @@ mod tests {
             "x-webauth-email",
             "x-authentik-username",
             "x-pomerium-jwt-assertion",
+            "x-pomerium-claim-email",
             "x-goog-iap-jwt-assertion",
             "cf-access-jwt-assertion",
             "cf-connecting-ip",

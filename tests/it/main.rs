@@ -2,7 +2,7 @@
 //! is linked once and shares one PostgreSQL cluster.
 //!
 //! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
-//! [`bad_frames`], [`smuggling`] and [`wrong_tokens`] what is refused, [`issuers`] and [`issuer_keys`] whose tokens count besides ours, [`identities`] in which forms a service is told who calls, [`limits`] and [`shared_limits`] who pays for whom, [`proxying`] what passes through, [`hygiene`] what nobody says in the gateway's place, [`timeouts`] who is
+//! [`bad_frames`], [`smuggling`] and [`wrong_tokens`] what is refused, [`issuers`] and [`issuer_keys`] whose tokens count besides ours, [`identities`] and [`presets`] in which forms a service is told who calls, [`limits`] and [`shared_limits`] who pays for whom, [`proxying`] what passes through, [`hygiene`] what nobody says in the gateway's place, [`timeouts`] who is
 //! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
 //! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
 //! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
@@ -97,6 +97,8 @@ mod memory;
 mod node_clients;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod presets;
 #[cfg(test)]
 mod proxying;
 #[cfg(test)]
