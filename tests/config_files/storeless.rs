@@ -17,8 +17,8 @@ routes:
     let told = errors_with(text, &variables(&[("LONG", &"ab".repeat(16)), ("OTHER", &"cd".repeat(32))]));
     let expected = "\
 f.yaml:2:20: store.master_key: contradicts store.url: none; there is nothing it could be for
-f.yaml:2:43: store.pool: contradicts store.url: none; there is nothing it could be for
-f.yaml:2:52: store.timeout: contradicts store.url: none; there is nothing it could be for
+f.yaml:2:44: store.pool: contradicts store.url: none; there is nothing it could be for
+f.yaml:2:53: store.timeout: contradicts store.url: none; there is nothing it could be for
 f.yaml:1:39: tokens.algorithm: HS256 contradicts store.url: none; it is for access tokens, and none are made
 f.yaml:1:1: portal.enabled: contradicts store.url: none; accounts need a store, so say portal.enabled: false
 f.yaml:6:5: routes[0].issuers: own contradicts store.url: none; without a store there are no tokens of the gateway's \
