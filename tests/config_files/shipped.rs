@@ -169,6 +169,7 @@ fn every_example_is_tested_here() {
         "foreign-issuer-only.yaml",
         "lightrag.yaml",
         "minimal.yaml",
+        "open-webui-headers.yaml",
         "postgres.yaml",
         "tls.yaml",
     ];
@@ -238,7 +239,7 @@ fn the_examples_for_services_are_closed_to_strangers_and_keep_the_token() {
         ("PORTCULLIS_MASTER_KEY", MASTER_KEY),
         ("REDIS_URL", "redis://redis.internal:6379/0"),
     ];
-    for name in ["chroma.yaml", "fastapi-postgres-redis.yaml", "lightrag.yaml"] {
+    for name in ["chroma.yaml", "fastapi-postgres-redis.yaml", "lightrag.yaml", "open-webui-headers.yaml"] {
         let settings = example(name, &variables);
         for route in &settings.routes {
             assert_eq!(route.auth, AuthMode::Required, "{name}: {}", route.name);

@@ -17,6 +17,7 @@ mod chroma;
 mod fastapi;
 mod lightrag;
 mod nginx;
+mod open_webui;
 
 /// A file of `config/examples`.
 fn shipped(name: &str) -> String {

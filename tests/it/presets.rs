@@ -81,13 +81,13 @@ fn token(issuer: &Issuer) -> String {
 }
 
 /// The headers of a request, lower-case.
-fn headers(received: &Received) -> Value {
+pub(crate) fn headers(received: &Received) -> Value {
     let pair = |(name, value): &(String, String)| (name.to_ascii_lowercase(), Value::from(value.as_str()));
     Value::Object(received.head.headers.iter().map(pair).collect::<Map<_, _>>())
 }
 
 /// What the clients make of these cases.
-async fn verify(cases: Vec<Value>) -> Vec<Value> {
+pub(crate) async fn verify(cases: Vec<Value>) -> Vec<Value> {
     #[expect(clippy::disallowed_methods, reason = "a test's own environment")]
     let python = std::env::var_os("PORTCULLIS_TEST_PYTHON")
         .expect("PORTCULLIS_TEST_PYTHON names a Python with examples/rag-fastapi/requirements.txt: run `make test`");
