@@ -36,7 +36,7 @@ fmt: ## Formats the sources
 
 # SECONDS_EACH is for each target; TARGET narrows them.
 SECONDS_EACH ?= 60
-fuzz: ## Fuzzes every parser: make fuzz [SECONDS_EACH=60] [TARGET=path]; needs nightly Rust and cargo-fuzz
+fuzz: ## Fuzzes the parsers (fuzz/src/lib.rs says which): make fuzz [SECONDS_EACH=60] [TARGET=path]; needs nightly Rust and cargo-fuzz
 	@scripts/setup lint
 	@scripts/fuzz $(SECONDS_EACH) $(TARGET)
 

@@ -37,7 +37,7 @@ use portcullis::{
         references::References,
         refusal::Refusal,
         snapshot::Snapshot,
-        stack::{Stages, pipeline},
+        stack::{Layers, pipeline},
         token_cache::TokenCache,
     },
     policy::{
@@ -124,7 +124,7 @@ impl Service<Request<GateBody>> for AtOnce {
 }
 
 struct Bench {
-    stages: Stages,
+    layers: Layers,
     keyring: Arc<Keyring>,
     theirs: Vec<SigningKey>,
     rim: Rim,
@@ -166,7 +166,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
     let snapshot = portcullis::app::snapshot(&settings, &clusters, &issuers, &metrics).unwrap();
     let snapshot: Arc<ArcSwap<Snapshot>> = Arc::new(ArcSwap::from_pointee(snapshot));
     let (seen, _) = tokio::sync::mpsc::channel(1);
-    let stages = Stages {
+    let layers = Layers {
         observer: Arc::new(Observer {
             snapshot,
             unrouted: metrics.route("-"),
@@ -190,7 +190,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
             Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock))),
         ),
     };
-    Bench { stages, keyring, theirs, rim }
+    Bench { layers, keyring, theirs, rim }
 }
 
 impl Bench {
@@ -261,7 +261,7 @@ fn ask(
 ) -> (Bench, Ask<impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let bench = runtime.block_on(bench(more_routes, own));
-    let service = pipeline(bench.stages.clone(), AtOnce);
+    let service = pipeline(bench.layers.clone(), AtOnce);
     (bench, Ask { runtime, service })
 }
 

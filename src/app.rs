@@ -1,8 +1,10 @@
-//! The one place where parts are wired: settings in, a running gateway out.
+//! Where the gateway's parts are wired: settings in, a running gateway out. (`main.rs` wires what is around it: the
+//! log, the runtime, the file that is followed.)
 //!
-//! [`App::start`] reads top to bottom as the list of parts and who holds whom. It binds no port before everything
-//! that can fail has been built, and the gateway it gives back stops cleanly: listeners first, then requests in
-//! flight, then tasks.
+//! [`App::start`] reads top to bottom as the list of parts and who holds whom. It binds no port before everything that
+//! can fail has been built, and the gateway it gives back stops cleanly: the public listener first, then requests in
+//! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
+//! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
 mod ended;
 mod follow;
@@ -47,7 +49,7 @@ use crate::{
         observe::Observer,
         references::References,
         snapshot::{PatternFault, Snapshot},
-        stack::{Stages, pipeline},
+        stack::{Layers, pipeline},
         token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
@@ -175,8 +177,8 @@ impl App {
 
         let (seen, seen_queue) = tasks::seen_queue();
         let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
-        let stages = shared.stages(&settings, &snapshot, seen, traces);
-        let gate = pipeline(stages, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
+        let layers = shared.layers(&settings, &snapshot, seen, traces);
+        let gate = pipeline(layers, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let stale = Arc::new(AtomicBool::new(false));
@@ -315,15 +317,15 @@ impl Shared {
         Ok(Self { facts, redis, issuers, keyring, ended, references, metrics, rim })
     }
 
-    fn stages(
+    fn layers(
         &self,
         settings: &Settings,
         snapshot: &Arc<ArcSwap<Snapshot>>,
         seen: tokio::sync::mpsc::Sender<crate::gate::authenticate::Seen>,
         traces: Option<Arc<Traces>>,
-    ) -> Stages {
+    ) -> Layers {
         let clock = || Arc::clone(&self.rim.clock);
-        Stages {
+        Layers {
             observer: Arc::new(Observer {
                 snapshot: Arc::clone(snapshot),
                 metrics: Arc::clone(&self.metrics),

@@ -1,4 +1,5 @@
-//! The command line: `serve`, `check`, `schema`, `health`.
+//! The command line: `serve`, `check`, `schema`, `health`. The question that `health` puts to an admin listener is
+//! asked here too; the others are `main.rs`'s to do.
 
 use std::{
     io::{self, Read, Write},

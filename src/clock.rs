@@ -1,8 +1,10 @@
-//! Time and randomness: the only place that reads either.
+//! Time and randomness: what reads either reads it here.
 //!
-//! Everything that decides takes `now` as an argument; everything that acts holds an `Arc<dyn Clock>` and an
-//! `Arc<dyn Entropy>`, so that a test owns both. Waiting (a timer that fires) is tokio's; *reading* a time is ours.
-//! `.clippy.toml` bans the direct calls everywhere else.
+//! Everything that decides takes `now` as an argument; everything that acts holds an `Arc<dyn Clock>` and an `Arc<dyn
+//! Entropy>`, so that a test owns both. The edge alone makes a [`SystemClock`] of its own (`edge/watch.rs`), since its
+//! time-outs go by tokio's timers. Waiting (a timer that fires) is tokio's; *reading* a time is ours. `.clippy.toml`
+//! bans the direct calls everywhere else; it cannot see into libraries: aws-lc makes keys and signatures with its own
+//! generator (`policy/keys.rs`), zxcvbn reads the clock (`policy/password.rs`).
 
 use std::{
     cell::RefCell,

@@ -3,19 +3,22 @@
 //! The rooms, in the order in which the life of a request meets them:
 //!
 //! 1. [`config`] has turned one YAML file into checked settings, and [`app`] has wired everything below from them.
-//! 2. [`edge`] accepts the connection, speaks TLS and HTTP, and enforces its time-outs. It decides nothing.
+//! 2. [`edge`] accepts the connection, speaks TLS and HTTP, and enforces its limits and time-outs. It knows neither
+//!    users nor routes.
 //! 3. [`gate`] is the Tower pipeline: each layer a file, the whole order in one function with the reason for each
 //!    place. A layer fails with a `Refusal`; one table turns refusals into answers.
-//! 4. [`policy`] is what the layers ask: pure rules without async, I/O, clock or random numbers.
-//! 5. [`portal`] answers the account endpoints, inside the pipeline, behind the same layers as every route.
-//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory the counters of limits
-//!    and which sessions were ended.
+//! 4. [`policy`] is what the layers ask: pure rules without async, I/O, clock or random numbers of ours.
+//! 5. [`portal`] answers the account endpoints and what is published, inside the pipeline, behind the same layers as
+//!    every route.
+//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory, or in Redis for several
+//!    gateways, the counters of limits; in memory which sessions were ended.
 //! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs. It also fetches
-//!    the keys of other issuers.
-//! 8. [`telemetry`] sees everything: metrics, access log, health, the spans of requests.
+//!    the keys of other issuers and exports spans.
+//! 8. [`telemetry`] sees everything: metrics, access log, health, the spans of sampled requests. The admin listener's
+//!    requests are answered there, past the pipeline.
 //!
-//! [`clock`] is the only reader of time and randomness. [`cli`] is the command line; `main.rs` puts it all together:
-//! command line, configuration, app, run. docs/architecture.md tells the same at more length, and who may know whom.
+//! [`clock`] is where time and randomness are read. [`cli`] is the command line; `main.rs` puts it all together:
+//! command line, configuration, log, app, run. docs/architecture.md tells the same at more length, and who may know whom.
 
 pub mod app;
 pub mod cli;

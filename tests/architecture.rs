@@ -1,8 +1,8 @@
 //! The walls between the rooms, held by a scan of the sources, since one crate has no compiler walls.
 //!
 //! A light scan, not a parser: comments and literals are blanked, `#[cfg(test)]` modules are left out, and every path
-//! (`a::b`, groups opened) is looked at wherever it stands. What it asks is in the tests at the end, a table first:
-//! who may name whom.
+//! (`a::b`, groups opened) is looked at wherever it stands. The scan comes first, then the rules (who may name whom is
+//! a table, [`ROOMS`]), then the tests of both.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 

@@ -1,5 +1,10 @@
-//! What every parser of ours promises about any bytes at all: one file a parser, each with a function `check` that
-//! fails (by an assertion) when a promise is broken, and tells whether the parser accepted what it was given.
+//! What the parsers promise about any bytes at all: one file a target ([`TARGETS`]), each with a function `check` that
+//! fails (by an assertion) when a promise is broken, and tells whether the parser accepted what it was given. `lines`
+//! and `signed` are what several of them share.
+//!
+//! All that reads what a client, a service or an issuer sends and is of our own making has a target; the parsers of
+//! libraries (hyper, rustls, serde, sqlx) have not, nor have the small readers of one value (an origin, an e-mail
+//! address, a `Cache-Control`), which are tested where they stand.
 //!
 //! Written once and called twice: by the fuzz targets beside this (`make fuzz`, libFuzzer, for as long as one likes),
 //! and by `tests/fuzz` in the main package, which runs every seed and a bounded number of changes to them on stable
@@ -10,6 +15,7 @@ pub mod config;
 pub mod cookies;
 pub mod discovery;
 pub mod foreign;
+pub mod form;
 pub mod forwarded;
 pub mod frames;
 pub mod head;
@@ -33,6 +39,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("cookies", cookies::check),
     ("discovery", discovery::check),
     ("foreign", foreign::check),
+    ("form", form::check),
     ("forwarded", forwarded::check),
     ("frames", frames::check),
     ("head", head::check),

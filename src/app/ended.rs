@@ -1,9 +1,9 @@
-//! Sessions that have ended, kept known here: those of this store's past at the start, and, while several gateways share
-//! one PostgreSQL, whatever the others end, read once a second.
+//! Sessions that have ended, kept known here: those of this store's past at the start, and, while several gateways
+//! share one PostgreSQL, whatever the others end, read once a second.
 //!
-//! What was read stays: a store that is lost costs the news, never what is known. Rows are found by the time their gateway
-//! gave them, and a row may be committed after younger ones, so each reading goes back behind the one before it by
-//! [`Reach::overlap`]; within that, no order of commits and no difference of clocks hides one.
+//! What was read stays: a store that is lost costs the news, never what is known. Rows are found by the time their
+//! gateway gave them, and a row may be committed after younger ones, so each reading goes back behind the one before it
+//! by [`Reach::overlap`]; within that, no order of commits and no difference of clocks hides one.
 
 use std::{
     sync::{

@@ -1,8 +1,8 @@
 //! Follows the configuration's file: SIGHUP reads it at once, a change of it or of a file it includes soon after.
 //!
 //! A change is taken when the files have looked the same twice in a row: a file that is being written could be valid
-//! half-way and lack its last routes. One that was found broken is read again now and then though it looks the same: what
-//! stood in the way may have been none of its own (no descriptor left, a disk that stalled).
+//! half-way and lack its last routes. One that was found broken is read again now and then though it looks the same:
+//! what stood in the way may have been none of its own (no descriptor left, a disk that stalled).
 
 use std::{
     io,

@@ -1,4 +1,6 @@
-//! The signing keys: unsealed, or made and sealed where one is missing; never quietly replaced.
+//! The signing keys, at the start and when a reload needs one of another algorithm. With a store (`open`): unsealed, or
+//! made and sealed where one is missing; never quietly replaced. Without one (`unkept`): those of `tokens.signing_key`,
+//! or made anew and kept in memory. `of_secret` is the secret of `tokens.algorithm: HS256`.
 
 use std::sync::Arc;
 

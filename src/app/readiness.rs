@@ -1,8 +1,8 @@
-//! Ready to serve: the store answers, every checked cluster has a healthy endpoint and every issuer's keys are known, or
-//! we say what is degraded. Where there is no store, none is asked.
+//! What `/readyz` asks: whether the file that is there could be taken, the signing keys, the store and Redis where
+//! there are any, that every cluster has endpoints and all of them are healthy, that every issuer has keys.
 //!
-//! A lost store is *degraded*, not failed: tokens still verify and requests still flow (docs/operations.md), and taking
-//! every gateway out of rotation for it would turn a login outage into a full one.
+//! What is missing is *degraded*, never failed: with a lost store tokens still verify and requests still flow
+//! (docs/operations.md), and taking every gateway out of rotation for it would turn a login outage into a full one.
 
 use std::{
     sync::{

@@ -1,8 +1,10 @@
-//! From one configuration to the next, while requests flow: all of it or nothing.
+//! From one configuration to the next, while requests flow: taken whole or not at all.
 //!
-//! Whatever is new is made, looked up and checked first; then one pointer is exchanged, and each request keeps the
-//! snapshot it began with. A configuration that is broken, or that changes what only a restart can change, leaves the
-//! last good one in force. What is logged are key paths, never values.
+//! Whatever is new is made, looked up and checked first. Then certificates, the snapshot and what is in force are
+//! exchanged, one after the other; requests see the snapshot only, and each keeps the one it began with. One thing
+//! outlives a reload that fails later: a signing key that was missing has been made and published by then. A
+//! configuration that is broken, or that changes what only a restart can change, leaves the last good one in force.
+//! What is logged are key paths, never values.
 
 use std::{
     collections::HashSet,

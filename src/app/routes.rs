@@ -1,4 +1,5 @@
-//! From settings to the route table: configured routes and the portal's endpoints, with their shared counters.
+//! From settings to the [`Snapshot`] that requests see: the configured routes, and the portal's endpoints as routes
+//! like any other (key set and claims too while the portal is off). A limit has one counter, whichever routes name it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes for
-//! the refresh protocol, housekeeping. Each cluster has a task of its own, which lives and ends with it.
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes
+//! for the refresh protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 

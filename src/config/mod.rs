@@ -2,9 +2,10 @@
 //!
 //! The only reader of the environment and of the files it names. The way of a file: [`tree`] (YAML with places) →
 //! [`reader`] (serde, but it goes on after a mistake) → one file per section, each with its raw type (documented: the
-//! JSON schema is made of it) and its check → [`settings`], which is all the rest of the program sees: checked and
-//! resolved. One string is left to interpret, the PostgreSQL URL: what is dangerous in it is refused here, the driver
-//! reads the rest at start.
+//! JSON schema is made of it) and its check → [`settings`], by which the rest of the program works: checked and
+//! resolved. Two strings are left to interpret, the URLs of PostgreSQL and Redis: what is dangerous in them is refused
+//! here, the drivers read the rest at start. Beside the settings `app` uses [`watched`] (has a file changed?) and
+//! [`written`] (in which keys? [`living`]: may it without a restart?) to reload.
 
 mod checks;
 mod clusters;

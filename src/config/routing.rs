@@ -1,4 +1,4 @@
-//! Which requests each route claims, so that no request has two routes and none is taken from the portal.
+//! Which requests each route takes, so that no request has two routes and none is taken from the portal.
 //!
 //! The same matcher that routes requests decides here which patterns are the same, host by host.
 

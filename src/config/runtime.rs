@@ -1,4 +1,4 @@
-//! `runtime:` the machine's side.
+//! `runtime:` how many worker threads serve.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

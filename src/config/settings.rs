@@ -1,4 +1,5 @@
-//! The checked settings: what a valid file means, with nothing left to interpret but the PostgreSQL URL (the driver's).
+//! The checked settings: what a valid file means, with nothing left to interpret but the URLs of PostgreSQL and Redis
+//! (the drivers').
 //!
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.

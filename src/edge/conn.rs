@@ -39,7 +39,7 @@ type Http2<S> = http2::Connection<TokioIo<Wire>, Adapter<S>, TokioExecutor>;
 /// How a connection ended.
 type Outcome = Result<ConnectionResult, ConnectionError>;
 
-enum Stage<S: Gate> {
+enum State<S: Gate> {
     Handshake(Box<Accept<TcpStream>>),
     Parked(Transport, Bytes),
     Http1(Box<Http1<S>>),
@@ -52,7 +52,7 @@ enum Stage<S: Gate> {
 
 /// One client connection.
 pub(super) struct Conn<S: Gate> {
-    stage: Stage<S>,
+    state: State<S>,
     watch: Watch,
     vitals: Arc<Vitals>,
     shared: Arc<Shared>,
@@ -83,17 +83,17 @@ impl<S: Gate> Conn<S> {
         shared: Arc<Shared>,
         slot: OwnedSemaphorePermit,
     ) -> Self {
-        let stage = if let Some(certificates) = &shared.tls {
-            Stage::Handshake(Box::new(certificates.acceptor().accept(stream)))
+        let state = if let Some(certificates) = &shared.tls {
+            State::Handshake(Box::new(certificates.acceptor().accept(stream)))
         } else {
             shared.metrics.connections_parked.inc();
-            Stage::Parked(Transport::Plain(stream), Bytes::new())
+            State::Parked(Transport::Plain(stream), Bytes::new())
         };
         let vitals = Arc::new(Vitals::default());
         shared.drain.enter(&vitals);
         shared.metrics.connections_open.inc();
         Self {
-            stage,
+            state,
             watch: Watch::new(),
             vitals,
             http2: shared.h2c,
@@ -108,8 +108,8 @@ impl<S: Gate> Conn<S> {
 
     /// Moves on as far as possible.
     fn step(&mut self, cx: &mut Context<'_>) -> Step {
-        match &mut self.stage {
-            Stage::Handshake(accept) => match Pin::new(accept.as_mut()).poll(cx) {
+        match &mut self.state {
+            State::Handshake(accept) => match Pin::new(accept.as_mut()).poll(cx) {
                 Poll::Pending => Step::Waiting,
                 Poll::Ready(Err(_)) => Step::Done(Err(ConnectionError::Tls)),
                 Poll::Ready(Ok(stream)) => {
@@ -119,28 +119,28 @@ impl<S: Gate> Conn<S> {
                     Step::Again
                 }
             },
-            Stage::Parked(transport, kept) => match transport.poll_readable(cx) {
+            State::Parked(transport, kept) => match transport.poll_readable(cx) {
                 Poll::Pending => Step::Waiting,
                 Poll::Ready(Err(_)) => Step::Done(Err(ConnectionError::Io)),
                 Poll::Ready(Ok(false)) if kept.is_empty() => Step::Done(Ok(ConnectionResult::Closed)),
                 Poll::Ready(Ok(_)) => {
                     let kept = std::mem::take(kept);
-                    if let Stage::Parked(transport, _) = std::mem::replace(&mut self.stage, Stage::Over) {
+                    if let State::Parked(transport, _) = std::mem::replace(&mut self.state, State::Over) {
                         self.shared.metrics.connections_parked.dec();
                         self.start(transport, kept);
                     }
                     Step::Again
                 }
             },
-            Stage::Http1(http) => match Pin::new(http.as_mut()).poll(cx) {
+            State::Http1(http) => match Pin::new(http.as_mut()).poll(cx) {
                 Poll::Pending => Step::Waiting,
                 Poll::Ready(result) => self.linger(result, cx),
             },
-            Stage::Http2(http) => match http.as_mut().poll(cx) {
+            State::Http2(http) => match http.as_mut().poll(cx) {
                 Poll::Pending => Step::Waiting,
                 Poll::Ready(result) => Step::Done(self.outcome(result)),
             },
-            Stage::Lingering(wire, outcome) => {
+            State::Lingering(wire, outcome) => {
                 let mut discarded = [0; 4096];
                 let mut buf = ReadBuf::new(&mut discarded);
                 match Pin::new(wire.as_mut()).poll_read(cx, &mut buf) {
@@ -149,7 +149,7 @@ impl<S: Gate> Conn<S> {
                     Poll::Ready(_) => Step::Done(*outcome),
                 }
             }
-            Stage::Over => Step::Done(Ok(ConnectionResult::Closed)),
+            State::Over => Step::Done(Ok(ConnectionResult::Closed)),
         }
     }
 
@@ -162,19 +162,19 @@ impl<S: Gate> Conn<S> {
         let metrics = Arc::clone(&self.shared.metrics);
         let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers, metrics);
         let vitals = Arc::clone(&self.vitals);
-        self.stage = if self.http2 {
+        self.state = if self.http2 {
             let io = TokioIo::new(Wire::http2(transport, vitals));
-            Stage::Http2(Box::pin(self.shared.http2.serve_connection(io, service)))
+            State::Http2(Box::pin(self.shared.http2.serve_connection(io, service)))
         } else {
             let io = TokioIo::new(Wire::new(transport, kept, vitals));
-            Stage::Http1(Box::new(self.shared.http1.serve_connection(io, service)))
+            State::Http1(Box::new(self.shared.http1.serve_connection(io, service)))
         };
     }
 
     /// Takes an idle socket back from hyper and lets the buffers go.
     fn park(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Http1(http) => {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Http1(http) => {
                 let parts = http.into_parts();
                 let (transport, unread) = parts.io.into_inner().into_parts();
                 debug_assert!(unread.is_empty() || parts.read_buf.is_empty(), "kept bytes are read before the socket");
@@ -182,9 +182,9 @@ impl<S: Gate> Conn<S> {
                 let kept = Bytes::copy_from_slice(if unread.is_empty() { &parts.read_buf } else { &unread });
                 self.gate = Some(parts.service.into_gate());
                 self.shared.metrics.connections_parked.inc();
-                self.stage = Stage::Parked(transport, kept);
+                self.state = State::Parked(transport, kept);
             }
-            other => self.stage = other,
+            other => self.state = other,
         }
     }
 
@@ -192,13 +192,13 @@ impl<S: Gate> Conn<S> {
     /// client's may not be.
     fn linger(&mut self, result: hyper::Result<()>, cx: &mut Context<'_>) -> Step {
         let outcome = self.outcome(result);
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Http1(http) if !self.vitals.is_gone() => {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Http1(http) if !self.vitals.is_gone() => {
                 let mut wire = Box::new(http.into_parts().io.into_inner());
                 if outcome.is_err() {
                     wire.cut(cx);
                 }
-                self.stage = Stage::Lingering(wire, outcome);
+                self.state = State::Lingering(wire, outcome);
                 Step::Again
             }
             _ => Step::Done(outcome),
@@ -219,16 +219,16 @@ impl<S: Gate> Conn<S> {
     }
 
     fn phase(&self) -> Phase {
-        match &self.stage {
-            Stage::Handshake(_) => Phase::Handshake,
-            Stage::Lingering(..) => Phase::Lingering,
-            Stage::Http2(_) => match self.vitals.h2_phase() {
+        match &self.state {
+            State::Handshake(_) => Phase::Handshake,
+            State::Lingering(..) => Phase::Lingering,
+            State::Http2(_) => match self.vitals.h2_phase() {
                 Phase::Busy => Phase::Busy,
                 // GOAWAY has been sent; a client that does not close is not waited for.
                 _ if self.retiring => Phase::Lingering,
                 phase => phase,
             },
-            Stage::Parked(..) | Stage::Http1(_) | Stage::Over => self.vitals.h1_phase(),
+            State::Parked(..) | State::Http1(_) | State::Over => self.vitals.h1_phase(),
         }
     }
 
@@ -236,11 +236,11 @@ impl<S: Gate> Conn<S> {
     fn retire(&mut self) -> Option<Outcome> {
         self.retiring = true;
         let quiet = self.vitals.stalled().is_none() && matches!(self.phase(), Phase::Idle | Phase::Silent);
-        match &mut self.stage {
-            Stage::Http1(http) if !quiet => Pin::new(http.as_mut()).graceful_shutdown(),
-            Stage::Http2(http) => http.as_mut().graceful_shutdown(),
-            Stage::Lingering(..) => {}
-            Stage::Handshake(_) | Stage::Parked(..) | Stage::Http1(_) | Stage::Over => {
+        match &mut self.state {
+            State::Http1(http) if !quiet => Pin::new(http.as_mut()).graceful_shutdown(),
+            State::Http2(http) => http.as_mut().graceful_shutdown(),
+            State::Lingering(..) => {}
+            State::Handshake(_) | State::Parked(..) | State::Http1(_) | State::Over => {
                 return Some(Ok(ConnectionResult::Retired));
             }
         }
@@ -254,8 +254,8 @@ impl<S: Gate> Conn<S> {
             Phase::Silent | Phase::Head | Phase::Busy => Some(Err(ConnectionError::Timeout)),
             Phase::Idle if self.vitals.stalled().is_some() => Some(Err(ConnectionError::Timeout)),
             Phase::Idle => self.retire(),
-            Phase::Lingering => Some(match &self.stage {
-                Stage::Lingering(_, outcome) => *outcome,
+            Phase::Lingering => Some(match &self.state {
+                State::Lingering(_, outcome) => *outcome,
                 _ => Ok(ConnectionResult::Retired),
             }),
         }
@@ -264,12 +264,12 @@ impl<S: Gate> Conn<S> {
     /// Tells a TLS client that an idle connection ends in order (RFC 8446 §6.1). Not for others: an answer that was
     /// cut must not look whole.
     fn say_goodbye(&mut self, cx: &mut Context<'_>) {
-        let mut wire = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Parked(transport, kept) => {
+        let mut wire = match std::mem::replace(&mut self.state, State::Over) {
+            State::Parked(transport, kept) => {
                 self.shared.metrics.connections_parked.dec();
                 Wire::new(transport, kept, Arc::clone(&self.vitals))
             }
-            Stage::Http1(http) => http.into_parts().io.into_inner(),
+            State::Http1(http) => http.into_parts().io.into_inner(),
             _ => return,
         };
         // Tried once: an idle socket has room for an alert, and nobody waits for one that has not.
@@ -300,7 +300,7 @@ impl<S: Gate> Conn<S> {
                 Step::Done(outcome) => return Poll::Ready(outcome),
                 Step::Waiting => {}
             }
-            let may_park = matches!(self.stage, Stage::Http1(_));
+            let may_park = matches!(self.state, State::Http1(_));
             match self.watch.check(self.phase(), may_park, &self.vitals, &self.shared.limits, cx) {
                 Verdict::Wait => return Poll::Pending,
                 Verdict::Park => self.park(),
@@ -336,7 +336,7 @@ impl<S: Gate> Drop for Conn<S> {
     fn drop(&mut self) {
         self.shared.drain.leave(&self.vitals);
         self.shared.metrics.connections_open.dec();
-        if matches!(self.stage, Stage::Parked(..)) {
+        if matches!(self.state, State::Parked(..)) {
             self.shared.metrics.connections_parked.dec();
         }
     }

@@ -1,9 +1,9 @@
 //! How far the frames of an HTTP/2 client have come (RFC 9113 §3.4, §4.1, §4.3), for the watch: since when a head has
 //! been on its way.
 //!
-//! hyper reads the frames, and has no time-out for one that never ends; a header block without its end, or a frame
-//! that comes byte by byte, would wait for the idle time-out, and on a connection with a stream open for ever. Here
-//! they are only measured: nothing is changed, kept or refused, so there is no second reader who could disagree.
+//! hyper reads the frames, and has no time-out for one that never ends; a header block without its end, or a frame that
+//! comes byte by byte, would wait for the idle time-out, and on a connection with a stream open for ever. Here they are
+//! only measured: nothing is changed, kept or refused, so there is no second reader who could disagree.
 
 /// "PRI * HTTP/2.0", "SM" and the line ends between them.
 const PREFACE: u32 = 24;

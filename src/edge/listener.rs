@@ -1,4 +1,5 @@
-//! A listener, public or admin: bind, accept, drain.
+//! A listener, public or admin: what hyper is allowed (sizes, streams, resets), how many connections are accepted,
+//! which certificates are shown now, and how all of it drains.
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
-//! Tests of the edge over real sockets: every client is a raw `TcpStream` (or hyper's client for HTTP/2), every
-//! server a real listener on port 0. Nothing sleeps: a test waits for the event, the close of a socket or an answer.
+//! Tests of the edge over real sockets: every client is a raw `TcpStream` (or hyper's client for HTTP/2), every server
+//! a real listener on port 0. No test sleeps: it waits for the event, the close of a socket or an answer. (A service
+//! sleeps where it has to be slow.)
 
 mod drain;
 mod http1;

@@ -1,15 +1,18 @@
-//! Who calls: *not requested*, *authenticated* or *failed*; on a route that looks at credentials a failure
-//! never falls through to anonymous. The one exception is the portal's logout (`Lenient`): whoever's token has expired
-//! may still leave, by the refresh token.
+//! Who calls: *not requested*, *authenticated* or *failed*; on a route that looks at credentials a failure never falls
+//! through to anonymous. The one exception is the portal's logout (`Lenient`): whoever's token has expired may still
+//! leave, by the refresh token.
 //!
-//! The signature is checked once per token and minute, the rest on every request: expiry, issuer, audience, whether
-//! the key is still published and the session still lives. One body for every bad token; the reason is in the log.
+//! The signature is checked once per token and minute, the rest on every request: expiry, issuer, audience, whether the
+//! key still verifies (ours: one that may sign access tokens; another issuer's: one of its set), and of our own tokens
+//! whether the session still lives. One body for every bad token; the reason is in the log. A bad one is charged to its
+//! address here (`limits::charge_address`).
 //!
-//! Which keys verify is chosen by the token's `iss`, unverified and compared byte for byte with ours and with those of
-//! the issuers that the route accepts. An issuer's keys verify its own tokens only, and none that claims to be ours.
+//! On a route that takes tokens of other issuers the token's `iss`, unverified and compared byte for byte, says whose
+//! keys verify: ours or those of an issuer that the route accepts. On any other route it is not asked and our keys
+//! decide. An issuer's keys verify its own tokens only, and none that claims to be ours.
 //!
-//! One of the two layers that may wait: for the fetch of an issuer's keys, when a token names one that is not known. Hence no
-//! [`crate::gate::stage::Stage`]; its future is boxed only then.
+//! One of the two layers that may wait: for the fetch of an issuer's keys, when a token names one that is not known.
+//! Hence no [`crate::gate::stage::Stage`]; its future is boxed only then.
 
 use std::{
     future::{Future, Ready, ready},

@@ -1,8 +1,11 @@
 //! Rate limits after authentication: the subject's own are charged, then the address's.
 //!
-//! Narrow before wide: a client over its own limit drains nobody else's. Every request is charged to the address but
-//! the one that its subject's limit refused. With authentication the only layer that may wait: a shared limit without a lease at hand asks
-//! Redis, and only then is anything boxed.
+//! Narrow before wide, and the first limit that refuses is the last that is charged: a client over its own limit drains
+//! nobody else's. What was refused or answered before this layer (malformed, 404, 405, a preflight, the address's peek)
+//! is charged to nobody, but for bad credentials, which [`crate::gate::authenticate`] charges to the address.
+//!
+//! With authentication the only layer that may wait: a shared limit without a lease at hand asks Redis, and only then
+//! is anything boxed.
 
 use std::{
     future::Future,

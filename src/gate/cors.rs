@@ -1,5 +1,6 @@
-//! Pages of other origins: a preflight is answered here, for the portal and for services alike; every other request is
-//! noted with the origin that may read its answer, and the observer writes it on whatever answer comes, refusals too.
+//! Pages of other origins: a preflight is answered here (204, the one answer that a layer writes), for the portal and
+//! for services alike; every other request is noted with the origin that may read its answer, and the observer writes
+//! it on whatever answer comes, refusals too.
 //!
 //! Only on routes that list origins. On the others a preflight is a request like any other, for the service to answer.
 

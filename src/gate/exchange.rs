@@ -1,4 +1,4 @@
-//! What the pipeline knows about one request, filled stage by stage.
+//! What the pipeline knows about one request, filled layer by layer.
 //!
 //! One [`Exchange`] sits in the request's extensions, put there by the first layer. Each fact is set by the layer that
 //! establishes it (no other room can call a setter) and can be had by any layer after it; asking for a fact that no

@@ -1,7 +1,8 @@
 //! One meaning only: ambiguous heads are refused, the path is made canonical, reserved names are removed.
 //!
-//! After this stage the request's URI *is* the canonical path, so that what is matched, authorised and forwarded can
-//! never differ. Public routes pass here like all others: a spoofed identity header reaches no upstream anywhere.
+//! After this layer the request's URI *is* the canonical path: it is matched, authorised and forwarded, or forwarded as
+//! the route's `rewrite` makes of it, so no other reading of the path counts. Public routes pass here like all others:
+//! a spoofed identity header reaches no upstream anywhere.
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -3,8 +3,13 @@
 //!
 //! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every route
 //! to a cluster, for anonymous callers too, so that its absence always means a request that did not come through here.
-//! Claims too large for a header it only refers to ([`crate::gate::references`]).
-//! Everything set here was removed from the request by hygiene first.
+//! How a cluster wants it told is `config/identity.rs`: names of headers, a secret of its own (`algorithm: HS256`), one
+//! token for one request (`bind: request`).
+//!
+//! Its claims are [`crate::policy::mint`]'s to write; those too large for a header ([`crate::policy::by_reference`]) it
+//! only refers to ([`crate::gate::references`]). One that is not bound to its request is kept with its [`Caller`] (the
+//! anonymous one here) and used again for half a minute. Everything set here was removed from the request by hygiene
+//! first.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,9 @@
 //! The signing keys, one for each algorithm that is needed, and the keys that verify: replaced only together.
 //!
-//! Access tokens have one algorithm, `tokens.algorithm`: its key alone signs them, and keys of other algorithms, which
-//! sign for presets of a format that asks for them, verify none. All of them are published.
+//! Access tokens are signed by the key of `tokens.algorithm`, or by `tokens.secret` where there is one (HS256; ES256 is
+//! then the algorithm of the identity). What verifies them are all keys of that one algorithm and the secret; keys of
+//! other algorithms, which sign for presets of a format that asks for them, verify none. All keys are published, the
+//! secret never.
 //!
 //! Nothing rotates keys yet: what is held at start is used until the end; a reload only adds an algorithm.
 

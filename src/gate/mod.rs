@@ -1,14 +1,16 @@
-//! The pipeline every request goes through, one layer per file, the order in [`stack`].
+//! The pipeline that every request of the public listener goes through, one layer a file, the order in [`stack`]. (The
+//! admin listener's requests do not: [`crate::telemetry::health`].)
 //!
-//! A layer decides ([`stage`] is the common shape of one that only does that); it never writes a response. [`exchange`]
-//! is what the layers know about the request; [`refusal`] is how a layer says no; [`rescue`] is the one table that
-//! turns a refusal into an answer ([`problem`] renders it); [`body`] is the one body type, [`guard`] watches bodies,
-//! [`finish`] tells a request's end.
+//! A layer decides ([`stage`] is the common shape of one that only does that) and fails with a [`refusal`]: it writes
+//! no answer, but for the preflight's ([`cors`]). [`rescue`] is the one table that turns a refusal into an answer
+//! ([`problem`] renders it). [`exchange`] is what the layers know about the request; [`body`] is the one body type,
+//! [`guard`] watches bodies, [`finish`] tells a request's end, `watch` the spans of what it waited for.
 //!
-//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`] (the
-//! address, peeked), [`authenticate`], [`limits`] (the subject, charged), [`authorise`], [`body_limit`], [`identity`]
-//! (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees, [`keyring`] the keys, [`token_cache`]
-//! and [`caller`] what a verified token becomes.
+//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`]
+//! (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address), [`authorise`], [`body_limit`],
+//! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees, [`keyring`] the keys,
+//! [`token_cache`] and [`caller`] what a verified token becomes, [`references`] the claims that an identity only refers
+//! to.
 
 pub mod authenticate;
 pub mod authorise;

@@ -1,9 +1,11 @@
 //! Claims that did not fit an identity, until the service asks for them or the identity ends.
 //!
-//! An identity that refers to claims carries a bearer token that reads them here, at
-//! `/.well-known/portcullis/claims`: OIDC Core 1.0 §5.6.2. The token is 32 random bytes, only the service has it, and
-//! what is kept is found by its digest. Bounded; what is pushed out is answered 401, and the service knows that it does
-//! not know.
+//! An identity that refers to claims carries a bearer token that reads them here, at `/.well-known/portcullis/claims`:
+//! OIDC Core 1.0 §5.6.2 (the endpoint is `portal/claims.rs`). The token is 32 random bytes, only the service has it,
+//! and what is kept is found by its digest.
+//!
+//! Kept in this process alone: with several gateways a cluster's `claims_url` must lead back to the very one that sent
+//! the identity. Bounded; what is pushed out is answered 401, and the service knows that it does not know.
 
 use std::sync::Arc;
 

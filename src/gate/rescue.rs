@@ -1,7 +1,10 @@
-//! The one table that turns a refusal into an answer: status, words, challenge, log level. Nothing else writes one.
+//! The one table that turns a refusal into an answer: status, words, challenge, log level.
 //!
-//! To know every cause of a status, read [`row`]. Bodies are RFC 9457 problem documents, rendered by
-//! [`crate::gate::problem`]; challenges follow RFC 6750 §3.
+//! The status of a reason is [`row_for`]'s: [`row`]'s, two of them moved by `portal.compat: fastapi`. Headers and
+//! bodies (RFC 9457) are [`crate::gate::problem`]'s; challenges follow RFC 6750 §3. Which layer gives a reason is found
+//! by its name, [`Reason`]. Statuses without a reason: the bare 4xx to what hyper cannot parse and to heads that are
+//! too large, the 204 of a preflight ([`crate::gate::cors`]), what the admin listener and the portal's handlers answer,
+//! and a service's own.
 
 use std::{
     convert::Infallible,

@@ -23,9 +23,9 @@ use crate::gate::{
     stage::StageLayer,
 };
 
-/// The stages that need parts of their own.
+/// The layers that need parts of their own.
 #[derive(Clone)]
-pub struct Stages {
+pub struct Layers {
     /// Id, trace, record.
     pub observer: Arc<Observer>,
     /// The address's limits, peeked.
@@ -40,7 +40,7 @@ pub struct Stages {
 
 /// The pipeline before `terminal`. The order is the security of the house; each place has its reason.
 pub fn pipeline<T>(
-    stages: Stages,
+    layers: Layers,
     terminal: T,
 ) -> impl Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible, Future: Send> + Clone
 where
@@ -49,7 +49,7 @@ where
 {
     ServiceBuilder::new()
         // Outermost: even a refusal needs an id, and whatever happens is told once.
-        .layer(ObserveLayer(stages.observer))
+        .layer(ObserveLayer(layers.observer))
         // Everything below may refuse; above this line nothing fails.
         .layer(RescueLayer)
         // Before hygiene, which removes the very headers it reads; before limits, which count by it.
@@ -63,17 +63,17 @@ where
         .layer(CorsLayer)
         // Before authentication: a flood is refused before any crypto. Only a peek: a client over its own limit
         // must not drain its neighbours' address.
-        .layer(StageLayer(stages.address_peek))
+        .layer(StageLayer(layers.address_peek))
         // Before the subject's limit, which needs a subject that is proven. May wait: for another issuer's keys.
-        .layer(stages.authenticate)
+        .layer(layers.authenticate)
         // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
         // that probing for forbidden things is limited too. May wait: for Redis, when a limit is shared.
-        .layer(stages.subject_limit)
+        .layer(layers.subject_limit)
         // The only maker of the permit that portal and upstream demand.
         .layer(StageLayer(Authorise))
         // After authorisation: no byte of a body is read for a request that is refused.
         .layer(StageLayer(BodyLimit))
         // Last: signs only for requests that will be sent.
-        .layer(StageLayer(stages.identity))
+        .layer(StageLayer(layers.identity))
         .service(terminal)
 }

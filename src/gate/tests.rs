@@ -38,7 +38,7 @@ use crate::{
         observe::Observer,
         references::References,
         refusal::Refusal,
-        stack::{Stages, pipeline},
+        stack::{Layers, pipeline},
         token_cache::TokenCache,
     },
     policy::{
@@ -100,7 +100,7 @@ impl Service<Request<GateBody>> for Terminal {
 }
 
 struct Gate {
-    stages: Stages,
+    layers: Layers,
     key: Arc<SigningKey>,
     clock: Arc<Frozen>,
     ended: Arc<EndedSessions>,
@@ -135,7 +135,7 @@ impl Gate {
         let keyring = Arc::new(Keyring::new(Arc::clone(&key), Vec::new(), &[]));
         let clock = Arc::new(Frozen(AtomicU64::new(1)));
         let ended = Arc::new(EndedSessions::default());
-        let stages = Stages {
+        let layers = Layers {
             observer: Arc::new(Observer {
                 snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
                 unrouted: metrics.route("-"),
@@ -159,7 +159,7 @@ impl Gate {
                 Arc::new(References::new(Arc::new(SystemEntropy), Arc::clone(&clock) as Arc<dyn Clock>)),
             ),
         };
-        Self { stages, key, clock, ended, reached: Arc::new(AtomicUsize::new(0)) }
+        Self { layers, key, clock, ended, reached: Arc::new(AtomicUsize::new(0)) }
     }
 
     fn claims(&self, subject: &str) -> Claims {
@@ -196,7 +196,7 @@ impl Gate {
 
     async fn send_from(&self, peer: [u8; 4], mut request: Request<GateBody>) -> Answer {
         request.extensions_mut().insert(Connection { peer: SocketAddr::from((peer, 40_000)), tls: false });
-        let gate = pipeline(self.stages.clone(), Terminal(Arc::clone(&self.reached)));
+        let gate = pipeline(self.layers.clone(), Terminal(Arc::clone(&self.reached)));
         let response: Result<_, Infallible> = gate.oneshot(request).await;
         let (parts, body) = response.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();

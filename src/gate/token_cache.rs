@@ -1,8 +1,9 @@
 //! The verified-token cache: one signature check per token and minute, then a look-up.
 //!
-//! Keyed by the token's SHA-256, so that the cache holds no usable token. `quick_cache` bounds its size, in bytes rather
-//! than in entries, since other issuers' tokens may have a thousand roles; what is looked at often stays (S3-FIFO). An entry counts for at most 60 seconds, by our clock; the token's `exp` and all
-//! else that time or a route decides is looked at on each use, by [`crate::gate::authenticate`].
+//! Keyed by the token's SHA-256, so that the cache holds no usable token. `quick_cache` bounds its size, in bytes
+//! rather than in entries, since other issuers' tokens may have a thousand roles; what is looked at often stays
+//! (S3-FIFO). An entry counts for at most 60 seconds, by our clock; the token's `exp` and all else that time or a route
+//! decides is looked at on each use, by [`crate::gate::authenticate`].
 
 use std::{
     hash::{BuildHasher, Hasher},

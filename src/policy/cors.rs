@@ -1,8 +1,9 @@
-//! Cross-origin requests (the Fetch standard, "CORS protocol"): which page may read an answer, and what a preflight asks.
+//! Cross-origin requests (the Fetch standard, "CORS protocol"): which page may read an answer, and what a preflight
+//! asks.
 //!
-//! Origins are compared byte for byte with the listed ones; there is no `*` and no pattern, since every listed origin may
-//! also send cookies. A page that is not listed can still *send* simple requests, as ever: what guards against those is
-//! the rule of [`crate::policy::cross_site`].
+//! Origins are compared byte for byte with the listed ones; there is no `*` and no pattern, since every listed origin
+//! may also send cookies. A page that is not listed can still *send* simple requests, as ever: what guards against
+//! those is the rule of [`crate::policy::cross_site`].
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Access tokens of other issuers: what one must be like, and which roles, scopes and organisation it gives here.
 //!
 //! An issuer says who somebody is; what that is worth here is the mapping's to say. Its `sub` is prefixed with the
-//! issuer's name, so that no issuer can name a user of another one or of ours. `admin` comes only of a mapping that
-//! spells it out. Roles end up in a header, separated by commas: whatever could be read as two is none.
+//! issuer's name, so that no issuer can name a user of another one or of ours; taken as it is (`subject: bare`) only
+//! where the configuration's check has seen that nobody else names any. `admin` comes only of a mapping that spells it
+//! out. Roles end up in a header, separated by commas: whatever could be read as two is none.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 

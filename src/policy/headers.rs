@@ -1,8 +1,11 @@
-//! Which headers are taken off: those we set ourselves, those that speak to one hop only, our own cookies.
+//! Which headers are taken off, in requests, answers and trailers: reserved names, names that the operator chose for
+//! the identity, what speaks to one hop only, and in answers `Set-Cookie` for a cookie of ours. (Our cookies in
+//! requests are [`crate::policy::cookies`]'.)
 //!
-//! A reserved name is removed from every request, on public routes too, and only then set by us: whatever an upstream
-//! reads under such a name comes from the gateway. Names are compared lower-case with `_` as `-`, as CGI-like servers
-//! read them. Hop-by-hop: RFC 9110 §7.6.1.
+//! A reserved name is one by which services or proxies tell who calls, from where, or what was asked. It is removed
+//! from every request, on public routes too, and only then set by us, if we set it at all: whatever an upstream reads
+//! under such a name comes from the gateway. Names are compared lower-case with `_` as `-`, as CGI-like servers read
+//! them. Hop-by-hop: RFC 9110 §7.6.1.
 
 use std::borrow::Cow;
 

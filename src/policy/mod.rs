@@ -1,9 +1,10 @@
 //! What is right: the rules, as pure functions.
 //!
-//! No async, no I/O, no clock, no random numbers: `now` and random bytes are arguments. This room knows no other
-//! room but the plain types of [`crate::clock`]; everybody may call it. Each file decides one kind of question and
-//! returns a decision or a small fault type beside its cause; [`reason::Reason`] is the closed list of why a request
-//! was answered as it was.
+//! No async, no I/O, no clock, no random numbers: `now` and random bytes are arguments. (Two libraries take none from
+//! us: aws-lc makes keys and signatures with its own generator, [`keys`]; zxcvbn looks at the clock, [`password`].)
+//! This room knows no other room but the plain types of [`crate::clock`]; everybody may call it. Each file decides one
+//! kind of question and returns a decision or a small fault type beside its cause; [`reason::Reason`] is the closed
+//! list of why a request was answered as it was.
 
 pub mod access;
 pub mod addresses;

@@ -1,9 +1,10 @@
-//! The canonical path: one spelling per resource, the one that is matched *and* forwarded.
+//! The canonical path: one spelling per resource, the one that is matched, authorised *and* forwarded (under another
+//! prefix where a route says so: [`crate::policy::rewrite`]).
 //!
-//! Whatever two servers might read differently is refused; what only has several spellings is brought to one. Within
-//! a segment every percent-encoded `pchar` (RFC 3986 §3.3) is decoded and everything else is encoded with upper-case
-//! hex, so two paths are the same canonical string exactly when they decode to the same segments. That is a little
-//! more than RFC 3986 §6.2.2.2 asks (unreserved only): a route `/files/$inbox` would otherwise be walked around as
+//! Whatever two servers might read differently is refused; what only has several spellings is brought to one. Within a
+//! segment every percent-encoded `pchar` (RFC 3986 §3.3) is decoded and everything else is encoded with upper-case hex,
+//! so two paths are the same canonical string exactly when they decode to the same segments. That is a little more than
+//! RFC 3986 §6.2.2.2 asks (unreserved only): a route `/files/$inbox` would otherwise be walked around as
 //! `/files/%24inbox`, since upstreams decode before they route.
 
 use std::borrow::Cow;

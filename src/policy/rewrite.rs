@@ -1,5 +1,5 @@
-//! Prefix rewrite: the path an upstream sees under another root. Whole segments of the canonical path only, so the
-//! result is canonical too and nothing is matched on one path and forwarded on another.
+//! Prefix rewrite: the path an upstream sees under another root. It replaces whole segments of the canonical path that
+//! was matched, so what is forwarded is canonical too and has no second reading.
 
 use std::borrow::Cow;
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
-pub(crate) const FORM_LIMIT: usize = 8 * 1024;
+pub(crate) const BODY_LIMIT: usize = 8 * 1024;
 
 /// One endpoint.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
         method: Method::PATCH,
         path: EndpointPath::Base("/me"),
         auth: AuthMode::Required,
-        body_limit: FORM_LIMIT as u64,
+        body_limit: BODY_LIMIT as u64,
         call: Call::PatchMe,
         served: Served::WithPortal,
     },
@@ -124,7 +124,7 @@ const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call
         method: Method::POST,
         path: EndpointPath::Base(path),
         auth,
-        body_limit: FORM_LIMIT as u64,
+        body_limit: BODY_LIMIT as u64,
         call,
         served: Served::WithPortal,
     }

@@ -1,6 +1,6 @@
-//! The members of a request body, JSON or a form (`form`), taken one by one and checked, every mistake named at once.
+//! The members of a request body, JSON or a form's (`form`), taken one by one and checked, every mistake named at once.
 //!
-//! A body is one JSON object (RFC 8259). What no endpoint asked for, what comes twice (RFC 8259 §4 leaves its meaning
+//! A JSON body is one object (RFC 8259). What no endpoint asked for, what comes twice (RFC 8259 §4 leaves its meaning
 //! open, so two readers may disagree) and what is of the wrong kind is refused with the member's name; values are never
 //! repeated in an answer, since one of them is a password.
 
@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use crate::{
     gate::refusal::{Detail, FieldFault, Refusal},
     policy::{reason::Reason, refresh::Delivery},
-    portal::{border::whole_body, endpoints::FORM_LIMIT, state::Shared},
+    portal::{border::whole_body, endpoints::BODY_LIMIT, state::Shared},
 };
 
 /// Faults named in one answer; more help nobody.
@@ -164,6 +164,12 @@ impl Fields {
         }
     }
 
+    /// The members as names and JSON; `None`: something was wrong.
+    pub(crate) fn texts(self) -> Option<Vec<(String, String)>> {
+        let texts = self.members.into_iter().map(|(name, value)| (name, value.get().to_owned()));
+        self.faults.is_empty().then(|| texts.collect())
+    }
+
     /// Notes what is wrong with a member.
     pub(crate) fn fault(&mut self, field: &str, message: &str) {
         let field = field.chars().take(NAME_CHARS).collect();
@@ -186,6 +192,12 @@ impl Fields {
     }
 }
 
+/// How a JSON body is read: names, and values as JSON. For the fuzz target alone.
+#[must_use]
+pub fn read_json(body: &[u8]) -> Option<Vec<(String, String)>> {
+    Fields::parse(&Bytes::copy_from_slice(body)).ok()?.texts()
+}
+
 /// One member does not fit, by a check that came after the others.
 pub(crate) fn one_fault(field: &str, fault: &impl Display) -> Refusal {
     validation(vec![FieldFault { field: field.to_owned(), message: fault.to_string() }])
@@ -201,7 +213,7 @@ impl FromRequest<Shared> for Fields {
 
     async fn from_request(request: Request, _: &Shared) -> Result<Self, Refusal> {
         let is_json = is_json(request.headers());
-        let body = whole_body(request, FORM_LIMIT).await?;
+        let body = whole_body(request, BODY_LIMIT).await?;
         // A page of another origin can make a browser send any text as `text/plain` without asking first, so a body of
         // another type is not read as JSON even when it is some.
         if !is_json && !body.is_empty() {

@@ -1,9 +1,10 @@
-//! A login as a form: what front ends of FastAPI send (`OAuth2PasswordRequestForm`, the password grant of RFC 6749 §4.3.2),
-//! taken under `portal.compat: fastapi` and for a login only.
+//! A login as a form: what front ends of FastAPI send (`OAuth2PasswordRequestForm`, the password grant of RFC 6749
+//! §4.3.2), taken under `portal.compat: fastapi` and for a login only.
 //!
 //! A form is what a page of any site can make a browser send without asking, so that a stranger's page could log its
-//! visitor in as somebody else. So a form counts only from our own pages or listed ones, as a cookie does. A request that
-//! does not say where it comes from is no browser's: it is answered, but with tokens in the body, never with a cookie.
+//! visitor in as somebody else. So one from a page counts as a cookie does: from our own pages and listed ones, and is
+//! 403 from others. A request that does not say where it comes from is no browser's: it is answered with tokens in the
+//! body, and is 403 when it asks for them in a cookie.
 //!
 //! The format is the URL standard's `application/x-www-form-urlencoded`, but strict where guessing would let two
 //! passwords pass for one: bytes that are not UTF-8 are refused, not replaced.
@@ -21,7 +22,7 @@ use crate::{
     },
     portal::{
         border::whole_body,
-        endpoints::FORM_LIMIT,
+        endpoints::BODY_LIMIT,
         fields::Fields,
         state::{PortalState, Shared},
     },
@@ -52,7 +53,7 @@ impl FromRequest<Shared> for LoginBody {
         if !cookies && !says_nothing(request.headers()) {
             return Err(Reason::CrossSite.into());
         }
-        let body = whole_body(request, FORM_LIMIT).await?;
+        let body = whole_body(request, BODY_LIMIT).await?;
         let mut fields = parse(&body).ok_or_else(|| Refusal::because(Reason::BodyBroken, "the body is no form"))?;
         let grant = |name: String| if name == "password" { Ok(()) } else { Err("must be password, or empty") };
         let _ = fields.optional("grant_type", grant);
@@ -98,6 +99,12 @@ fn parse(body: &[u8]) -> Option<Fields> {
     }
     fields.forget_empty();
     Some(fields)
+}
+
+/// How a form is read: names, and values as JSON. For the fuzz target alone.
+#[must_use]
+pub fn read_form(body: &[u8]) -> Option<Vec<(String, String)>> {
+    parse(body)?.texts()
 }
 
 /// `+` is a space; what is no escape stands for itself.

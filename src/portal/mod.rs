@@ -1,4 +1,6 @@
-//! The account endpoints: register, login, refresh, logout, me, verify, and what is published.
+//! The account endpoints: register, login (as JSON, or as a `form`), refresh, logout, me, verify; and what is
+//! published: keys, where they are, claims that an identity refers to, the description of all this. Keys and claims are
+//! served with the portal off and without a store too.
 //!
 //! An axum router inside the gate's pipeline, which has already found the client's address, cleaned the headers,
 //! limited and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold,
@@ -27,6 +29,8 @@ mod register;
 mod state;
 mod well_known;
 
+#[doc(hidden)]
+pub use self::{fields::read_json, form::read_form};
 pub use state::{PortalState, Published};
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `GET <base>/openapi.json`: the portal described in OpenAPI 3.1, made of the tables that serve it.
 //!
-//! Paths, methods and who may call come from [`ENDPOINTS`], statuses from the gate's rescue table, shapes of answers from
-//! the very types that are serialised. What handlers read by hand, the members of their bodies, is written down once
-//! more here; a test asks every endpoint and holds all of it against what it answers.
+//! Paths, methods and who may call come from [`ENDPOINTS`], statuses from the gate's rescue table, shapes of answers
+//! from the very types that are serialised. What handlers read by hand, the members of their bodies, is written down
+//! once more here; a test asks every endpoint and holds all of it against what it answers.
 
 use axum::extract::State;
 use http::StatusCode;

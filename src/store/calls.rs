@@ -1,9 +1,9 @@
 //! Calls to a database, told to whoever watches the request that waits for them: for the spans of its trace.
 //!
 //! The watcher is not handed down through every call of the store. A request that is watched is polled inside
-//! [`watched`]; the few places that take a connection, run a statement or ask Redis look whether there is one. A request
-//! that nobody watches costs that look. What is told is fixed text of ours and the server's codes, never a value that
-//! was sent or read.
+//! [`watched`]; the few places that take a connection, run a statement or ask Redis look whether there is one. A
+//! request that nobody watches costs that look. What is told is fixed text of ours and the server's codes, never a
+//! value that was sent or read.
 
 use std::sync::Arc;
 

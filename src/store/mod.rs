@@ -3,9 +3,9 @@
 //! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, ended sessions); `redis/` counts the limits that several gateways
-//! share, and `limits` decides which of the two is asked. `calls` tells a request's trace what it waited for. Callers never see SQL or a driver's error: a
-//! [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract suite in
-//! `tests/contract/` holds every engine to the comments below.
+//! share, and `limits` decides which of the two is asked. `calls` tells a request's trace what it waited for. Callers
+//! never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The
+//! contract suite in `tests/contract/` holds every engine to the comments below.
 
 pub mod calls;
 pub mod limits;

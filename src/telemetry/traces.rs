@@ -1,9 +1,9 @@
 //! The spans of sampled requests, and the queue in which ended ones wait to be exported.
 //!
-//! A sampled request has a [`RequestTrace`]. Its own span is made when it has ended, from what its record holds; what it
-//! waits for is told by spans below it ([`ChildSpan`]), each made when that has ended. Handing a span over never waits:
-//! when the queue is full it is dropped and counted. A request that is not sampled has none of this. How a span is
-//! worded is in `words`; [`encode`] puts spans into OTLP.
+//! A sampled request has a [`RequestTrace`]. Its own span is made when it has ended, from what its record holds; what
+//! it waits for is told by spans below it ([`ChildSpan`]), each made when that has ended. Handing a span over never
+//! waits: when the queue is full it is dropped and counted. A request that is not sampled has none of this. How a span
+//! is worded is in `words`; [`encode`] puts spans into OTLP.
 
 mod words;
 

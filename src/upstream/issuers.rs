@@ -1,4 +1,5 @@
-//! The keys of other issuers: fetched ahead of need, one fetch at a time, kept while the issuer is down.
+//! The keys of other issuers: fetched ahead of need, one fetch at a time, kept for a day while the issuer is down. A
+//! secret that an issuer shares with us is in the configuration and never fetched.
 //!
 //! A request never waits for keys that are there. One that names an unknown key may wait for a fetch that is under way,
 //! and may start one if none was asked for in the last 30 seconds: strangers can make up as many names as they like.

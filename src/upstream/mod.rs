@@ -7,8 +7,9 @@
 //! back; after its last byte the endpoint keeps the line until the next request or the sweep. What a sampled request's
 //! trace tells of all that is in `told`.
 //!
-//! The keys of other [`issuers`] are got from outside too ([`fetch`]), so they are got here: this is the one room that
-//! may connect; for the same reason ended spans leave by it ([`collector`]). What a key set is worth is `policy`'s to say, and whose tokens a route takes the gate's.
+//! Whatever else asks others over HTTP is here too: the keys of other [`issuers`] are fetched ([`fetch`]) and ended
+//! spans exported ([`collector`]). (PostgreSQL and Redis are connected to by `store`.) What a key set is worth is
+//! `policy`'s to say, and whose tokens a route takes the gate's.
 
 pub mod balance;
 pub mod cluster;

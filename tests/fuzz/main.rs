@@ -230,6 +230,7 @@ each_target!(
     cookies,
     discovery,
     foreign,
+    form,
     forwarded,
     frames,
     head,

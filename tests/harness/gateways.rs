@@ -1,5 +1,5 @@
-//! One gateway, or two behind one address on one PostgreSQL and one Redis: what a journey runs on, without knowing which
-//! of them answers. Requests go to them in turn.
+//! One gateway, or two behind one address on one PostgreSQL and one Redis: what a journey runs on, without knowing
+//! which of them answers. Requests go to them in turn.
 
 use std::{
     net::SocketAddr,

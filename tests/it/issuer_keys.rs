@@ -1,4 +1,5 @@
-//! How the keys of another issuer are got: once for all who wait, never from elsewhere, and kept while it is down.
+//! How the keys of another issuer are got: once for all who wait, never from elsewhere, and kept for a day while it is
+//! down.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The main job, end to end, on one gateway with either store and on two that share one: a person registers, logs in and asks a service; the service knows who
-//! asked because it verified a signature; a wrong token gets nowhere.
+//! The main job, end to end, on one gateway with either store and on two that share one: a person registers, logs in
+//! and asks a service; the service knows who asked because it verified a signature; a wrong token gets nowhere.
 
 use std::time::Duration;
 

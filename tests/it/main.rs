@@ -1,15 +1,25 @@
-//! The gateway from outside: real sockets, real stores, a scripted service behind it. One binary, so that everything
-//! is linked once and shares one PostgreSQL cluster.
+//! The gateway from outside: real sockets, real stores, a scripted service behind it. One binary, so that everything is
+//! linked once and shares one PostgreSQL cluster.
 //!
-//! Each file is one promise: [`journeys`] the main job, [`sessions`] how one lives and ends, [`access_matrix`] who may call what, [`bad_input`],
-//! [`bad_frames`], [`smuggling`] and [`wrong_tokens`] what is refused, [`issuers`] and [`issuer_keys`] whose tokens count besides ours, [`identities`] and [`presets`] in which forms a service is told who calls, [`limits`] and [`shared_limits`] who pays for whom, [`proxying`] what passes through, [`hygiene`] what nobody says in the gateway's place, [`timeouts`] who is
-//! cut, [`clusters`] what happens when services fail, [`memory`] what bodies cost, [`lost_store`] what a dead database
-//! costs, [`reload`] and [`reload_files`] that the configuration can change under requests, [`openapi`] that the portal
-//! is as it is described, [`browsers`] what front ends in a browser rely on, [`cross_origin`] which pages may read and
-//! write, [`secrets`] what is never printed, [`seeing`] what is told, [`traces`] and [`trace_calls`] what a collector is,
-//! [`trace_context`] which trace a request is in, [`exemplars`] how a metric leads to one, [`python_clients`] and
-//! [`node_clients`] that the libraries people use are content, [`deployments`] that the examples serve with what they are
-//! for, [`storeless`] what a gateway is that keeps nothing, [`start`] what an operator sees.
+//! Each file is one promise. The main job: [`journeys`], [`sessions`] (how one lives and ends), [`browsers`] (what
+//! front ends rely on), [`openapi`] (the portal is as it is described), [`storeless`] (a gateway that keeps nothing).
+//!
+//! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
+//! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
+//! may read and write), [`limits`] and [`shared_limits`] (who pays for whom).
+//!
+//! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a
+//! service is told who calls), [`hygiene`] (what nobody
+//! says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
+//!
+//! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
+//! configuration, under requests).
+//!
+//! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
+//! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]
+//! (how a metric leads to one).
+//!
+//! With real programs: [`python_clients`], [`node_clients`], [`deployments`].
 
 #[cfg(test)]
 #[path = "../harness/mod.rs"]

@@ -1,7 +1,7 @@
-//! Front ends as people write them, in Node: axios that refreshes on 401, and `fetch` with cookies, each with a jar that
-//! keeps the cookies' rules, over TLS, from the gateway's own origin, be there one gateway behind it or two. The scripts
-//! are `examples/browser-clients`; they ask for the clock to be moved on. `make test` installs the packages they need and names their folder in
-//! `PORTCULLIS_TEST_NODE`.
+//! Front ends as people write them, in Node: axios that refreshes on 401, and `fetch` with cookies, each with a jar
+//! that keeps the cookies' rules, over TLS, from the gateway's own origin, be there one gateway behind it or two. The
+//! scripts are `examples/browser-clients`; they ask for the clock to be moved on. `make test` installs the packages
+//! they need and names their folder in `PORTCULLIS_TEST_NODE`.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

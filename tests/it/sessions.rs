@@ -1,5 +1,5 @@
-//! Sessions, on one gateway and on two: rotation, grace and reuse of refresh tokens (RFC 9700 §4.14), cookies, the ways a
-//! session ends. The tests are named after the threat or the mishap.
+//! Sessions, on one gateway and on two: rotation, grace and reuse of refresh tokens (RFC 9700 §4.14), cookies, the ways
+//! a session ends. The tests are named after the threat or the mishap.
 
 use std::time::Duration;
 

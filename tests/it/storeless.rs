@@ -1,5 +1,5 @@
-//! `store.url: none`: a gateway that keeps nothing. Tokens of other issuers come in, identities go out, and services find
-//! the keys for them although there is no portal.
+//! `store.url: none`: a gateway that keeps nothing. Tokens of other issuers come in, identities go out, and services
+//! find the keys for them although there is no portal.
 
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 

@@ -1,7 +1,8 @@
 //! Who is cut when: silent, half-typed and stalled clients, services that think too long, bodies that stop.
 //!
 //! The time-outs here are the shortest the configuration takes; a test waits for what they cause (an answer, a closed
-//! connection), never for time itself. Nothing asserts how *fast* anything is.
+//! connection), never for time itself, and asserts nothing of how *fast* anything is. One time-out cannot be
+//! configured: its test pauses tokio's clock and reads that.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Tokens of every wrong kind (RFC 8725), and what is no token at all where one belongs: each is 401, all with one body,
-//! so that nobody learns which check a forgery fails; and none of them reaches a service.
+//! Tokens of every wrong kind (RFC 8725), and what is no token at all where one belongs: each is 401, all with one
+//! body, so that nobody learns which check a forgery fails; and none of them reaches a service.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! The settings of issuers besides ourselves.
+//! `issuers:` as `config/issuers.rs` leaves it: by which rules another issuer's tokens count, and where its keys are
+//! (fetched from there by `upstream/issuers.rs`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The settings of routes.
+//! `routes:` as `config/routes.rs` leaves them: who may come, with which tokens, how much and how long. `app/routes.rs`
+//! makes the route table of it.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 

@@ -7,7 +7,7 @@ use http_body_util::StreamBody;
 use super::*;
 use crate::{
     gate::body::BodyFault,
-    portal::endpoints::{ENDPOINTS, FORM_LIMIT},
+    portal::endpoints::{BODY_LIMIT, ENDPOINTS},
 };
 
 fn with_body(body: GateBody) -> Request<GateBody> {
@@ -67,7 +67,7 @@ async fn a_form_that_is_no_json_is_of_the_wrong_media_type() {
 #[tokio::test]
 async fn a_body_past_the_limit_is_too_large_and_one_that_does_not_parse_is_broken() {
     let harness = Harness::new().await;
-    let large = format!(r#"{{"email":"{}"}}"#, "x".repeat(FORM_LIMIT));
+    let large = format!(r#"{{"email":"{}"}}"#, "x".repeat(BODY_LIMIT));
     let refused = harness.refused(Ask::post("/auth/login").raw("application/json", &large)).await;
     assert_eq!(refused, Reason::BodyTooLarge);
     let refused = harness.refused(Ask::post("/auth/login").raw("application/json", "{")).await;

@@ -1,8 +1,7 @@
 //! Rate limits counted in this process: GCRA by `governor`, over bounded state of our own.
 //!
-//! A limit can be *charged* (the request counts) or *peeked* (it does not): the pipeline peeks the address limit before
-//! any cryptography and charges it afterwards, for failed, anonymous and authenticated requests alike; only one that
-//! its own subject's limit refuses is not charged to the address.
+//! A limit can be *charged* (the request counts) or *peeked* (it does not). What is peeked and charged when, and to
+//! whom, is the gate's to say: `gate/limits.rs` before authentication, `gate/charge.rs` after it.
 
 use std::{fmt, net::IpAddr, num::NonZeroU32, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Tests of the metrics table.
+//! What `/metrics` says and what it never does: series, labels and histograms as text, and that nothing a client sends
+//! adds to them.
 
 use super::*;
 
