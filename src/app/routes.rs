@@ -3,15 +3,18 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, Method, Uri};
 
 use crate::{
-    config::settings::{self, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
+    config::settings::{self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
     gate::snapshot::{
         Accepted, Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target,
     },
-    policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted},
-    portal::endpoints::{ENDPOINTS, Endpoint, Served},
+    policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, preset::Preset},
+    portal::{
+        endpoints::{ENDPOINTS, Endpoint, Served},
+        key_sets::PRESET_KEYS,
+    },
     store::{limits::Limiter, redis::Redis},
     telemetry::metrics::Metrics,
     upstream::{cluster::Cluster, issuers::Issuer},
@@ -80,6 +83,7 @@ pub(super) fn snapshot(
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
         own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
+        own_host: own_host(&settings.tokens.issuer),
         access_cookie: Arc::clone(&settings.portal.access_cookie_name),
         own_cookies: own_cookies(&settings.portal),
         identity_headers: identity_headers(&settings.clusters),
@@ -87,6 +91,11 @@ pub(super) fn snapshot(
         request_id_header: settings.telemetry.request_id_header.clone(),
         accounts,
     })
+}
+
+fn own_host(issuer: &str) -> Arc<str> {
+    let url = issuer.parse::<Uri>().ok();
+    url.as_ref().and_then(Uri::host).unwrap_or_default().to_ascii_lowercase().into()
 }
 
 /// The access cookie too when no route takes one: browsers may still hold those of another configuration.
@@ -114,6 +123,14 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
         let paths = endpoint.full_paths(&settings.portal.base_paths);
         table.insert_portal(&paths, portal_entry(endpoint, settings, parts))?;
     }
+    for keys in PRESET_KEYS.iter().filter(|keys| settings.presets().any(|preset| preset == keys.preset)) {
+        let entry = own_entry(keys.name, &Method::GET, AuthMode::None, 0, settings, parts);
+        match keys.preset {
+            // Its readers ask the host that they are told for `iss`: their own.
+            Preset::Pomerium => table.insert_key_set(keys.path(), entry)?,
+            _ => table.insert_portal(&[keys.path().to_owned()], entry)?,
+        }
+    }
     for route in &settings.routes {
         // The configuration's checks have seen to it that there is one; were there none, the route would stay closed.
         if let Some(cluster) = parts.clusters.iter().find(|cluster| *cluster.name() == route.cluster) {
@@ -133,6 +150,7 @@ fn is_served(endpoint: &Endpoint, settings: &Settings) -> bool {
 fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Parts<'_>) -> RouteEntry {
     RouteEntry {
         name: Arc::clone(&route.name),
+        hosts: route.hosts.clone(),
         methods: route.methods.clone(),
         auth: route.auth,
         credentials: route.credentials,
@@ -163,10 +181,25 @@ fn accepted(route: &Route, settings: &Arc<settings::Issuer>, issuers: &[Arc<Issu
 }
 
 fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> RouteEntry {
+    let entry = own_entry(endpoint.name, &endpoint.method, endpoint.auth, endpoint.body_limit, settings, parts);
+    // The portal's limits are its users'; a service asks for the claims of all of them from one address.
+    if endpoint.of_services() { RouteEntry { limits: RouteLimits::default(), ..entry } } else { entry }
+}
+
+/// Something the gateway answers itself.
+fn own_entry(
+    name: &'static str,
+    method: &Method,
+    auth: AuthMode,
+    body_limit: u64,
+    settings: &Settings,
+    parts: Parts<'_>,
+) -> RouteEntry {
     RouteEntry {
-        name: endpoint.name.into(),
-        methods: vec![endpoint.method.clone()],
-        auth: endpoint.auth,
+        name: name.into(),
+        hosts: Vec::new(),
+        methods: vec![method.clone()],
+        auth,
         // A page that has its token in the cookie alone may ask who it is, and leave.
         credentials: Credentials { bearer: true, cookie: settings.portal.sets_access_cookie },
         roles: Vec::new(),
@@ -174,19 +207,14 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> R
         own_tokens: true,
         issuers: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
-        // The portal's limits are its users'; a service asks for the claims of all of them from one address.
-        limits: if endpoint.of_services() {
-            RouteLimits::default()
-        } else {
-            limits(&settings.portal.limits, parts.counters)
-        },
+        limits: limits(&settings.portal.limits, parts.counters),
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,
         timeouts: PORTAL_TIMEOUTS,
-        body_limit: Some(endpoint.body_limit),
+        body_limit: Some(body_limit),
         forward_authorization: false,
-        metrics: parts.metrics.route(endpoint.name),
+        metrics: parts.metrics.route(name),
     }
 }
 

@@ -15,7 +15,10 @@ use super::{
     urls::Origin,
     words::{IdentityHeader, Text},
 };
-use crate::policy::keys::{Algorithm, SigningKey};
+use crate::policy::{
+    keys::{Algorithm, SigningKey},
+    preset::Preset,
+};
 
 /// The signed identity sent upstream.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -41,6 +44,29 @@ pub(super) struct RawIdentity {
     /// Names of the plain headers beside it, which prove nothing by themselves. Whatever a client sends under these
     /// names is removed, on every route.
     headers: Item<RawIdentityHeaders>,
+    /// Tells authenticated callers in the headers of another product besides, for services written to stand behind it:
+    /// `pomerium`, `google_iap`, `cloudflare_access` (signed; keys where their readers look for them) or `open_webui` (what
+    /// it sends to the backends it calls; unsigned, so it proves nothing by itself). An anonymous caller is told in none of
+    /// them.
+    preset: Item<RawPreset>,
+}
+
+/// Headers of another product.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Preset")]
+enum RawPreset {
+    /// None but ours.
+    #[default]
+    None,
+    /// X-Pomerium-Jwt-Assertion, ES256.
+    Pomerium,
+    /// X-Goog-IAP-JWT-Assertion, ES256, and X-Goog-Authenticated-User-Email and -Id.
+    GoogleIap,
+    /// Cf-Access-Jwt-Assertion, RS256, and Cf-Access-Authenticated-User-Email.
+    CloudflareAccess,
+    /// X-OpenWebUI-User-Name, -Id, -Email and -Role.
+    OpenWebui,
 }
 
 /// How the identity is signed.
@@ -114,7 +140,15 @@ pub(super) fn check(
         None => None,
         Some(url) => Some(url.value?.0.into()),
     };
-    Some(settings::Identity { audience: audience?, secret: secret.ok()?, bind_request, claims_url, headers: headers? })
+    let preset = match raw.preset.value? {
+        RawPreset::None => None,
+        RawPreset::Pomerium => Some(Preset::Pomerium),
+        RawPreset::GoogleIap => Some(Preset::GoogleIap),
+        RawPreset::CloudflareAccess => Some(Preset::CloudflareAccess),
+        RawPreset::OpenWebui => Some(Preset::OpenWebui),
+    };
+    let (audience, secret, headers) = (audience?, secret.ok()?, headers?);
+    Some(settings::Identity { audience, secret, bind_request, claims_url, headers, preset })
 }
 
 fn key(secret: &SecretSlice<u8>) -> Result<Arc<SigningKey>, Noted> {

@@ -165,8 +165,15 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     issuers.check_subjects(portal.as_ref(), checks);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
-    let around =
-        Around { clusters: &cluster_names, limits: &limits, issuers: &issuers, portal: portal.as_ref(), no_store };
+    let presets: Vec<_> = clusters.iter().flatten().filter_map(|cluster| cluster.identity.preset).collect();
+    let around = Around {
+        presets: &presets,
+        clusters: &cluster_names,
+        limits: &limits,
+        issuers: &issuers,
+        portal: portal.as_ref(),
+        no_store,
+    };
     let routes = routes::check(raw.routes, &around, checks);
     if let (Some(portal), Some([])) = (&portal, routes.as_deref())
         && !portal.enabled

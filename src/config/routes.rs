@@ -17,6 +17,7 @@ use super::{
     urls::Origin,
     words::{Host, HttpMethod, Name, Scope, Text},
 };
+use crate::policy::preset::Preset;
 
 /// One route.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -188,12 +189,14 @@ pub(super) struct Around<'a> {
     pub(super) limits: &'a Limits,
     pub(super) issuers: &'a Issuers,
     pub(super) portal: Option<&'a Portal>,
+    /// What clusters are told in besides.
+    pub(super) presets: &'a [Preset],
     /// `store.url: none`.
     pub(super) no_store: bool,
 }
 
 pub(super) fn check(item: Item<Vec<Item<RawRoute>>>, around: &Around, checks: &mut Checks) -> Option<Vec<Route>> {
-    let mut table = Table::new(around.portal);
+    let mut table = Table::new(around.portal, around.presets);
     let mut names = std::collections::HashMap::new();
     let mut routes = Vec::new();
     for item in item.value? {

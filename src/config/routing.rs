@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use http::Method;
 
 use super::{checks::Checks, item::At, settings::Portal};
+use crate::policy::preset::Preset;
 
 /// Where the key set is, with the portal and without it.
 const KEYS: &str = "/.well-known/jwks.json";
@@ -30,6 +31,7 @@ pub(super) struct Claim {
 /// Everything claimed so far.
 pub(super) struct Table<'p> {
     portal: Option<&'p Portal>,
+    presets: &'p [Preset],
     /// By host; the empty name is "any host".
     hosts: HashMap<String, HostTable>,
 }
@@ -41,12 +43,16 @@ struct HostTable {
 }
 
 impl<'p> Table<'p> {
-    pub(super) fn new(portal: Option<&'p Portal>) -> Self {
-        Self { portal: portal.filter(|portal| portal.enabled), hosts: HashMap::new() }
+    pub(super) fn new(portal: Option<&'p Portal>, presets: &'p [Preset]) -> Self {
+        Self { portal: portal.filter(|portal| portal.enabled), presets, hosts: HashMap::new() }
     }
 
     /// Adds a route's claim, or notes whom it collides with.
     pub(super) fn claim(&mut self, claim: &Claim, checks: &mut Checks) {
+        if self.presets.iter().any(|preset| preset.key_paths().contains(&claim.path.as_str())) {
+            checks.error(&claim.at, "the gateway's own while a cluster has this identity.preset: its keys are there");
+            return;
+        }
         if claim.path == KEYS {
             checks.error(&claim.at, "the gateway's own: services find the keys there that verify identities");
             return;
@@ -139,7 +145,7 @@ mod tests {
     }
 
     fn collisions(claims: &[Claim]) -> Vec<String> {
-        let mut table = Table::new(None);
+        let mut table = Table::new(None, &[]);
         let mut checks = Checks::new(Path::new(""), Vec::new());
         for claim in claims {
             table.claim(claim, &mut checks);

@@ -22,6 +22,7 @@ pub use self::{
 use super::written::Written;
 use crate::policy::{
     keys::{Algorithm, SigningKey},
+    preset::Preset,
     trace::Sampling,
 };
 
@@ -60,7 +61,19 @@ impl Settings {
     /// The algorithms that something is signed with by a key of the gateway's own.
     #[must_use]
     pub fn signing_algorithms(&self) -> SigningAlgorithms {
-        SigningAlgorithms { own: self.tokens.algorithm, others: Vec::new() }
+        let own = self.tokens.algorithm;
+        let mut others = Vec::new();
+        for algorithm in self.presets().filter_map(Preset::algorithm) {
+            if algorithm != own && !others.contains(&algorithm) {
+                others.push(algorithm);
+            }
+        }
+        SigningAlgorithms { own, others }
+    }
+
+    /// The presets of clusters.
+    pub fn presets(&self) -> impl Iterator<Item = Preset> {
+        self.clusters.iter().filter_map(|cluster| cluster.identity.preset)
     }
 }
 

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use crate::{
     clock::Timestamp,
+    gate::preset::Presets,
     policy::{
         by_reference::{ByReference, ClaimName},
         claims::Claims,
@@ -98,6 +99,7 @@ pub struct Caller {
     signer: Signer,
     plain: PlainHeaders,
     identities: Identities,
+    presets: Presets,
     limit_key: CounterKey,
     cached_until: Timestamp,
 }
@@ -116,6 +118,7 @@ impl Caller {
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
+            presets: Presets::default(),
             limit_key,
             cached_until,
         }
@@ -155,6 +158,12 @@ impl Caller {
     #[must_use]
     pub fn identities(&self) -> &Identities {
         &self.identities
+    }
+
+    /// The headers of other gateways' formats made from it.
+    #[must_use]
+    pub fn presets(&self) -> &Presets {
+        &self.presets
     }
 
     /// What the subject's limits count under.

@@ -281,6 +281,7 @@ impl Exchange {
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,
             own_origin: "https://test.invalid".into(),
+            own_host: "gw.test".into(),
             access_cookie: "__Host-access".into(),
             own_cookies: Vec::new(),
             identity_headers: Vec::new(),

@@ -1,10 +1,10 @@
 //! Tells a cluster who calls: strips the client's credentials (unless the route passes `Authorization` on), sets the
-//! plain headers, signs the identity. What goes to the portal is left alone.
+//! plain headers, signs the identity, adds what a preset asks for. What goes to the portal is left alone.
 //!
 //! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every route
 //! to a cluster, for anonymous callers too, so that its absence always means a request that did not come through here.
 //! How a cluster wants it told is `config/identity.rs`: names of headers, a secret of its own (`algorithm: HS256`), one
-//! token for one request (`bind: request`).
+//! token for one request (`bind: request`), another product's headers beside it (`preset`: [`crate::gate::preset`]).
 //!
 //! Its claims are [`crate::policy::mint`]'s to write; those too large for a header ([`crate::policy::by_reference`]) it
 //! only refers to ([`crate::gate::references`]). One that is not bound to its request is kept with its [`Caller`] (the
@@ -27,14 +27,15 @@ use crate::{
         caller::{Caller, Identities},
         exchange::{Exchange, Principal},
         keyring::Keyring,
+        preset::Addressee,
         references::{CLAIMS_PATH, NewReference, References},
         refusal::Refusal,
-        snapshot::Target,
+        snapshot::{RouteEntry, Snapshot, Target},
         stage::Stage,
     },
     policy::{
         by_reference::ByReference,
-        cookies,
+        cookies, head,
         keys::SigningKey,
         mint::{self, BoundRequest, IdentityClaims, Reference},
     },
@@ -45,6 +46,8 @@ pub const X_GATEWAY_IDENTITY: HeaderName = HeaderName::from_static("x-gateway-id
 
 /// How many headers are set here and when the request is forwarded: the map grows once at most.
 const OURS: usize = 12;
+/// How many more a preset sets at most.
+const OF_PRESET: usize = 4;
 
 /// Life of an identity token.
 const LIFE: Duration = Duration::from_mins(1);
@@ -132,6 +135,13 @@ fn asked(request: &Request<GateBody>, https: bool) -> String {
     format!("{}://{host}{}", if https { "https" } else { "http" }, uri.path())
 }
 
+/// The host a service is told it is, where its format asks for one: one that the route names, else our own. A client
+/// that could name another would choose for whom it is told of.
+fn host_for<'a>(request: &Request<GateBody>, route: &'a RouteEntry, snapshot: &'a Snapshot) -> &'a Arc<str> {
+    let asked = head::host_of(request.uri(), request.headers()).unwrap_or_default();
+    route.hosts.iter().find(|named| named.eq_ignore_ascii_case(asked)).unwrap_or(&snapshot.own_host)
+}
+
 impl Stage for Identity {
     fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
         let exchange = Exchange::of(request)?;
@@ -156,8 +166,9 @@ impl Stage for Identity {
             self.shared(&facts)?
         };
 
+        let (now, preset) = (exchange.now(), rules.preset.map(|preset| (preset, host_for(request, &route, &snapshot))));
         let headers = request.headers_mut();
-        headers.reserve(OURS);
+        headers.reserve(OURS + if preset.is_some() { OF_PRESET } else { 0 });
         if !route.forward_authorization {
             headers.remove(AUTHORIZATION);
         }
@@ -169,6 +180,11 @@ impl Stage for Identity {
             set(headers, &names.email, plain.email.as_ref());
             set(headers, &names.roles, plain.roles.as_ref());
             set(headers, &names.org, plain.org.as_ref());
+            if let Some((preset, host)) = preset {
+                let to = Addressee { preset, issuer: &snapshot.issuer, host, audience: &rules.audience };
+                let times = (now, now.plus(LIFE), now.plus(REUSE));
+                caller.presets().set(headers, &to, caller.claims(), &self.keyring, times)?;
+            }
         }
         Ok(())
     }

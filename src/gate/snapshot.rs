@@ -107,6 +107,8 @@ pub struct Accepted {
 pub struct RouteEntry {
     /// Label in metrics and logs.
     pub name: Arc<str>,
+    /// Exact host names, lower case, without a port; empty: any.
+    pub hosts: Vec<Arc<str>>,
     /// Methods; empty: any.
     pub methods: Vec<Method>,
     /// Who may call.
@@ -234,6 +236,7 @@ pub struct RouteTable {
     portal: Paths,
     portal_host: Option<Arc<str>>,
     portal_bases: Vec<Arc<str>>,
+    key_sets: Paths,
     by_host: HashMap<Arc<str>, Paths>,
     any_host: Paths,
     all: Vec<Arc<RouteEntry>>,
@@ -262,6 +265,15 @@ impl RouteTable {
         Ok(())
     }
 
+    /// Adds a key set at a literal path of every host, the portal's or not.
+    pub fn insert_key_set(&mut self, path: &str, route: RouteEntry) -> Result<(), PatternFault> {
+        let route = Arc::new(route);
+        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
+        self.key_sets.insert(path, &route, false).map_err(fault)?;
+        self.all.push(route);
+        Ok(())
+    }
+
     /// Adds a route for `hosts` (none: any) at `path`. A `/{*rest}` at the end also takes the bare prefix with its
     /// slash, which the router alone would not.
     pub fn insert(&mut self, hosts: &[Arc<str>], path: &str, route: RouteEntry) -> Result<(), PatternFault> {
@@ -280,7 +292,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The route for a request: the portal's, else one of the very host, else one for any host. Where a pattern of one
+    /// The route for a request: the portal's, else a key set, else one of the very host, else one for any host. Where a pattern of one
     /// kind matches, the next is not asked: a method that the narrower route does not take is 405, not somebody else's.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<RouteEntry>, Unrouted> {
         let portal_here = self.portal_host.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(host));
@@ -289,7 +301,8 @@ impl RouteTable {
             return Err(Unrouted::NoRoute);
         }
         let of_host = || self.of_host(host).and_then(|paths| paths.find(path));
-        let found = of_portal.or_else(of_host).or_else(|| self.any_host.find(path));
+        let found =
+            of_portal.or_else(|| self.key_sets.find(path)).or_else(of_host).or_else(|| self.any_host.find(path));
         let candidates = || found.into_iter().flatten();
         if let Some(route) = candidates().find(|route| route.takes(method)) {
             return Ok(route);
@@ -341,6 +354,8 @@ pub struct Snapshot {
     pub leeway: Duration,
     /// Our own origin, as browsers write it.
     pub own_origin: Arc<str>,
+    /// The host in it, without a port.
+    pub own_host: Arc<str>,
     /// Name of the cookie that carries an access token.
     pub access_cookie: Arc<str>,
     /// Names of our own cookies, taken from the request and from upstream answers.
@@ -375,6 +390,7 @@ mod tests {
     fn route(name: &str, methods: &[Method]) -> RouteEntry {
         RouteEntry {
             name: name.into(),
+            hosts: Vec::new(),
             methods: methods.to_vec(),
             auth: AuthMode::Required,
             credentials: Credentials::BEARER,

@@ -31,7 +31,6 @@ const RESERVED: &[&str] = &[
     "x-remote-user",
     "x-remote-groups",
     "x-authenticated-user",
-    "x-pomerium-jwt-assertion",
     // Who the client is on the network: the upstream's logs and limits go by it.
     "forwarded",
     "x-forwarded",
@@ -61,6 +60,7 @@ const RESERVED_PREFIXES: &[&str] = &[
     "remote-",
     "x-webauth-",
     "x-authentik-",
+    "x-pomerium-",
     "x-goog-",
     "x-ms-client-principal",
     "x-openwebui-",
@@ -241,6 +241,7 @@ mod tests {
             "x-webauth-email",
             "x-authentik-username",
             "x-pomerium-jwt-assertion",
+            "x-pomerium-claim-email",
             "x-goog-iap-jwt-assertion",
             "cf-access-jwt-assertion",
             "cf-connecting-ip",

@@ -156,7 +156,7 @@ pub fn claims_token(key: &SigningKey, referred: &ReferredClaims<'_>) -> Result<S
 const SIGNATURE_LEN: usize = 64;
 
 /// The compact serialisation, sized beforehand and signed in place.
-fn compact(key: &SigningKey, typ: &str, payload: &impl Serialize) -> Result<String, KeyFault> {
+pub(in crate::policy) fn compact(key: &SigningKey, typ: &str, payload: &impl Serialize) -> Result<String, KeyFault> {
     let header = Header { typ, alg: key.algorithm().name(), kid: key.kid() };
     let header = serde_json::to_vec(&header).map_err(|_| KeyFault::Signing)?;
     let payload = serde_json::to_vec(payload).map_err(|_| KeyFault::Signing)?;

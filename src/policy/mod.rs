@@ -27,6 +27,7 @@ pub mod master_key;
 pub mod mint;
 pub mod password;
 pub mod path;
+pub mod preset;
 pub mod reason;
 pub mod refresh;
 pub mod refresh_token;

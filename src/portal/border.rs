@@ -31,7 +31,7 @@ use crate::{
         refusal::{Detail, Refusal},
     },
     policy::reason::Reason,
-    portal::{PortalState, Published, endpoints},
+    portal::{PortalState, Published, endpoints, key_sets},
 };
 
 /// The account endpoints as the last service of the pipeline.
@@ -44,17 +44,19 @@ impl Portal {
     /// The endpoints of [`endpoints::ENDPOINTS`] over this state.
     #[must_use]
     pub fn new(state: PortalState) -> Self {
-        Self::of(endpoints::router(&state.published(), Some(&Arc::new(state))))
+        let published = state.published();
+        Self::of(endpoints::router(&published, Some(&Arc::new(state))), &published)
     }
 
     /// Those of them that need no accounts.
     #[must_use]
     pub fn without_accounts(published: &Published) -> Self {
-        Self::of(endpoints::router(published, None))
+        Self::of(endpoints::router(published, None), published)
     }
 
-    fn of(router: Router) -> Self {
+    fn of(router: Router, published: &Published) -> Self {
         let router = router
+            .merge(key_sets::router(published))
             .fallback(async || Refusal::from(Reason::NoRoute))
             .method_not_allowed_fallback(async || Refusal::from(Reason::MethodNotAllowed));
         Self { router }

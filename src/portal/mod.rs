@@ -1,12 +1,12 @@
 //! The account endpoints: register, login (as JSON, or as a `form`), refresh, logout, me, verify; and what is
-//! published: keys, where they are, claims that an identity refers to, the description of all this. Keys and claims are
-//! served with the portal off and without a store too.
+//! published: keys, where they are, claims that an identity refers to, the description of all this. Keys (those that
+//! readers of a preset look for, too) and claims are served with the portal off and without a store too.
 //!
 //! An axum router inside the gate's pipeline, which has already found the client's address, cleaned the headers,
 //! limited and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold,
 //! what an answer holds, which cookie travels. What is right is `policy`'s to say, what lasts is `store`'s to keep, and
-//! a refusal's bytes are the gate's to write. [`endpoints`] is the table of all of it; [`hash_pool`] is where passwords
-//! are hashed.
+//! a refusal's bytes are the gate's to write. [`endpoints`] is the table of all of it, [`key_sets`] of where readers of
+//! other products' headers find keys; [`hash_pool`] is where passwords are hashed.
 
 mod answers;
 pub mod border;
@@ -18,6 +18,7 @@ mod fields;
 mod form;
 mod grant;
 pub mod hash_pool;
+pub mod key_sets;
 mod login;
 mod logout;
 mod me;

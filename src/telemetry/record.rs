@@ -94,8 +94,7 @@ impl Record {
     /// refused before it had one.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
-        let path = self.target.get()?.path();
-        Some(&path[..path.floor_char_boundary(LONGEST_PATH)])
+        self.target.get().map(|target| shortened(target.path()))
     }
 
     /// The method as it is told: a stranger may have made it up, and long.
@@ -201,4 +200,9 @@ impl Record {
     pub fn received(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
     }
+}
+/// A path as it is told, in lines and spans: cut at [`LONGEST_PATH`], so that nobody fills a queue with long ones.
+#[must_use]
+pub fn shortened(path: &str) -> &str {
+    &path[..path.floor_char_boundary(LONGEST_PATH)]
 }

@@ -6,7 +6,7 @@ use crate::support::{Variables, errors_with, parse_text, variables};
 fn without_a_store_nothing_may_need_one() {
     let text = "\
 tokens: {issuer: 'https://a.example', algorithm: HS256, secret: '${LONG}'}
-store: {url: none, master_key: '${LONG}', pool: 3, timeout: 1s}
+store: {url: none, master_key: '${OTHER}', pool: 3, timeout: 1s}
 issuers: {sso: {issuer: 'https://b.example', audiences: [x]}}
 clusters: {rag: {endpoints: ['http://127.0.0.1:8000']}}
 routes:
@@ -14,11 +14,11 @@ routes:
   - {name: b, match: {path: /b}, issuers: [sso, own], cluster: rag}
   - {name: c, match: {path: /c}, auth: none, cluster: rag}
 ";
-    let told = errors_with(text, &variables(&[("LONG", &"ab".repeat(16))]));
+    let told = errors_with(text, &variables(&[("LONG", &"ab".repeat(16)), ("OTHER", &"cd".repeat(32))]));
     let expected = "\
 f.yaml:2:20: store.master_key: contradicts store.url: none; there is nothing it could be for
-f.yaml:2:43: store.pool: contradicts store.url: none; there is nothing it could be for
-f.yaml:2:52: store.timeout: contradicts store.url: none; there is nothing it could be for
+f.yaml:2:44: store.pool: contradicts store.url: none; there is nothing it could be for
+f.yaml:2:53: store.timeout: contradicts store.url: none; there is nothing it could be for
 f.yaml:1:39: tokens.algorithm: HS256 contradicts store.url: none; it is for access tokens, and none are made
 f.yaml:1:1: portal.enabled: contradicts store.url: none; accounts need a store, so say portal.enabled: false
 f.yaml:6:5: routes[0].issuers: own contradicts store.url: none; without a store there are no tokens of the gateway's \

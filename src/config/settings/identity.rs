@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::policy::keys::SigningKey;
+use crate::policy::{keys::SigningKey, preset::Preset};
 
 /// How a cluster is told who calls.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Identity {
     pub claims_url: Option<Arc<str>>,
     /// Names of the plain headers.
     pub headers: IdentityHeaders,
+    /// Whose format it is told in besides.
+    pub preset: Option<Preset>,
 }
 
 /// Names of the plain headers beside the signed identity.

@@ -10,7 +10,10 @@ use aws_lc_rs::{
         RSA_PSS_2048_8192_SHA256,
     },
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Value, json};
 
 use super::{Algorithm, KeyFault, MIN_SECRET};
@@ -116,6 +119,23 @@ impl VerifyingKey {
             Parsed::Public(key) => key.verify_sig(signing_input, signature).map_err(|_| KeyFault::Signature),
             Parsed::Secret(key) => hmac::verify(key, signing_input, signature).map_err(|_| KeyFault::Signature),
         }
+    }
+
+    /// As PEM (RFC 7468 §13, RFC 5480 §2); `None` for all but keys on P-256, which nobody asks for.
+    #[must_use]
+    pub fn pem(&self) -> Option<String> {
+        // SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING { 04 x y } }
+        const BEFORE_POINT: [u8; 27] = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+            0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+        ];
+        if self.algorithm != Algorithm::Es256 {
+            return None;
+        }
+        let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(self.jwk.get(name)?.as_str()?).ok();
+        let der = [&BEFORE_POINT[..], &coordinate("x")?, &coordinate("y")?].concat();
+        let (first, second) = STANDARD.encode(der).split_at_checked(64).map(|(a, b)| (a.to_owned(), b.to_owned()))?;
+        Some(format!("-----BEGIN PUBLIC KEY-----\n{first}\n{second}\n-----END PUBLIC KEY-----\n"))
     }
 
     /// As a JWK (RFC 7517 §4; RFC 7518 §6.2 and §6.3, RFC 8037 §2); `null` for a secret.
