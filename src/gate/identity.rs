@@ -4,7 +4,7 @@
 //! The signed token (`X-Gateway-Identity`, `typ: gw-id+jwt`) is what a service should trust; it is sent on every route
 //! to a cluster, for anonymous callers too, so that its absence always means a request that did not come through here.
 //! How a cluster wants it told is `config/identity.rs`: names of headers, a secret of its own (`algorithm: HS256`), one
-//! token for one request (`bind: request`).
+//! token for one request (`bind: request`), another product's headers beside it (`preset`: [`crate::gate::preset`]).
 //!
 //! Its claims are [`crate::policy::mint`]'s to write; those too large for a header ([`crate::policy::by_reference`]) it
 //! only refers to ([`crate::gate::references`]). One that is not bound to its request is kept with its [`Caller`] (the

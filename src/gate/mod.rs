@@ -8,9 +8,9 @@
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`]
 //! (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address), [`authorise`], [`body_limit`],
-//! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees, [`keyring`] the keys,
-//! [`token_cache`] and [`caller`] what a verified token becomes, [`references`] the claims that an identity only refers
-//! to.
+//! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees,
+//! [`keyring`] the keys, [`token_cache`] and [`caller`] what a verified token becomes, [`references`] the claims that
+//! an identity only refers to.
 
 pub mod authenticate;
 pub mod authorise;

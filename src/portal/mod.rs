@@ -1,6 +1,6 @@
 //! The account endpoints: register, login (as JSON, or as a `form`), refresh, logout, me, verify; and what is
-//! published: keys, where they are, claims that an identity refers to, the description of all this. Keys and claims are
-//! served with the portal off and without a store too.
+//! published: keys, where they are, claims that an identity refers to, the description of all this. Keys (those that
+//! readers of a preset look for, too) and claims are served with the portal off and without a store too.
 //!
 //! An axum router inside the gate's pipeline, which has already found the client's address, cleaned the headers,
 //! limited and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold,

@@ -1,10 +1,10 @@
 //! The configuration files we ship, and what a broken one is told.
 //!
 //! `shipped`: `config/gateway.yaml` names every key of the schema and equals the defaults, every example parses, the
-//! schema file is current. `editor`: the schema takes those files and marks a misspelt key. `mistakes`: each one is named
-//! with line, column, key path and what was probably meant. `storeless`: what a gateway that keeps nothing cannot have.
-//! `presets`: what another product's headers need. `meaning`: what valid ones become. `secrets`: where they may come from,
-//! and that none ever prints. `robust`: no text makes it panic.
+//! schema file is current. `editor`: the schema takes those files and marks a misspelt key. `mistakes`: each one is
+//! named with line, column, key path and what was probably meant. `storeless`: what a gateway that keeps nothing cannot
+//! have. `presets`: what another product's headers need. `meaning`: what valid ones become. `secrets`: where they may
+//! come from, and that none ever prints. `robust`: no text makes it panic.
 
 #[cfg(test)]
 mod editor;

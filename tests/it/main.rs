@@ -8,9 +8,8 @@
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`limits`] and [`shared_limits`] (who pays for whom).
 //!
-//! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a
-//! service is told who calls), [`hygiene`] (what nobody
-//! says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
+//! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
+//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
 //! configuration, under requests).
