@@ -125,10 +125,16 @@ async fn a_long_path_makes_no_long_span() {
     gateway.client().get(&path).send().await.expect(200);
     gateway.stop().await;
     let spans = spans(&collector);
-    let told = text(&spans[0], "url.path");
+    let ([request], [call]) = (&of_kind(&spans, SpanKind::Server)[..], &of_kind(&spans, SpanKind::Client)[..]) else {
+        panic!("{} spans", spans.len());
+    };
+    let (told, sent_on) = (text(request, "url.path"), text(call, "url.full"));
     assert!(told == path[..1_024], "{} bytes", told.len());
+    assert!(sent_on == format!("{}{told}", upstream.url()), "{} bytes", sent_on.len());
     // As many as may wait are a few MiB, and a batch is one that collectors take.
-    assert!(spans[0].encoded_len() < 2_048, "{}", spans[0].encoded_len());
+    for span in [request, call] {
+        assert!(span.encoded_len() < 2_048, "{}", span.encoded_len());
+    }
 }
 
 #[tokio::test]
