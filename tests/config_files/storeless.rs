@@ -5,7 +5,7 @@ use crate::support::{Variables, errors_with, parse_text, variables};
 #[test]
 fn without_a_store_nothing_may_need_one() {
     let text = "\
-tokens: {issuer: 'https://a.example', algorithm: HS256, secret: '${LONG}'}
+tokens: {issuer: 'https://a.example', algorithm: HS256, secret: '${OTHER}'}
 store: {url: none, master_key: '${LONG}', pool: 3, timeout: 1s}
 issuers: {sso: {issuer: 'https://b.example', audiences: [x]}}
 clusters: {rag: {endpoints: ['http://127.0.0.1:8000']}}
@@ -14,7 +14,7 @@ routes:
   - {name: b, match: {path: /b}, issuers: [sso, own], cluster: rag}
   - {name: c, match: {path: /c}, auth: none, cluster: rag}
 ";
-    let told = errors_with(text, &variables(&[("LONG", &"ab".repeat(16))]));
+    let told = errors_with(text, &variables(&[("LONG", &"ab".repeat(16)), ("OTHER", &"cd".repeat(16))]));
     let expected = "\
 f.yaml:2:20: store.master_key: contradicts store.url: none; there is nothing it could be for
 f.yaml:2:43: store.pool: contradicts store.url: none; there is nothing it could be for
