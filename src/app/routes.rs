@@ -78,6 +78,7 @@ pub(super) fn snapshot(
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
+        access_ttl: settings.tokens.access_ttl,
         own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
         access_cookie: Arc::clone(&settings.portal.access_cookie_name),
         own_cookies: own_cookies(&settings.portal),

@@ -354,6 +354,8 @@ pub struct Snapshot {
     /// The account endpoints; `None`: whatever is routed to them is a fault of ours.
     pub accounts: Option<Accounts>,
 }
+    /// How long own tokens live.
+    pub access_ttl: Duration,
 
 impl Snapshot {
     /// What only we say in an answer.
