@@ -112,7 +112,12 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
     }
     for endpoint in ENDPOINTS.iter().filter(|endpoint| is_served(endpoint, settings)) {
         let paths = endpoint.full_paths(&settings.portal.base_paths);
-        table.insert_portal(&paths, portal_entry(endpoint, settings, parts))?;
+        let entry = portal_entry(endpoint, settings, parts);
+        if endpoint.of_services() {
+            table.insert_for_services(&paths, entry)?;
+        } else {
+            table.insert_portal(&paths, entry)?;
+        }
     }
     for route in &settings.routes {
         // The configuration's checks have seen to it that there is one; were there none, the route would stay closed.
