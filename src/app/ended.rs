@@ -14,16 +14,22 @@ use std::{
 };
 
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 use crate::{
     clock::{Clock, Tick, Timestamp},
     config::settings,
+    policy::ids::SessionId,
     store::{
         SharedStore, StoreFault,
         memory::ended_sessions::{EndedSessions, Expiry},
     },
     telemetry::metrics::{Metrics, ReadResult},
 };
+
+/// Ends read at once. However many sessions end together, each question is answered within the store's time-out and in
+/// little memory, and what it told is known.
+const PAGE: u32 = 10_000;
 
 /// How often the store is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -135,9 +141,14 @@ impl EndedFeed {
 
     async fn read_from(&self, since: Timestamp) -> Result<(), StoreFault> {
         let begun = Moment { at: self.clock.now(), tick: self.clock.tick() };
-        for (session, at) in self.store.sessions_ended_since(since).await? {
-            let at = self.reach.until(at);
-            self.sessions.insert(session, Expiry { at, tick: begun.tick.plus(at.since(begun.at)) });
+        let mut from = Some((SessionId(Uuid::nil()), since));
+        while let Some((after, since)) = from {
+            let page = self.store.sessions_ended_since(since, after, PAGE).await?;
+            for (session, at) in &page {
+                let at = self.reach.until(*at);
+                self.sessions.insert(*session, Expiry { at, tick: begun.tick.plus(at.since(begun.at)) });
+            }
+            from = page.last().copied().filter(|_| page.len() == PAGE as usize);
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = begun;
         Ok(())

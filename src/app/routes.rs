@@ -82,6 +82,7 @@ pub(super) fn snapshot(
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
+        access_ttl: settings.tokens.access_ttl,
         own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
         own_host: own_host(&settings.tokens.issuer),
         access_cookie: Arc::clone(&settings.portal.access_cookie_name),
@@ -121,14 +122,20 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
     }
     for endpoint in ENDPOINTS.iter().filter(|endpoint| is_served(endpoint, settings)) {
         let paths = endpoint.full_paths(&settings.portal.base_paths);
-        table.insert_portal(&paths, portal_entry(endpoint, settings, parts))?;
+        let entry = portal_entry(endpoint, settings, parts);
+        if endpoint.of_services() {
+            table.insert_for_services(&paths, entry)?;
+        } else {
+            table.insert_portal(&paths, entry)?;
+        }
     }
     for keys in PRESET_KEYS.iter().filter(|keys| settings.presets().any(|preset| preset == keys.preset)) {
         let entry = own_entry(keys.name, &Method::GET, AuthMode::None, 0, settings, parts);
+        let paths = [keys.path().to_owned()];
         match keys.preset {
             // Its readers ask the host that they are told for `iss`: their own.
-            Preset::Pomerium => table.insert_key_set(keys.path(), entry)?,
-            _ => table.insert_portal(&[keys.path().to_owned()], entry)?,
+            Preset::Pomerium => table.insert_for_services(&paths, entry)?,
+            _ => table.insert_portal(&paths, entry)?,
         }
     }
     for route in &settings.routes {

@@ -12,6 +12,9 @@ use crate::policy::preset::Preset;
 /// Where the key set is, with the portal and without it.
 const KEYS: &str = "/.well-known/jwks.json";
 
+/// Where services read the claims that their identities refer to, likewise.
+const CLAIMS: &str = "/.well-known/portcullis/claims";
+
 /// What the portal serves wherever it is, besides its own base paths.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
@@ -55,6 +58,10 @@ impl<'p> Table<'p> {
         }
         if claim.path == KEYS {
             checks.error(&claim.at, "the gateway's own: services find the keys there that verify identities");
+            return;
+        }
+        if claim.path == CLAIMS {
+            checks.error(&claim.at, "the gateway's own: services find the claims there that no header holds");
             return;
         }
         if let Some(owner) = self.portal.and_then(|portal| portal_claims(portal, claim)) {

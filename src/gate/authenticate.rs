@@ -208,6 +208,7 @@ impl Parts {
             Signer::Own(session) => {
                 let audiences = std::slice::from_ref(&route.audience);
                 token::admit(caller.claims(), &Expectations { issuer: &snapshot.issuer, audiences, leeway }, now)?;
+                token::admit_for(caller.claims(), snapshot.access_ttl, leeway, now)?;
                 if !route.own_tokens {
                     return Err(Reason::TokenIssuer.into());
                 }

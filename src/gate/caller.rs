@@ -176,14 +176,7 @@ impl Caller {
     /// again.
     #[must_use]
     pub fn size_kib(&self) -> u64 {
-        /// Of a short text by itself: where it is, how long, how often it is held, the allocator's own.
-        const EACH: usize = 48;
-        let claims = &*self.claims;
-        let lists = [&claims.scopes, &claims.audience, &claims.methods];
-        let texts =
-            lists.into_iter().flatten().map(|text| text.len()).chain(claims.roles.iter().map(|role| role.len()));
-        let bytes: usize = texts.map(|len| EACH + len).sum();
-        1 + u64::try_from(2 * bytes / 1_024).unwrap_or(u64::MAX - 1)
+        1 + u64::try_from(2 * self.claims.size_of_lists() / 1_024).unwrap_or(u64::MAX - 1)
     }
 
     /// Until when the cache may answer with this.

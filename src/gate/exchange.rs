@@ -280,6 +280,7 @@ impl Exchange {
             trusted_proxies: Vec::new(),
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,
+            access_ttl: std::time::Duration::ZERO,
             own_origin: "https://test.invalid".into(),
             own_host: "gw.test".into(),
             access_cookie: "__Host-access".into(),

@@ -1,9 +1,9 @@
 //! The signing keys, one for each algorithm that is needed, and the keys that verify: replaced only together.
 //!
 //! Access tokens are signed by the key of `tokens.algorithm`, or by `tokens.secret` where there is one (HS256; ES256 is
-//! then the algorithm of the identity). What verifies them are all keys of that one algorithm and the secret; keys of
-//! other algorithms, which sign for presets of a format that asks for them, verify none. All keys are published, the
-//! secret never.
+//! then the algorithm of the identity). What verifies them are all keys of that one algorithm, or the secret and nothing
+//! else; keys of other algorithms, which sign for presets of a format that asks for them, verify none. All keys are
+//! published, the secret never.
 //!
 //! Nothing rotates keys yet: what is held at start is used until the end; a reload only adds an algorithm.
 
@@ -110,7 +110,7 @@ fn keys(
 ) -> Arc<Keys> {
     let signing = iter::once(&own).chain(&others).map(|key| key.verifying());
     let published = KeySet::new(signing.chain(verifying.iter().cloned()));
-    let of_access = published.iter().filter(|key| key.algorithm == own.algorithm()).cloned();
+    let of_access = published.iter().filter(|key| secret.is_none() && key.algorithm == own.algorithm()).cloned();
     let access = KeySet::new(of_access.chain(secret.map(SigningKey::verifying)));
     Arc::new(Keys { own, others, access: Arc::new(access), published: Arc::new(published) })
 }
@@ -169,7 +169,7 @@ mod tests {
         for published in [1, 2] {
             assert_eq!((keyring.access().kid(), keyring.own().kid()), (secret.kid(), own.kid()));
             assert!(keyring.of(Algorithm::Hs256).is_none());
-            assert!(keyring.verifies(secret.kid()));
+            assert!(keyring.verifies(secret.kid()) && !keyring.verifies(own.kid()));
             let set = keyring.published();
             assert!(set.get(secret.kid()).is_none() && set.len() == published);
             keyring.replace(&other);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     clock::{Clock, Entropy, Timestamp},
@@ -23,8 +23,11 @@ use crate::{
     },
 };
 
-/// Identities whose claims are kept at once. Each holds one caller's claims, 6 KiB at most since tokens have 8.
-const MOST: usize = 4_096;
+/// What is kept at once, in KiB of memory: the claims of thousands.
+const MOST_KIB: u64 = 64 * 1_024;
+
+/// Of one caller, usually.
+const USUAL_KIB: u64 = 16;
 
 /// Where services ask, below the cluster's `claims_url`.
 pub const CLAIMS_PATH: &str = "/.well-known/portcullis/claims";
@@ -38,6 +41,17 @@ struct Referred {
     named: ByReference,
     key: Arc<SigningKey>,
     expires: Timestamp,
+}
+
+/// As large as it is: a thousand short roles are ten times what their token was.
+#[derive(Debug, Clone)]
+struct BySize;
+
+impl Weighter<[u8; 32], Arc<Referred>> for BySize {
+    fn weight(&self, _: &[u8; 32], referred: &Arc<Referred>) -> u64 {
+        // With what is no list: 6 KiB at most, since tokens have 8.
+        8 + u64::try_from(referred.claims.size_of_lists() / 1_024).unwrap_or(MOST_KIB)
+    }
 }
 
 /// An identity that refers to claims.
@@ -59,7 +73,7 @@ pub struct NewReference<'a> {
 
 /// Claims by reference.
 pub struct References {
-    kept: Cache<[u8; 32], Arc<Referred>>,
+    kept: Cache<[u8; 32], Arc<Referred>, BySize>,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
 }
@@ -74,7 +88,8 @@ impl References {
     /// None yet.
     #[must_use]
     pub fn new(entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> Self {
-        Self { kept: Cache::new(MOST), entropy, clock }
+        let usually = usize::try_from(MOST_KIB / USUAL_KIB).unwrap_or_default();
+        Self { kept: Cache::with_weighter(usually, MOST_KIB, BySize), entropy, clock }
     }
 
     /// Keeps the claims until the identity ends; the token that reads them.
@@ -151,7 +166,11 @@ mod tests {
     }
 
     fn keep(references: &References, key: &Arc<SigningKey>) -> String {
-        let claims = Arc::new(Claims { org: Some("x".repeat(5_000).into()), ..claims() });
+        keep_of(references, key, Claims { org: Some("x".repeat(5_000).into()), ..claims() })
+    }
+
+    fn keep_of(references: &References, key: &Arc<SigningKey>, claims: Claims) -> String {
+        let claims = Arc::new(claims);
         references.keep(NewReference {
             issuer: &"https://gw.test".into(),
             audience: &"rag".into(),
@@ -176,9 +195,18 @@ mod tests {
     #[test]
     fn a_flood_of_large_callers_keeps_no_more_than_there_is_room_for() {
         let ((references, _), key) = (references(), Arc::new(key(Algorithm::Es256)));
-        for _ in 0..2 * MOST {
+        // As many as a token of 8 KiB has room for.
+        let roles: Vec<Arc<str>> = (0..1_400).map(|number| format!("{number:x}").into()).collect();
+        let mut last = String::new();
+        for _ in 0..2_000 {
+            last = keep_of(&references, &key, Claims { roles: roles.clone(), ..claims() });
+        }
+        let (kept, each) = (references.kept.len(), 1_400 * 50);
+        assert!(kept > 500 && kept * each <= 64 * 1_024 * 1_024, "{kept} of {each} bytes each");
+        assert!(references.read(&last).is_some(), "the latest is there");
+        for _ in 0..20_000 {
             keep(&references, &key);
         }
-        assert!(references.kept.len() <= MOST);
+        assert!(references.kept.len() <= 8_192, "{}", references.kept.len());
     }
 }

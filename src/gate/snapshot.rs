@@ -234,9 +234,10 @@ impl Paths {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     portal: Paths,
+    /// What services ask for, by whatever name they know this gateway: claims by reference, a preset's keys.
+    of_services: Paths,
     portal_host: Option<Arc<str>>,
     portal_bases: Vec<Arc<str>>,
-    key_sets: Paths,
     by_host: HashMap<Arc<str>, Paths>,
     any_host: Paths,
     all: Vec<Arc<RouteEntry>>,
@@ -249,27 +250,21 @@ impl RouteTable {
         self.portal_bases = bases;
     }
 
-    /// Serves the portal on this host only.
+    /// Serves the portal on this host only; what services ask for stays on all.
     pub fn set_portal_host(&mut self, host: Arc<str>) {
         self.portal_host = Some(host);
     }
 
     /// Adds one of the portal's endpoints, at literal paths: one route, however many lead to it.
     pub fn insert_portal(&mut self, paths: &[String], route: RouteEntry) -> Result<(), PatternFault> {
-        let route = Arc::new(route);
-        for path in paths {
-            let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.clone(), cause };
-            self.portal.insert(path, &route, false).map_err(fault)?;
-        }
+        let route = own(&mut self.portal, paths, route)?;
         self.all.push(route);
         Ok(())
     }
 
-    /// Adds a key set at a literal path of every host, the portal's or not.
-    pub fn insert_key_set(&mut self, path: &str, route: RouteEntry) -> Result<(), PatternFault> {
-        let route = Arc::new(route);
-        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.to_owned(), cause };
-        self.key_sets.insert(path, &route, false).map_err(fault)?;
+    /// Adds what services ask this gateway for, at literal paths on every host.
+    pub fn insert_for_services(&mut self, paths: &[String], route: RouteEntry) -> Result<(), PatternFault> {
+        let route = own(&mut self.of_services, paths, route)?;
         self.all.push(route);
         Ok(())
     }
@@ -292,17 +287,18 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The route for a request: the portal's, else a key set, else one of the very host, else one for any host. Where a pattern of one
-    /// kind matches, the next is not asked: a method that the narrower route does not take is 405, not somebody else's.
+    /// The route for a request: the portal's, else what services ask for, else one of the very host, else one for any
+    /// host. Where a pattern of one kind matches, the next is not asked: a method that the narrower route does not take
+    /// is 405, not somebody else's.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<RouteEntry>, Unrouted> {
+        let of_services = self.of_services.find(path);
         let portal_here = self.portal_host.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(host));
         let of_portal = if portal_here { self.portal.find(path) } else { None };
-        if of_portal.is_none() && portal_here && self.is_below_base(path) {
+        if of_portal.or(of_services).is_none() && portal_here && self.is_below_base(path) {
             return Err(Unrouted::NoRoute);
         }
         let of_host = || self.of_host(host).and_then(|paths| paths.find(path));
-        let found =
-            of_portal.or_else(|| self.key_sets.find(path)).or_else(of_host).or_else(|| self.any_host.find(path));
+        let found = of_portal.or(of_services).or_else(of_host).or_else(|| self.any_host.find(path));
         let candidates = || found.into_iter().flatten();
         if let Some(route) = candidates().find(|route| route.takes(method)) {
             return Ok(route);
@@ -341,6 +337,15 @@ impl RouteTable {
     }
 }
 
+fn own(table: &mut Paths, paths: &[String], route: RouteEntry) -> Result<Arc<RouteEntry>, PatternFault> {
+    let route = Arc::new(route);
+    for path in paths {
+        let fault = |cause| PatternFault { name: Arc::clone(&route.name), path: path.clone(), cause };
+        table.insert(path, &route, false).map_err(fault)?;
+    }
+    Ok(route)
+}
+
 /// What a request sees of the configuration.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -352,6 +357,8 @@ pub struct Snapshot {
     pub issuer: Arc<str>,
     /// Clock skew forgiven on `exp` and `nbf`.
     pub leeway: Duration,
+    /// How long own tokens live.
+    pub access_ttl: Duration,
     /// Our own origin, as browsers write it.
     pub own_origin: Arc<str>,
     /// The host in it, without a port.
@@ -455,6 +462,19 @@ mod tests {
         table.insert_portal(&["/auth/login".into()], route("login", &[Method::POST])).unwrap();
         assert_eq!(found(&table, "LOGIN.example", "/auth/login", &Method::POST), "login");
         assert_eq!(found(&table, "rag.example", "/auth/login", &Method::POST), "nothing");
+    }
+
+    #[test]
+    fn what_services_ask_for_is_on_every_host_and_nobody_else_s() {
+        let mut table = RouteTable::default();
+        table.set_portal_host("login.example".into());
+        table.set_portal_bases(vec!["/.well-known".into()]);
+        table.insert(&["gateway-1".into()], "/{*rest}", route("of_host", &[])).unwrap();
+        table.insert_for_services(&["/.well-known/portcullis/claims".into()], route("claims", &[Method::GET])).unwrap();
+        for host in ["login.example", "gateway-1", "10.0.0.7"] {
+            assert_eq!(found(&table, host, "/.well-known/portcullis/claims", &Method::GET), "claims", "{host}");
+            assert_eq!(found(&table, host, "/.well-known/portcullis/claims", &Method::POST), "allow GET", "{host}");
+        }
     }
 
     #[test]

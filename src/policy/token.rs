@@ -186,5 +186,12 @@ pub fn admit(claims: &Claims, expect: &Expectations<'_>, now: Timestamp) -> Resu
     Ok(())
 }
 
+/// The end of a token of ours, whatever its `exp` promised when tokens lived longer than they do now: that a session has
+/// ended is remembered for one life of a token, so a longer-lived one would come back after its logout.
+pub fn admit_for(claims: &Claims, life: Duration, leeway: Duration, now: Timestamp) -> Result<(), TokenFault> {
+    let end = Timestamp::from_seconds(claims.issued).plus(life).plus(leeway);
+    if now < end { Ok(()) } else { Err(TokenFault::Expired) }
+}
+
 #[cfg(test)]
 mod tests;

@@ -351,8 +351,15 @@ pub trait Store: Send + Sync + 'static {
     /// that were live until now; empty when there was nothing to end (no audit row then).
     async fn end_sessions(&self, id: SessionId, all: bool, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault>;
 
-    /// Sessions ended at or after `since`, for a gateway that starts or shares the store: their tokens may still be unexpired.
-    async fn sessions_ended_since(&self, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault>;
+    /// Sessions ended at or after `since`, for a gateway that starts or shares the store: their tokens may still be
+    /// unexpired. By their ends and then their ids, at most `most`; `after` is the last one known of those that ended at
+    /// that very moment, nil before the first.
+    async fn sessions_ended_since(
+        &self,
+        since: Timestamp,
+        after: SessionId,
+        most: u32,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreFault>;
 
     /// Appends one audit row that has no other cause to share a transaction with (a failed login).
     async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault>;

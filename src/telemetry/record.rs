@@ -21,6 +21,12 @@ use crate::{
 /// a batch that is too large: a stranger's long paths must neither fill memory nor hide what others did.
 const LONGEST_PATH: usize = 1_024;
 
+/// As much of a path as is told.
+#[must_use]
+pub fn told_path(path: &str) -> &str {
+    &path[..path.floor_char_boundary(LONGEST_PATH)]
+}
+
 /// Bytes of a method that are told; the longest registered one has 17.
 const LONGEST_METHOD: usize = 32;
 
@@ -90,11 +96,11 @@ impl Record {
         let _ = self.target.set(target);
     }
 
-    /// The canonical path, without the query (which may hold secrets), cut at [`LONGEST_PATH`]; `None` for a request
+    /// The canonical path, without the query (which may hold secrets), cut ([`told_path`]); `None` for a request
     /// refused before it had one.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
-        self.target.get().map(|target| shortened(target.path()))
+        Some(told_path(self.target.get()?.path()))
     }
 
     /// The method as it is told: a stranger may have made it up, and long.

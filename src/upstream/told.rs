@@ -8,7 +8,7 @@ use crate::{
     policy::{reason::Reason, trace::TRACEPARENT},
     telemetry::{
         metrics::{Label, Verb},
-        record::shortened,
+        record::told_path,
         traces::{ChildSpan, number, text},
     },
     upstream::{cluster::Cluster, endpoint::Endpoint},
@@ -34,7 +34,7 @@ pub(super) fn begin<B>(
     let port = i64::from(endpoint.address.port());
     let attributes = vec![
         text("http.request.method", verb),
-        text("url.full", &format!("{scheme}://{authority}{}", shortened(request.uri().path()))),
+        text("url.full", &format!("{scheme}://{authority}{}", told_path(request.uri().path()))),
         text("server.address", host),
         number("server.port", port),
         text("network.peer.address", &endpoint.address.ip().to_string()),

@@ -368,6 +368,7 @@ routes:
   - {name: e, match: {path: '/auth/login'}, cluster: rag}
   - {name: f, match: {path: /.well-known/jwks.json}, cluster: rag}
   - {name: a, match: {path: '/authors'}, cluster: rag}
+  - {name: g, match: {path: /.well-known/portcullis/claims}, cluster: rag}
 ";
 
 #[test]
@@ -378,7 +379,8 @@ fn routes_cannot_take_the_same_requests_or_the_portals() {
          f.yaml:11:23: routes[3].match.path: matches the same paths as routes[2]; name the parameters alike\n\
          f.yaml:12:23: routes[4].match.path: lies under one of portal.base_paths; it is the portal's while portal.enabled\n\
          f.yaml:13:23: routes[5].match.path: the gateway's own: services find the keys there that verify identities\n\
-         f.yaml:14:6: routes[6].name: routes[0] has the name \"a\" already"
+         f.yaml:14:6: routes[6].name: routes[0] has the name \"a\" already\n\
+         f.yaml:15:23: routes[7].match.path: the gateway's own: services find the claims there that no header holds"
     );
 }
 

@@ -6,7 +6,7 @@ use portcullis::config::{
     Source,
     living::{TAKEN, Taken, taken},
     load, parse, schema,
-    settings::{AuthMode, Engine, Settings},
+    settings::{AuthMode, Engine, LimitKey, Settings},
 };
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -269,6 +269,32 @@ fn the_tls_example_loads_its_files() {
     assert_eq!(tls.config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     assert!(settings.clusters[0].tls.as_ref().unwrap().server_name.is_some());
     assert!(settings.clusters[0].endpoints.iter().all(|endpoint| endpoint.https));
+}
+
+#[test]
+fn no_example_that_strangers_reach_lets_them_guess_passwords_without_end() {
+    let files = tls_files();
+    let variables = [
+        ("TLS_DIR", files.path().to_str().unwrap()),
+        ("PUBLIC_URL", "https://rag.example.com"),
+        ("DATABASE_URL", "postgres://portcullis@db.internal/portcullis"),
+        ("PORTCULLIS_MASTER_KEY", MASTER_KEY),
+        ("REDIS_URL", "redis://redis.internal:6379/0"),
+    ];
+    let mut reached = 0;
+    for entry in std::fs::read_dir(config_dir().join("examples")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == "behind-nginx.conf" {
+            continue;
+        }
+        let settings = example(&name, &variables);
+        let open = !settings.listeners.public.bind.ip().is_loopback() || !settings.listeners.trusted_proxies.is_empty();
+        if open && settings.portal.enabled {
+            assert!(settings.portal.limits.iter().any(|limit| limit.key == LimitKey::Address), "{name}");
+            reached += 1;
+        }
+    }
+    assert_eq!(reached, 4);
 }
 
 #[test]

@@ -24,6 +24,9 @@ use crate::support::postgres::cluster;
 /// Every test's now, odd to the microsecond.
 pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_123_457);
 
+/// Before the first session.
+pub(crate) const NOBODY: SessionId = SessionId(uuid::Uuid::nil());
+
 pub(crate) const RULES: RefreshRules = RefreshRules {
     idle: Duration::from_hours(7 * 24),
     absolute: Duration::from_hours(30 * 24),

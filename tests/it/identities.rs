@@ -9,7 +9,7 @@ use crate::harness::{
     client::Answer,
     gateway::{Engine, Gateway, ISSUER, Setup},
     identity,
-    tokens::{good_claims, good_header, signed, with},
+    tokens::{claims_of, good_claims, good_header, signed, with},
     upstream::Upstream,
 };
 
@@ -210,6 +210,32 @@ async fn every_bound_identity_refers_for_itself_and_by_the_service_s_own_secret(
         let whole = jsonwebtoken::decode::<Value>(&answer.text(), &key, &checks).unwrap().claims;
         assert_eq!((whole["roles"].as_array().unwrap().len(), whole["scope"].as_str()), (330, Some(scope.trim_end())));
     }
+}
+
+#[tokio::test]
+async fn a_service_reads_claims_by_the_name_it_has_for_the_gateway_although_the_portal_has_one_of_its_own() {
+    let upstream = Upstream::start().await;
+    let yaml = format!(
+        r#"
+portal: {{host: login.example.org}}
+clusters:
+  rag: {{endpoints: ["{}"], identity: {{claims_url: "http://10.0.0.7:8080"}}}}
+routes:
+  - {{name: all, match: {{path: "/{{*rest}}"}}, auth: none, cluster: rag}}
+  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, cluster: rag}}
+"#,
+        upstream.url()
+    );
+    let gateway = Gateway::start(Engine::Sqlite, &yaml).await;
+    let client = gateway.client();
+    let token = token(&gateway, &json!({"roles": vec!["reader"; 500]})).await;
+    client.get("/ask/a").bearer(&token).send().await.expect(200);
+    let identity = upstream.last().head.header("x-gateway-identity").unwrap().to_owned();
+    let claims = claims_of(&identity);
+    let reference = claims["_claim_sources"]["gateway"]["access_token"].as_str().unwrap();
+    let answer = client.get("/.well-known/portcullis/claims").bearer(reference).send().await.expect(200);
+    assert_eq!(claims_of(&answer.text())["roles"].as_array().unwrap().len(), 500);
+    assert_eq!(upstream.received().len(), 1, "no service is asked for claims");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ on_every_deployment!(
     another_algorithm_has_a_key_of_its_own_and_both_are_published,
     keys_of_the_other_algorithms_do_the_same,
     a_restart_keeps_users_keys_and_ended_sessions,
+    tokens_made_shorter_bring_none_back_whose_session_has_ended,
     every_failed_login_looks_the_same,
     an_address_registers_once_whatever_its_case,
     a_profile_is_changed_by_its_owner,
@@ -180,6 +181,27 @@ async fn a_restart_keeps_users_keys_and_ended_sessions(deployment: Deployment) {
     let next = client.refreshed(&kept.refresh).await;
     assert_eq!(client.status("/ask/a", &next.access).await, 200);
     assert_eq!(client.login("ann@example.org").await.user["id"], kept.user["id"]);
+}
+
+async fn tokens_made_shorter_bring_none_back_whose_session_has_ended(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let lasting = |life: &str| {
+        let tokens = format!("tokens: {{issuer: \"{ISSUER}\", audience: gw-test, access_ttl: {life}}}\n");
+        tokens + &standard(&upstream)
+    };
+    let mut gateway = Gateways::start(deployment, &lasting("1h")).await;
+    let client = gateway.client();
+    let (kept, ended) = (client.register("ann@example.org").await, client.login("ann@example.org").await);
+    client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
+
+    // Longer ago than a token lives now, but not longer than this one says of itself.
+    gateway.clock.advance(Duration::from_mins(20));
+    gateway.restart_with(&lasting("5m")).await;
+    let client = gateway.client();
+    client.get("/ask/a").bearer(&ended.access).send().await.refused(401, "invalid_token");
+    client.get("/ask/a").bearer(&kept.access).send().await.refused(401, "invalid_token");
+    let next = client.refreshed(&kept.refresh).await;
+    assert_eq!(client.status("/ask/a", &next.access).await, 200, "its session goes on");
 }
 
 async fn every_failed_login_looks_the_same(deployment: Deployment) {

@@ -273,3 +273,29 @@ async fn what_is_not_http2_is_counted() {
     client.closed().await;
     until(|| server.errors(ConnectionError::Parse) == 1).await;
 }
+
+#[tokio::test]
+async fn a_body_may_take_longer_than_a_head_may() {
+    let server = Server::start(&short_header(), echo());
+    let mut client = server.connect().await;
+    // As above, but a POST whose body is to come: 100 bytes in one padded frame (RFC 9113 §6.1), drop by drop.
+    let post = [&frame(1, 4, 1, 6)[..9], b"\x83\x86\x84\x41\x01a"].concat();
+    let padded = [0, 0, 200, 0, 8, 0, 0, 0, 1, 99];
+    client.0.write_all(&[HELLO, &post, &padded].concat()).await.expect("writes");
+    let mut ticks = tokio::time::interval(SHORT / 8);
+    for _ in 0..19 {
+        ticks.tick().await;
+        client.0.write_all(&[0; 10]).await.expect("writes");
+    }
+    // PING, PRIORITY and a frame of a type that nobody knows; then the body's end.
+    let others = [frame(6, 0, 0, 8), frame(2, 0, 1, 5), frame(0xbe, 0, 1, 3), frame(0, 1, 1, 0)].concat();
+    client.0.write_all(&[&[0; 9], &others[..]].concat()).await.expect("writes");
+    let (mut came, expected) = (Vec::new(), b"POST / 100 tls=false");
+    let answered = async {
+        while !came.ends_with(expected) {
+            came.push(client.0.read_u8().await.expect("an answer"));
+        }
+    };
+    patiently(answered).await;
+    assert_eq!(server.errors(ConnectionError::Timeout), 0);
+}

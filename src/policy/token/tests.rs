@@ -297,6 +297,17 @@ fn a_token_lives_until_its_exp_plus_leeway_and_not_a_microsecond_longer() {
 }
 
 #[test]
+fn a_token_lives_no_longer_than_tokens_do_now_whatever_it_says_of_itself() {
+    let at =
+        |micros| admit_for(&claims(), Duration::from_mins(5), Duration::from_secs(30), Timestamp::from_micros(micros));
+    assert_eq!(at(1_330_000_000 - 1), Ok(()));
+    assert_eq!(at(1_330_000_000), Err(TokenFault::Expired));
+    let mut odd = claims();
+    odd.issued = i64::MAX;
+    assert_eq!(admit_for(&odd, Duration::MAX, Duration::MAX, Timestamp::from_seconds(1_000)), Ok(()));
+}
+
+#[test]
 fn a_token_is_not_good_before_its_nbf_less_leeway() {
     let at = |seconds| admit(&full_claims(), &expect(), Timestamp::from_seconds(seconds));
     assert_eq!(at(970), Ok(()));

@@ -115,8 +115,13 @@ impl Store for Cuttable {
         self.there()?.end_sessions(id, all, e).await
     }
 
-    async fn sessions_ended_since(&self, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
-        self.there()?.sessions_ended_since(since).await
+    async fn sessions_ended_since(
+        &self,
+        since: Timestamp,
+        after: SessionId,
+        most: u32,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
+        self.there()?.sessions_ended_since(since, after, most).await
     }
 
     async fn append_audit(&self, e: &AuditEntry) -> Result<(), StoreFault> {

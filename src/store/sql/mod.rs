@@ -158,8 +158,13 @@ impl Store for SqlStore {
         write!(self, link => sessions::end_sessions(&mut link, id, all, audit))
     }
 
-    async fn sessions_ended_since(&self, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
-        read!(self, link => sessions::ended_since(&mut link, since))
+    async fn sessions_ended_since(
+        &self,
+        since: Timestamp,
+        after: SessionId,
+        most: u32,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
+        read!(self, link => sessions::ended_since(&mut link, since, after, most))
     }
 
     async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault> {

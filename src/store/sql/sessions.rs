@@ -185,10 +185,21 @@ async fn end(link: &mut Link, sql: &'static str, id: SessionId, at: Timestamp) -
     rows.iter().map(|row| Ok(SessionId(row.id("id")?))).collect()
 }
 
-pub(super) async fn ended_since(link: &mut Link, since: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
-    let rows = Query::new("SELECT id, ended_at FROM sessions WHERE ended_at >= $1 ORDER BY ended_at")
-        .bind(since)
-        .rows(link)
-        .await?;
+pub(super) async fn ended_since(
+    link: &mut Link,
+    since: Timestamp,
+    after: SessionId,
+    most: u32,
+) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
+    // The first comparison is what the index is looked up by.
+    let rows = Query::new(
+        "SELECT id, ended_at FROM sessions WHERE ended_at >= $1 AND (ended_at > $1 OR id > $2) \
+         ORDER BY ended_at, id LIMIT $3",
+    )
+    .bind(since)
+    .bind(after)
+    .bind(i64::from(most))
+    .rows(link)
+    .await?;
     rows.iter().map(|row| Ok((SessionId(row.id("id")?), row.time("ended_at")?))).collect()
 }
