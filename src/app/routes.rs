@@ -7,8 +7,9 @@ use http::{HeaderName, Method, Uri};
 
 use crate::{
     config::settings::{self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
-    gate::snapshot::{
-        Accepted, Accounts, PatternFault, RouteEntry, RouteLimit, RouteLimits, RouteTable, Snapshot, Target,
+    gate::{
+        route_table::{PatternFault, RouteTable},
+        snapshot::{Accepted, Accounts, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, preset::Preset},
     portal::{

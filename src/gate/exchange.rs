@@ -276,7 +276,7 @@ impl Exchange {
             None,
         );
         let snapshot = Snapshot {
-            routes: crate::gate::snapshot::RouteTable::default(),
+            routes: crate::gate::route_table::RouteTable::default(),
             trusted_proxies: Vec::new(),
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,

@@ -8,7 +8,7 @@
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`]
 //! (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address), [`authorise`], [`body_limit`],
-//! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees,
+//! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees ([`route_table`] finds its route),
 //! [`keyring`] the keys, [`token_cache`] and [`caller`] what a verified token becomes, [`references`] the claims that
 //! an identity only refers to.
 
@@ -35,6 +35,7 @@ pub mod references;
 pub mod refusal;
 pub mod rescue;
 pub mod route;
+pub mod route_table;
 pub mod snapshot;
 pub mod stack;
 pub mod stage;

@@ -10,7 +10,7 @@ use crate::{
         body::GateBody,
         exchange::Exchange,
         refusal::{Detail, Refusal},
-        snapshot::Unrouted,
+        route_table::Unrouted,
         stage::Stage,
     },
     policy::{cors, head, reason::Reason},
