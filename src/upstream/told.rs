@@ -30,12 +30,11 @@ pub(super) fn begin<B>(
     let settings = cluster.settings();
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let authority = endpoint.host.to_str().unwrap_or_default();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
     let port = i64::from(endpoint.address.port());
     let attributes = vec![
         text("http.request.method", verb),
         text("url.full", &format!("{scheme}://{authority}{}", told_path(request.uri().path()))),
-        text("server.address", host),
+        text("server.address", host_of(authority)),
         number("server.port", port),
         text("network.peer.address", &endpoint.address.ip().to_string()),
         number("network.peer.port", port),
@@ -44,6 +43,13 @@ pub(super) fn begin<B>(
     let span = trace.upstream(verb.to_owned(), attributes);
     request.headers_mut().insert(TRACEPARENT, span.context().header_value());
     Some(Box::new(span))
+}
+
+/// The host of an authority, an IPv6 address without its brackets.
+fn host_of(authority: &str) -> &str {
+    let port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let host = authority.rsplit_once(':').filter(|(_, end)| port(end)).map_or(authority, |(host, _)| host);
+    host.trim_matches(['[', ']'])
 }
 
 /// Notes the answer's status, or why there is none. A status that tells of an error is an error of the call, as the
@@ -68,5 +74,20 @@ pub(super) fn answered<B, L>(span: &mut Option<Box<ChildSpan>>, answered: &Resul
 pub(super) fn failed(span: &mut Option<Box<ChildSpan>>, reason: Reason) {
     if let Some(span) = span {
         span.failed(reason.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_without_its_port_and_brackets() {
+        for authority in ["rag.internal", "rag.internal:8000"] {
+            assert_eq!(host_of(authority), "rag.internal", "{authority}");
+        }
+        for authority in ["[fd00::1]", "[fd00::1]:8000"] {
+            assert_eq!(host_of(authority), "fd00::1", "{authority}");
+        }
     }
 }
