@@ -99,6 +99,7 @@ pub struct Caller {
     signer: Signer,
     plain: PlainHeaders,
     identities: Identities,
+    references: Identities,
     presets: Presets,
     limit_key: CounterKey,
     cached_until: Timestamp,
@@ -118,6 +119,7 @@ impl Caller {
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
+            references: Identities::default(),
             presets: Presets::default(),
             limit_key,
             cached_until,
@@ -152,6 +154,12 @@ impl Caller {
     #[must_use]
     pub fn plain(&self) -> &PlainHeaders {
         &self.plain
+    }
+
+    /// What identities bound to their requests refer to the large claims by, one for each audience.
+    #[must_use]
+    pub fn references(&self) -> &Identities {
+        &self.references
     }
 
     /// The signed identities made from it.

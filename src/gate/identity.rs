@@ -94,10 +94,9 @@ impl Identity {
     ) -> Result<HeaderValue, Refusal> {
         let (rules, claims, expires) = (facts.rules, facts.caller.map(Caller::claims), facts.now.plus(LIFE));
         let by_reference = facts.caller.map_or_else(ByReference::default, Caller::by_reference);
-        let kept = claims.filter(|_| !by_reference.is_empty()).map(|claims| {
-            let (issuer, audience) = (facts.issuer, &rules.audience);
-            let new = NewReference { issuer, audience, claims, named: by_reference, key, expires };
-            (self.references.keep(new), format!("{}{CLAIMS_PATH}", rules.claims_url.as_ref().unwrap_or(issuer)))
+        let kept = facts.caller.filter(|_| !by_reference.is_empty()).map(|caller| {
+            let token = self.reference(caller, key, facts, request.is_some());
+            (token, format!("{}{CLAIMS_PATH}", rules.claims_url.as_ref().unwrap_or(facts.issuer)))
         });
         let reference = kept.as_ref().map(|(token, endpoint)| Reference { claims: by_reference, endpoint, token });
         let identity = IdentityClaims {
@@ -115,6 +114,25 @@ impl Identity {
             HeaderValue::try_from(token).map_err(|_| Refusal::internal("a signed identity is no header value"))?;
         token.set_sensitive(true);
         Ok(token)
+    }
+}
+
+impl Identity {
+    /// What reads the caller's large claims. Identities that are made for each request share one for a while: else one
+    /// caller with many requests would push out what others' identities refer to.
+    fn reference(&self, caller: &Caller, key: &Arc<SigningKey>, facts: &Facts<'_>, bound: bool) -> String {
+        let audience = &facts.rules.audience;
+        let known = caller.references().get(audience, key.kid(), facts.now).filter(|_| bound);
+        if let Some(known) = known.as_ref().and_then(|known| known.to_str().ok()) {
+            return known.to_owned();
+        }
+        let (claims, named) = (caller.claims(), caller.by_reference());
+        let expires = facts.now.plus(if bound { LIFE + REUSE } else { LIFE });
+        let token = self.references.keep(NewReference { issuer: facts.issuer, audience, claims, named, key, expires });
+        if bound && let Ok(value) = HeaderValue::try_from(token.as_str()) {
+            caller.references().put(audience, key.kid(), value, facts.now, facts.now.plus(REUSE));
+        }
+        token
     }
 }
 

@@ -149,7 +149,7 @@ impl RouteEntry {
         self.issuers.iter().map(|accepted| &accepted.issuer).find(|issuer| *issuer.rules().issuer == *iss)
     }
 
-    fn takes(&self, method: &Method) -> bool {
+    pub(super) fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty()
             || self.methods.contains(method)
             || (method == Method::HEAD && self.methods.contains(&Method::GET))
