@@ -54,7 +54,11 @@ impl Minted {
     }
 }
 
-/// Signed identities, one per audience; as many as there are clusters the caller reaches.
+/// How many of a kind are kept for one caller: a configuration may name thousands of services and hosts, and all callers
+/// together may not take that times the memory that the token cache counts for them. One more pushes out the oldest.
+pub(super) const MOST_KEPT: usize = 16;
+
+/// Signed identities, one per audience; as many as there are clusters the caller reaches, up to [`MOST_KEPT`].
 #[derive(Default)]
 pub struct Identities(Mutex<Vec<Minted>>);
 
@@ -77,6 +81,9 @@ impl Identities {
     pub fn put(&self, audience: &Arc<str>, kid: &Arc<str>, token: HeaderValue, now: Timestamp, until: Timestamp) {
         let mut minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         minted.retain(|one| one.is_good(now) && (one.audience != *audience || one.kid != *kid));
+        if minted.len() >= MOST_KEPT {
+            minted.remove(0);
+        }
         minted.push(Minted { audience: Arc::clone(audience), kid: Arc::clone(kid), token, from: now, until });
     }
 }
@@ -213,4 +220,22 @@ fn plain(claims: &Claims, by_reference: ByReference) -> PlainHeaders {
 
 fn utf8(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_of_many_services_keeps_the_latest_identities_only() {
+        let (kept, kid, token) = (Identities::default(), Arc::from("k"), HeaderValue::from_static("t"));
+        let (now, until) = (Timestamp::from_seconds(1_000), Timestamp::from_seconds(1_030));
+        let names: Vec<Arc<str>> = (0..1_000).map(|number| format!("service-{number}").into()).collect();
+        for name in &names {
+            kept.put(name, &kid, token.clone(), now, until);
+        }
+        let is_kept = |name: &Arc<str>| kept.get(name, &kid, now).is_some();
+        assert!(names.iter().rev().take(MOST_KEPT).all(is_kept));
+        assert_eq!(names.iter().filter(|name| is_kept(name)).count(), MOST_KEPT);
+    }
 }

@@ -38,6 +38,7 @@ use crate::{
         cookies, head,
         keys::SigningKey,
         mint::{self, BoundRequest, IdentityClaims, Reference},
+        preset::Preset,
     },
 };
 
@@ -155,7 +156,15 @@ fn asked(request: &Request<GateBody>, https: bool) -> String {
 
 /// The host a service is told it is, where its format asks for one: one that the route names, else our own. A client
 /// that could name another would choose for whom it is told of.
-fn host_for<'a>(request: &Request<GateBody>, route: &'a RouteEntry, snapshot: &'a Snapshot) -> &'a Arc<str> {
+fn host_for<'a>(
+    preset: Preset,
+    request: &Request<GateBody>,
+    route: &'a RouteEntry,
+    snapshot: &'a Snapshot,
+) -> &'a Arc<str> {
+    if !preset.tells_host() {
+        return &snapshot.own_host;
+    }
     let asked = head::host_of(request.uri(), request.headers()).unwrap_or_default();
     route.hosts.iter().find(|named| named.eq_ignore_ascii_case(asked)).unwrap_or(&snapshot.own_host)
 }
@@ -184,7 +193,8 @@ impl Stage for Identity {
             self.shared(&facts)?
         };
 
-        let (now, preset) = (exchange.now(), rules.preset.map(|preset| (preset, host_for(request, &route, &snapshot))));
+        let now = exchange.now();
+        let preset = rules.preset.map(|preset| (preset, host_for(preset, request, &route, &snapshot)));
         let headers = request.headers_mut();
         headers.reserve(OURS + if preset.is_some() { OF_PRESET } else { 0 });
         if !route.forward_authorization {
