@@ -344,16 +344,16 @@ async fn a_clock_that_is_set_back_leaves_no_assertion_from_the_future() {
     ready(&client, "/plain/a", &token).await;
     gateway.clock.advance(Duration::from_secs(50));
     for (format, preset, _) in FORMATS.into_iter().filter(|(_, preset, _)| preset.algorithm().is_some()) {
-        let issued = async || {
+        let dated = async || {
             client.get(&format!("/{format}/a")).bearer(&token).send().await.expect(200);
             let head = upstream.last().head;
             let claims = crate::harness::tokens::claims_of(head.header(preset.headers()[0].as_str()).unwrap());
             claims["iat"].as_i64().unwrap()
         };
-        assert_eq!(issued().await, gateway.clock.now().seconds(), "{format}");
+        assert_eq!(dated().await, gateway.clock.now().seconds(), "{format}");
         // By so little that who calls is still known.
         gateway.clock.set_back(Duration::from_secs(10));
-        assert_eq!(issued().await, gateway.clock.now().seconds(), "{format}, after the clock was set back");
+        assert_eq!(dated().await, gateway.clock.now().seconds(), "{format}, after the clock was set back");
     }
 }
 
