@@ -24,7 +24,7 @@ use crate::{
     config::settings,
     gate::{
         body::GateBody,
-        caller::{Caller, Identities},
+        caller::{Caller, Identities, Readers},
         exchange::{Exchange, Principal},
         keyring::Keyring,
         preset::Addressee,
@@ -78,12 +78,14 @@ impl Identity {
     /// One for any request of the caller's: the one that is kept, while it is fresh.
     fn shared(&self, facts: &Facts<'_>) -> Result<HeaderValue, Refusal> {
         let key = self.key(facts.rules);
-        let (kept, audience) = (facts.caller.map_or(&*self.anonymous, Caller::identities), &facts.rules.audience);
-        if let Some(token) = kept.get(audience, key.kid(), facts.now) {
+        let kept = facts.caller.map_or(&*self.anonymous, Caller::identities);
+        let (audience, claims_url) = (&facts.rules.audience, facts.rules.claims_url.as_ref());
+        let to = Readers { audience, kid: key.kid(), claims_url };
+        if let Some(token) = kept.get(to, facts.now) {
             return Ok(token);
         }
         let token = self.sign(&key, facts, None)?;
-        kept.put(audience, key.kid(), token.clone(), facts.now, facts.now.plus(REUSE));
+        kept.put(to, token.clone(), facts.now, facts.now.plus(REUSE));
         Ok(token)
     }
 
@@ -123,7 +125,9 @@ impl Identity {
     /// caller with many requests would push out what others' identities refer to.
     fn reference(&self, caller: &Caller, key: &Arc<SigningKey>, facts: &Facts<'_>, bound: bool) -> String {
         let audience = &facts.rules.audience;
-        let known = caller.references().get(audience, key.kid(), facts.now).filter(|_| bound);
+        // Wherever it is read, it reads the same.
+        let to = Readers { audience, kid: key.kid(), claims_url: None };
+        let known = caller.references().get(to, facts.now).filter(|_| bound);
         if let Some(known) = known.as_ref().and_then(|known| known.to_str().ok()) {
             return known.to_owned();
         }
@@ -131,7 +135,7 @@ impl Identity {
         let expires = facts.now.plus(if bound { LIFE + REUSE } else { LIFE });
         let token = self.references.keep(NewReference { issuer: facts.issuer, audience, claims, named, key, expires });
         if bound && let Ok(value) = HeaderValue::try_from(token.as_str()) {
-            caller.references().put(audience, key.kid(), value, facts.now, facts.now.plus(REUSE));
+            caller.references().put(to, value, facts.now, facts.now.plus(REUSE));
         }
         token
     }
