@@ -151,6 +151,22 @@ pub(super) fn check(
     Some(settings::Identity { audience, secret, bind_request, claims_url, headers, preset })
 }
 
+/// Readers of Google's and Cloudflare's go by key and audience: the products' own examples look at no `typ`, Google's at
+/// no `iss` either, and one key may sign both.
+pub(super) fn check_apart(settings: &settings::Settings, checks: &mut Checks) {
+    for cluster in &settings.clusters {
+        let identity = &cluster.identity;
+        let goes_by_audience = matches!(identity.preset, Some(Preset::GoogleIap | Preset::CloudflareAccess));
+        if goes_by_audience && identity.audience == settings.tokens.audience {
+            checks.error(
+                &At::root().child("clusters").child(&cluster.name).child("identity").child("audience"),
+                "the same as tokens.audience: readers of this identity.preset that look at no typ would take access \
+                 tokens for assertions",
+            );
+        }
+    }
+}
+
 fn key(secret: &SecretSlice<u8>) -> Result<Arc<SigningKey>, Noted> {
     SigningKey::from_pkcs8(Algorithm::Hs256, secret.expose_secret()).map(Arc::new).map_err(|_| Noted)
 }

@@ -198,6 +198,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         written: Arc::default(),
     };
     signing_keys::check_complete(&settings, checks);
+    identity::check_apart(&settings, checks);
     Some(settings)
 }
 

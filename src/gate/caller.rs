@@ -37,24 +37,44 @@ pub struct PlainHeaders {
     pub org: Option<HeaderValue>,
 }
 
+/// For whom an identity is signed, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Readers<'a> {
+    /// Its `aud`.
+    pub audience: &'a Arc<str>,
+    /// The key.
+    pub kid: &'a Arc<str>,
+    /// Where they reach the claims that it refers to, if not at the issuer: two services of one audience may differ.
+    pub claims_url: Option<&'a Arc<str>>,
+}
+
 /// A signed identity for one audience, good from one moment until another: once the clock has been set back, one that
 /// says it was made later is believed nowhere.
 #[derive(Clone)]
 struct Minted {
     audience: Arc<str>,
     kid: Arc<str>,
+    claims_url: Option<Arc<str>>,
     token: HeaderValue,
     from: Timestamp,
     until: Timestamp,
 }
 
 impl Minted {
+    fn is_for(&self, to: Readers<'_>) -> bool {
+        self.audience == *to.audience && self.kid == *to.kid && self.claims_url.as_ref() == to.claims_url
+    }
+
     fn is_good(&self, now: Timestamp) -> bool {
         self.from <= now && now < self.until
     }
 }
 
-/// Signed identities, one per audience; as many as there are clusters the caller reaches.
+/// How many of a kind are kept for one caller: a configuration may name thousands of services and hosts, and all callers
+/// together may not take that times the memory that the token cache counts for them. One more pushes out the oldest.
+pub(super) const MOST_KEPT: usize = 16;
+
+/// Signed identities, one per audience; as many as there are clusters the caller reaches, up to [`MOST_KEPT`].
 #[derive(Default)]
 pub struct Identities(Mutex<Vec<Minted>>);
 
@@ -65,19 +85,28 @@ impl std::fmt::Debug for Identities {
 }
 
 impl Identities {
-    /// The token for `audience` under key `kid`, if one is still good at `now`.
+    /// The token for these readers, if one is still good at `now`.
     #[must_use]
-    pub fn get(&self, audience: &str, kid: &str, now: Timestamp) -> Option<HeaderValue> {
+    pub fn get(&self, to: Readers<'_>, now: Timestamp) -> Option<HeaderValue> {
         let minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = minted.iter().find(|one| *one.audience == *audience && *one.kid == *kid && one.is_good(now))?;
-        Some(found.token.clone())
+        minted.iter().find(|one| one.is_for(to) && one.is_good(now)).map(|one| one.token.clone())
     }
 
     /// Keeps a token made `now` until `until`, in place of another of its kind and of those whose time it is not.
-    pub fn put(&self, audience: &Arc<str>, kid: &Arc<str>, token: HeaderValue, now: Timestamp, until: Timestamp) {
+    pub fn put(&self, to: Readers<'_>, token: HeaderValue, now: Timestamp, until: Timestamp) {
         let mut minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minted.retain(|one| one.is_good(now) && (one.audience != *audience || one.kid != *kid));
-        minted.push(Minted { audience: Arc::clone(audience), kid: Arc::clone(kid), token, from: now, until });
+        minted.retain(|one| one.is_good(now) && !one.is_for(to));
+        if minted.len() >= MOST_KEPT {
+            minted.remove(0);
+        }
+        minted.push(Minted {
+            audience: Arc::clone(to.audience),
+            kid: Arc::clone(to.kid),
+            claims_url: to.claims_url.cloned(),
+            token,
+            from: now,
+            until,
+        });
     }
 }
 
@@ -213,4 +242,23 @@ fn plain(claims: &Claims, by_reference: ByReference) -> PlainHeaders {
 
 fn utf8(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_of_many_services_keeps_the_latest_identities_only() {
+        let (kept, kid, token) = (Identities::default(), Arc::from("k"), HeaderValue::from_static("t"));
+        let (now, until) = (Timestamp::from_seconds(1_000), Timestamp::from_seconds(1_030));
+        let names: Vec<Arc<str>> = (0..1_000).map(|number| format!("service-{number}").into()).collect();
+        for name in &names {
+            kept.put(Readers { audience: name, kid: &kid, claims_url: None }, token.clone(), now, until);
+        }
+        let is_kept =
+            |name: &Arc<str>| kept.get(Readers { audience: name, kid: &kid, claims_url: None }, now).is_some();
+        assert!(names.iter().rev().take(MOST_KEPT).all(is_kept));
+        assert_eq!(names.iter().filter(|name| is_kept(name)).count(), MOST_KEPT);
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     config::settings,
     gate::{
         body::GateBody,
-        caller::{Caller, Identities},
+        caller::{Caller, Identities, Readers},
         exchange::{Exchange, Principal},
         keyring::Keyring,
         preset::Addressee,
@@ -38,6 +38,7 @@ use crate::{
         cookies, head,
         keys::SigningKey,
         mint::{self, BoundRequest, IdentityClaims, Reference},
+        preset::Preset,
     },
 };
 
@@ -77,12 +78,14 @@ impl Identity {
     /// One for any request of the caller's: the one that is kept, while it is fresh.
     fn shared(&self, facts: &Facts<'_>) -> Result<HeaderValue, Refusal> {
         let key = self.key(facts.rules);
-        let (kept, audience) = (facts.caller.map_or(&*self.anonymous, Caller::identities), &facts.rules.audience);
-        if let Some(token) = kept.get(audience, key.kid(), facts.now) {
+        let kept = facts.caller.map_or(&*self.anonymous, Caller::identities);
+        let (audience, claims_url) = (&facts.rules.audience, facts.rules.claims_url.as_ref());
+        let to = Readers { audience, kid: key.kid(), claims_url };
+        if let Some(token) = kept.get(to, facts.now) {
             return Ok(token);
         }
         let token = self.sign(&key, facts, None)?;
-        kept.put(audience, key.kid(), token.clone(), facts.now, facts.now.plus(REUSE));
+        kept.put(to, token.clone(), facts.now, facts.now.plus(REUSE));
         Ok(token)
     }
 
@@ -122,7 +125,9 @@ impl Identity {
     /// caller with many requests would push out what others' identities refer to.
     fn reference(&self, caller: &Caller, key: &Arc<SigningKey>, facts: &Facts<'_>, bound: bool) -> String {
         let audience = &facts.rules.audience;
-        let known = caller.references().get(audience, key.kid(), facts.now).filter(|_| bound);
+        // Wherever it is read, it reads the same.
+        let to = Readers { audience, kid: key.kid(), claims_url: None };
+        let known = caller.references().get(to, facts.now).filter(|_| bound);
         if let Some(known) = known.as_ref().and_then(|known| known.to_str().ok()) {
             return known.to_owned();
         }
@@ -130,7 +135,7 @@ impl Identity {
         let expires = facts.now.plus(if bound { LIFE + REUSE } else { LIFE });
         let token = self.references.keep(NewReference { issuer: facts.issuer, audience, claims, named, key, expires });
         if bound && let Ok(value) = HeaderValue::try_from(token.as_str()) {
-            caller.references().put(audience, key.kid(), value, facts.now, facts.now.plus(REUSE));
+            caller.references().put(to, value, facts.now, facts.now.plus(REUSE));
         }
         token
     }
@@ -155,7 +160,15 @@ fn asked(request: &Request<GateBody>, https: bool) -> String {
 
 /// The host a service is told it is, where its format asks for one: one that the route names, else our own. A client
 /// that could name another would choose for whom it is told of.
-fn host_for<'a>(request: &Request<GateBody>, route: &'a RouteEntry, snapshot: &'a Snapshot) -> &'a Arc<str> {
+fn host_for<'a>(
+    preset: Preset,
+    request: &Request<GateBody>,
+    route: &'a RouteEntry,
+    snapshot: &'a Snapshot,
+) -> &'a Arc<str> {
+    if !preset.tells_host() {
+        return &snapshot.own_host;
+    }
     let asked = head::host_of(request.uri(), request.headers()).unwrap_or_default();
     route.hosts.iter().find(|named| named.eq_ignore_ascii_case(asked)).unwrap_or(&snapshot.own_host)
 }
@@ -184,7 +197,8 @@ impl Stage for Identity {
             self.shared(&facts)?
         };
 
-        let (now, preset) = (exchange.now(), rules.preset.map(|preset| (preset, host_for(request, &route, &snapshot))));
+        let now = exchange.now();
+        let preset = rules.preset.map(|preset| (preset, host_for(preset, request, &route, &snapshot)));
         let headers = request.headers_mut();
         headers.reserve(OURS + if preset.is_some() { OF_PRESET } else { 0 });
         if !route.forward_authorization {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     clock::Timestamp,
-    gate::{keyring::Keyring, refusal::Refusal},
+    gate::{caller::MOST_KEPT, keyring::Keyring, refusal::Refusal},
     policy::{
         claims::Claims,
         preset::{self, Assertion, Preset},
@@ -19,17 +19,19 @@ use crate::{
 /// The headers of one caller, shared by its requests.
 type Headers = Arc<[(HeaderName, HeaderValue)]>;
 
-/// Made for one audience, good until a moment.
+/// Made for one audience, good from one moment until another, as identities are ([`crate::gate::caller`]).
 struct Made {
     preset: Preset,
     host: Arc<str>,
     audience: Arc<str>,
     kid: Option<Arc<str>>,
     headers: Headers,
+    from: Timestamp,
     until: Timestamp,
 }
 
-/// What was made for a caller: as many as there are clusters it reaches and hosts their routes name.
+/// What was made for a caller: as many as there are clusters it reaches and hosts their routes name, up to
+/// [`MOST_KEPT`].
 #[derive(Default)]
 pub struct Presets(Mutex<Vec<Made>>);
 
@@ -83,7 +85,7 @@ impl Presets {
 
     fn get(&self, to: &Addressee<'_>, kid: Option<&Arc<str>>, now: Timestamp) -> Option<Headers> {
         let made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        made.iter().find(|one| one.is_for(to, kid) && now < one.until).map(|one| Arc::clone(&one.headers))
+        made.iter().find(|one| one.is_for(to, kid) && one.is_good(now)).map(|one| Arc::clone(&one.headers))
     }
 
     fn put(
@@ -95,13 +97,17 @@ impl Presets {
         until: Timestamp,
     ) -> Headers {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|one| now < one.until && !one.is_for(to, kid));
+        made.retain(|one| one.is_good(now) && !one.is_for(to, kid));
+        if made.len() >= MOST_KEPT {
+            made.remove(0);
+        }
         made.push(Made {
             preset: to.preset,
             host: Arc::clone(to.host),
             audience: Arc::clone(to.audience),
             kid: kid.cloned(),
             headers: Arc::clone(&headers),
+            from: now,
             until,
         });
         headers
@@ -109,7 +115,41 @@ impl Presets {
 }
 
 impl Made {
+    fn is_good(&self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
+
     fn is_for(&self, to: &Addressee<'_>, kid: Option<&Arc<str>>) -> bool {
         self.preset == to.preset && self.host == *to.host && self.audience == *to.audience && self.kid.as_ref() == kid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{
+        claims::tests::claims,
+        keys::{Algorithm, tests::key},
+    };
+
+    #[test]
+    fn a_caller_that_asks_many_hosts_keeps_the_latest_headers_only() {
+        let (presets, claims) = (Presets::default(), claims());
+        let keyring = Keyring::new(Arc::new(key(Algorithm::Es256)), Vec::new(), &[]);
+        let audience = Arc::from("rag");
+        let set = |host: &Arc<str>| {
+            let to = Addressee { preset: Preset::Pomerium, issuer: "https://gw.test", host, audience: &audience };
+            let times = [1_000, 1_060, 1_030].map(Timestamp::from_seconds).into();
+            let mut headers = HeaderMap::new();
+            presets.set(&mut headers, &to, &claims, &keyring, times).unwrap();
+            headers
+        };
+        let hosts: Vec<Arc<str>> = (0..100).map(|number| format!("h-{number}.test").into()).collect();
+        let made: Vec<_> = hosts.iter().map(set).collect();
+        assert_eq!(presets.0.lock().unwrap().len(), MOST_KEPT);
+        // ES256 signs anew each time: what is the same was kept.
+        let kept = |(host, made): (&Arc<str>, &HeaderMap)| set(host) == *made;
+        assert!(hosts.iter().zip(&made).rev().take(MOST_KEPT).all(kept));
+        assert!(!kept((&hosts[0], &made[0])));
     }
 }

@@ -123,13 +123,14 @@ pub fn verify(token: &str, keys: &KeySet, rules: &TokenRules, now: Timestamp) ->
     let Unique(all) = serde_json::from_slice(&payload).map_err(|_| TokenFault::Malformed)?;
     let known = claims_json::foreign(&payload).ok_or(TokenFault::Malformed)?;
     let subject = subject(known.subject(), rules)?;
-    let claims = Claims {
+    let mut claims = Claims {
         subject,
         roles: roles(&all, &rules.mapping),
         scopes: scopes(&all, &rules.mapping),
         org: rules.mapping.org.as_ref().and_then(|path| plain(path.find(&all)?.as_str()?)).map(Box::from),
         ..known.into_claims(now.seconds())
     };
+    claims.email = claims.email.filter(|address| is_address(address));
     // The keys are one issuer's: a token that claims to be another's is nobody's.
     if claims.issuer != rules.issuer {
         return Err(TokenFault::Issuer);
@@ -193,6 +194,15 @@ fn plain(text: &str) -> Option<&str> {
         && text.trim() == text
         && text.bytes().all(|byte| (byte.is_ascii_graphic() || byte == b' ') && byte != b',');
     ok.then_some(text)
+}
+
+/// The longest address (RFC 5321 §4.5.3.1.3, without the brackets), bytes.
+const MAX_ADDRESS: usize = 254;
+
+/// An address that a header tells as it is. With a blank at its end it would arrive as one without, which may be somebody
+/// else's (RFC 9110 §5.5).
+fn is_address(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_ADDRESS && text.trim() == text && !text.contains(char::is_control)
 }
 
 /// JSON of which every reader makes the same: no member comes twice, at whatever depth (RFC 8725 §2.4).

@@ -88,6 +88,12 @@ impl Preset {
         }
     }
 
+    /// Whether it says which host the service is; for those that do not, all hosts are one.
+    #[must_use]
+    pub const fn tells_host(self) -> bool {
+        matches!(self, Self::Pomerium)
+    }
+
     /// Where its readers look for keys, each a key set of its own.
     #[must_use]
     pub const fn key_paths(self) -> &'static [&'static str] {
@@ -166,7 +172,7 @@ fn pomerium<'a>(assertion: &Assertion<'a>, email: Option<&'a str>) -> Pomerium<'
     Pomerium {
         iss: assertion.host,
         aud: assertion.host,
-        jti: digest_of(&[&claims.issuer, &claims.token_id, assertion.host, &assertion.issued.to_string()]),
+        jti: jti(assertion),
         iat: assertion.issued,
         exp: assertion.expires,
         sub: &claims.subject,
@@ -176,6 +182,15 @@ fn pomerium<'a>(assertion: &Assertion<'a>, email: Option<&'a str>) -> Pomerium<'
         sid: claims.session.map(|session| session.to_string()).unwrap_or_default(),
         name: "",
     }
+}
+
+/// One for these claims, this host and this second: tokens of other issuers may have no id of their own.
+fn jti(assertion: &Assertion<'_>) -> String {
+    let claims = assertion.claims;
+    let times = [assertion.issued, claims.issued, claims.expires].map(|time| time.to_string());
+    let who = [&*claims.issuer, &*claims.subject, &*claims.token_id, assertion.host];
+    let times = times.iter().map(String::as_str);
+    digest_of(who.into_iter().chain(times).chain(claims.roles.iter().map(|role| &**role)))
 }
 
 #[derive(Serialize)]
@@ -219,7 +234,7 @@ struct Cloudflare<'a> {
 fn cloudflare<'a>(assertion: &Assertion<'a>, email: Option<&'a str>) -> Cloudflare<'a> {
     let claims = assertion.claims;
     let session = claims.session.map(|session| session.to_string()).unwrap_or_default();
-    let mut identity_nonce = digest_of(&[&claims.issuer, &claims.subject, &session]);
+    let mut identity_nonce = digest_of([&*claims.issuer, &*claims.subject, &*session]);
     identity_nonce.truncate(16);
     Cloudflare {
         aud: [assertion.audience],
@@ -262,7 +277,7 @@ fn plain(name: HeaderName, value: Option<&str>) -> Option<(HeaderName, HeaderVal
 }
 
 /// One text for these parts and no others.
-fn digest_of(parts: &[&str]) -> String {
+fn digest_of<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
@@ -340,6 +355,20 @@ mod tests {
             pomerium(&later, None).jti
         };
         assert_ne!(jti(1_000), jti(1_001));
+    }
+
+    #[test]
+    fn no_two_callers_assertions_have_one_id_though_their_tokens_have_none() {
+        let nameless = Claims { token_id: "".into(), session: None, ..claims() };
+        let jti = |claims: &Claims| pomerium(&assertion(claims), None).jti;
+        for other in [
+            Claims { subject: "sso:eve".into(), ..nameless.clone() },
+            Claims { expires: nameless.expires + 1, ..nameless.clone() },
+            Claims { roles: vec!["reader".into()], ..nameless.clone() },
+        ] {
+            assert_ne!(jti(&nameless), jti(&other), "{other:?}");
+        }
+        assert_eq!(jti(&nameless), jti(&nameless.clone()));
     }
 
     #[test]

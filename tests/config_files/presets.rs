@@ -60,3 +60,22 @@ fn given_keys_must_do_for_the_presets_too() {
         "f.yaml:1:1: tokens.signing_key: no RS256 key in it, which an identity.preset asks for"
     );
 }
+
+#[test]
+fn an_assertion_is_for_nobody_that_access_tokens_are_for() {
+    let same = |preset: &str| text(", audience: rag", "", preset, "/c");
+    for word in ["google_iap", "cloudflare_access"] {
+        let told = errors_with(&same(word), &Variables::new());
+        assert_eq!(
+            told,
+            "f.yaml:1:1: clusters.rag.identity.audience: the same as tokens.audience: readers of this identity.preset \
+             that look at no typ would take access tokens for assertions",
+            "{word}"
+        );
+        assert!(parse_text(&text("", "", word, "/c"), &Variables::new()).is_ok(), "{word}");
+    }
+    // Those say no audience of the cluster's, or nothing that is signed.
+    for word in ["none", "pomerium", "open_webui"] {
+        assert!(parse_text(&same(word), &Variables::new()).is_ok(), "{word}");
+    }
+}

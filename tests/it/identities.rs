@@ -265,3 +265,56 @@ async fn a_clock_that_is_set_back_leaves_no_identity_from_the_future() {
         assert_eq!(issued(path).await, gateway.clock.now().seconds(), "{path}, after the clock was set back");
     }
 }
+
+/// A gateway with two clusters, at `/one/…` and `/two/…`, whose identities are told so.
+async fn two(upstream: &Upstream, one: &str, two: &str) -> Gateway {
+    let url = upstream.url();
+    let yaml = format!(
+        "clusters:\n  one: {{endpoints: [\"{url}\"], identity: {one}}}\n  two: {{endpoints: [\"{url}\"], identity: {two}}}\n\
+         routes:\n  - {{name: one, match: {{path: \"/one/{{*rest}}\"}}, cluster: one}}\n  \
+         - {{name: two, match: {{path: \"/two/{{*rest}}\"}}, cluster: two}}\n"
+    );
+    Setup::new(Engine::Sqlite, &yaml).start().await
+}
+
+#[tokio::test]
+async fn a_shared_reference_is_one_caller_s_of_one_token_at_one_service() {
+    let upstream = Upstream::start().await;
+    let gateway = two(&upstream, "{bind: request}", "{bind: request}").await;
+    let client = gateway.client();
+    let eve = "0190a1b2-0000-7000-8000-0000000000ee";
+    let callers = [
+        (good_claims()["sub"].clone(), vec!["reader"; 500]),
+        // The same, with other rights since.
+        (good_claims()["sub"].clone(), vec!["writer"; 500]),
+        (json!(eve), vec!["reader"; 500]),
+    ];
+    let mut seen = std::collections::HashSet::new();
+    for (sub, roles) in callers {
+        let token = token(&gateway, &json!({"sub": sub, "roles": roles})).await;
+        for service in ["one", "two"] {
+            client.get(&format!("/{service}/a")).bearer(&token).send().await.expect(200);
+            let identity = claims_of(upstream.last().head.header("x-gateway-identity").unwrap());
+            assert_eq!((&identity["sub"], &identity["aud"]), (&sub, &json!(service)));
+            let read = claims_of(&referred(&gateway, &identity).await.expect(200).text());
+            assert_eq!((&read["sub"], &read["aud"], &read["roles"]), (&sub, &json!(service), &json!(roles)));
+            let reference = identity["_claim_sources"]["gateway"]["access_token"].as_str().unwrap().to_owned();
+            assert!(seen.insert(reference), "{service}: somebody else's");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_services_of_one_audience_are_told_each_where_it_reaches_the_claims() {
+    let upstream = Upstream::start().await;
+    let rules =
+        ["http://10.0.0.7:8080", "http://10.1.0.7:8080"].map(|url| format!("{{audience: rag, claims_url: \"{url}\"}}"));
+    let gateway = two(&upstream, &rules[0], &rules[1]).await;
+    let token = token(&gateway, &json!({"roles": vec!["reader"; 500]})).await;
+    for (path, url) in [("/one/a", "http://10.0.0.7:8080"), ("/two/a", "http://10.1.0.7:8080")] {
+        gateway.client().get(path).bearer(&token).send().await.expect(200);
+        let identity = claims_of(upstream.last().head.header("x-gateway-identity").unwrap());
+        let endpoint = identity["_claim_sources"]["gateway"]["endpoint"].as_str().unwrap();
+        assert_eq!(endpoint, format!("{url}/.well-known/portcullis/claims"), "{path}");
+    }
+}

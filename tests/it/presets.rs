@@ -320,6 +320,83 @@ async fn what_a_caller_is_told_as_is_signed_once_in_half_a_minute_whatever_else_
 }
 
 #[tokio::test]
+async fn groups_are_told_whole_however_many_a_token_holds() {
+    let (upstream, issuer) = (Upstream::start().await, Issuer::start().await);
+    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, &issuer, "")).await;
+    let client = gateway.client();
+    ready(&client, "/plain/a", &issuer.token(&json!({}))).await;
+    let roles: Vec<_> = (0..390).map(|number| format!("reader-{number:04}")).collect();
+    client.get("/pomerium/a").bearer(&issuer.token(&json!({"roles": roles}))).send().await.expect(200);
+    let head = upstream.last().head;
+    let assertion = head.header("x-pomerium-jwt-assertion").unwrap();
+    assert_eq!(crate::harness::tokens::claims_of(assertion)["groups"], json!(roles));
+    // Not much more than the token that said so.
+    assert!((7 * 1_024..10 * 1_024).contains(&assertion.len()), "{}", assertion.len());
+    assert_eq!(head.header("x-user-roles"), None);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_leaves_no_assertion_from_the_future() {
+    let (upstream, issuer) = (Upstream::start().await, Issuer::start().await);
+    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, &issuer, "")).await;
+    let client = gateway.client();
+    let token = issuer.token(&json!({}));
+    ready(&client, "/plain/a", &token).await;
+    gateway.clock.advance(Duration::from_secs(50));
+    for (format, preset, _) in FORMATS.into_iter().filter(|(_, preset, _)| preset.algorithm().is_some()) {
+        let dated = async || {
+            client.get(&format!("/{format}/a")).bearer(&token).send().await.expect(200);
+            let head = upstream.last().head;
+            let claims = crate::harness::tokens::claims_of(head.header(preset.headers()[0].as_str()).unwrap());
+            claims["iat"].as_i64().unwrap()
+        };
+        assert_eq!(dated().await, gateway.clock.now().seconds(), "{format}");
+        // By so little that who calls is still known.
+        gateway.clock.set_back(Duration::from_secs(10));
+        assert_eq!(dated().await, gateway.clock.now().seconds(), "{format}, after the clock was set back");
+    }
+}
+
+#[tokio::test]
+async fn a_format_that_tells_no_host_is_signed_once_for_all_hosts() {
+    let (upstream, issuer) = (Upstream::start().await, Issuer::start().await);
+    for (format, preset, _) in FORMATS.into_iter().filter(|(_, preset, _)| preset.algorithm().is_some()) {
+        let yaml = yaml(&upstream, &issuer, "");
+        // The last route is the one with hosts.
+        let (others, end) = yaml.rsplit_once("cluster: pomerium").unwrap();
+        let gateway = Gateway::start(Engine::Sqlite, &format!("{others}cluster: {format}{end}")).await;
+        let token = issuer.token(&json!({}));
+        ready(&gateway.client(), "/plain/a", &token).await;
+        let told = async |host: &str| {
+            let mut raw = gateway.raw().await;
+            raw.send(&format!("GET /hosted HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n")).await;
+            assert_eq!(raw.answer().await.unwrap().status, 200, "{host}");
+            upstream.last().head.header(preset.headers()[0].as_str()).unwrap().to_owned()
+        };
+        let same = told("rag.test").await == told("other.test").await;
+        assert_eq!(same, preset != Preset::Pomerium, "{format}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_a_header_would_tell_as_somebody_else_s_is_told_in_none() {
+    let (upstream, issuer) = (Upstream::start().await, Issuer::start().await);
+    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, &issuer, "")).await;
+    let client = gateway.client();
+    ready(&client, "/plain/a", &issuer.token(&json!({}))).await;
+    let long = format!("{}@example.org", "x".repeat(2_000));
+    for email in ["ann@example.org ", "\tann@example.org", "ann@example.org\r\n", &long] {
+        let token = issuer.token(&json!({"email": email, "email_verified": true}));
+        for (format, ..) in FORMATS.iter().chain(&[("plain", Preset::OpenWebui, "")]) {
+            client.get(&format!("/{format}/a")).bearer(&token).send().await.expect(200);
+            let received = upstream.last().head;
+            let told: Vec<_> = received.headers.iter().filter(|(_, value)| value.contains("example.org")).collect();
+            assert_eq!(told, Vec::<&(String, String)>::new(), "{format}: {email:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn pomerium_s_readers_are_told_of_a_host_that_the_route_names_and_find_the_keys_there() {
     let (upstream, issuer) = (Upstream::start().await, Issuer::start().await);
     let yaml = yaml(&upstream, &issuer, "").replace("{enabled: false}", "{enabled: false, host: auth.test}");
@@ -337,8 +414,11 @@ async fn pomerium_s_readers_are_told_of_a_host_that_the_route_names_and_find_the
     };
     assert_eq!(told("/hosted", "rag.test").await, "rag.test");
     assert_eq!(told("/hosted", "Other.Test:8443").await, "other.test");
-    // No client chooses whom it is told to.
-    assert_eq!(told("/pomerium/a", "bank.test").await, "gw.test");
+    assert_eq!(told("/hosted", "RAG.test.").await, "rag.test");
+    // No client chooses whom it is told to, not even one that another route names.
+    for host in ["bank.test", "rag.test", "OTHER.test.:443"] {
+        assert_eq!(told("/pomerium/a", host).await, "gw.test", "{host}");
+    }
     // Where they look: at their own host, wherever the portal is. The others' are told where the gateway is.
     for (host, elsewhere) in [("rag.test", 404), ("gw.test", 404), ("anything.test", 404), ("auth.test", 200)] {
         for (path, status) in [("/.well-known/pomerium/jwks.json", 200), ("/cdn-cgi/access/certs", elsewhere)] {

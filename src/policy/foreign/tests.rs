@@ -161,6 +161,17 @@ fn a_role_that_could_be_read_as_two_is_none() {
 }
 
 #[test]
+fn an_address_that_could_be_read_as_another_is_none() {
+    let email = |email: &str| claims(&json!({"email": email, "email_verified": true})).unwrap().email;
+    for odd in ["", "ann@a.test ", "\tann@a.test", "ann@a.test\r\nx-user-id: eve", "a\0@a.test", &"x".repeat(255)] {
+        assert_eq!(email(odd), None, "{odd:?}");
+    }
+    for good in ["ann@a.test", "用户@例え.jp", "\"a b\"@a.test", &"x".repeat(254)] {
+        assert_eq!(email(good).as_deref(), Some(good));
+    }
+}
+
+#[test]
 fn a_token_lives_no_longer_than_its_issuer_s_tokens_may() {
     let life = |iat: Value, exp: i64| claims(&json!({"iat": iat, "exp": exp})).map(|_| ());
     assert_eq!(life(json!(NOW), NOW + 3_600), Ok(()));
