@@ -62,6 +62,7 @@ const RESERVED_PREFIXES: &[&str] = &[
     "x-authentik-",
     "x-pomerium-",
     "x-goog-",
+    "x-amzn-oidc-",
     "x-ms-client-principal",
     "x-openwebui-",
     "x-original-",
