@@ -4,16 +4,13 @@
 //! are looked at on every use ([`crate::gate::authenticate`]). Header values that depend only on the claims are made
 //! once here, and the identity tokens minted from them rest here too, so that a hit costs one look-up.
 
-use std::{
-    fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt::Write, sync::Arc};
 
 use http::HeaderValue;
 
 use crate::{
     clock::Timestamp,
-    gate::preset::Presets,
+    gate::{kept::Kept, preset::Presets},
     policy::{
         by_reference::{ByReference, ClaimName},
         claims::Claims,
@@ -38,77 +35,21 @@ pub struct PlainHeaders {
 }
 
 /// For whom an identity is signed, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct Readers<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readers {
     /// Its `aud`.
-    pub audience: &'a Arc<str>,
+    pub audience: Arc<str>,
     /// The key.
-    pub kid: &'a Arc<str>,
+    pub kid: Arc<str>,
     /// Where they reach the claims that it refers to, if not at the issuer: two services of one audience may differ.
-    pub claims_url: Option<&'a Arc<str>>,
+    pub claims_url: Option<Arc<str>>,
 }
 
-/// A signed identity for one audience, good from one moment until another: once the clock has been set back, one that
-/// says it was made later is believed nowhere.
-#[derive(Clone)]
-struct Minted {
-    audience: Arc<str>,
-    kid: Arc<str>,
-    claims_url: Option<Arc<str>>,
-    token: HeaderValue,
-    from: Timestamp,
-    until: Timestamp,
-}
+/// Signed identities; as many as there are clusters the caller reaches, within what is kept of a kind.
+pub type Identities = Kept<Readers, HeaderValue>;
 
-impl Minted {
-    fn is_for(&self, to: Readers<'_>) -> bool {
-        self.audience == *to.audience && self.kid == *to.kid && self.claims_url.as_ref() == to.claims_url
-    }
-
-    fn is_good(&self, now: Timestamp) -> bool {
-        self.from <= now && now < self.until
-    }
-}
-
-/// How many of a kind are kept for one caller: a configuration may name thousands of services and hosts, and all callers
-/// together may not take that times the memory that the token cache counts for them. One more pushes out the oldest.
-pub(super) const MOST_KEPT: usize = 16;
-
-/// Signed identities, one per audience; as many as there are clusters the caller reaches, up to [`MOST_KEPT`].
-#[derive(Default)]
-pub struct Identities(Mutex<Vec<Minted>>);
-
-impl std::fmt::Debug for Identities {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Identities(…)")
-    }
-}
-
-impl Identities {
-    /// The token for these readers, if one is still good at `now`.
-    #[must_use]
-    pub fn get(&self, to: Readers<'_>, now: Timestamp) -> Option<HeaderValue> {
-        let minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minted.iter().find(|one| one.is_for(to) && one.is_good(now)).map(|one| one.token.clone())
-    }
-
-    /// Keeps a token made `now` until `until`, in place of another of its kind and of those whose time it is not.
-    pub fn put(&self, to: Readers<'_>, token: HeaderValue, now: Timestamp, until: Timestamp) {
-        let mut minted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minted.retain(|one| one.is_good(now) && !one.is_for(to));
-        if minted.len() >= MOST_KEPT {
-            minted.remove(0);
-        }
-        minted.push(Minted {
-            audience: Arc::clone(to.audience),
-            kid: Arc::clone(to.kid),
-            claims_url: to.claims_url.cloned(),
-            token,
-            from: now,
-            until,
-        });
-    }
-}
+/// The tokens that read a caller's large claims, by audience and key.
+pub type ClaimsTokens = Kept<(Arc<str>, Arc<str>), Arc<str>>;
 
 /// Whose keys verified a token, and with that what else has to be looked at on each use.
 #[derive(Debug, Clone)]
@@ -128,7 +69,7 @@ pub struct Caller {
     signer: Signer,
     plain: PlainHeaders,
     identities: Identities,
-    references: Identities,
+    references: ClaimsTokens,
     presets: Presets,
     limit_key: CounterKey,
     cached_until: Timestamp,
@@ -148,7 +89,7 @@ impl Caller {
             claims: verified.claims,
             kid: verified.kid,
             identities: Identities::default(),
-            references: Identities::default(),
+            references: ClaimsTokens::default(),
             presets: Presets::default(),
             limit_key,
             cached_until,
@@ -187,7 +128,7 @@ impl Caller {
 
     /// What identities bound to their requests refer to the large claims by, one for each audience.
     #[must_use]
-    pub fn references(&self) -> &Identities {
+    pub fn references(&self) -> &ClaimsTokens {
         &self.references
     }
 
@@ -242,23 +183,4 @@ fn plain(claims: &Claims, by_reference: ByReference) -> PlainHeaders {
 
 fn utf8(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_caller_of_many_services_keeps_the_latest_identities_only() {
-        let (kept, kid, token) = (Identities::default(), Arc::from("k"), HeaderValue::from_static("t"));
-        let (now, until) = (Timestamp::from_seconds(1_000), Timestamp::from_seconds(1_030));
-        let names: Vec<Arc<str>> = (0..1_000).map(|number| format!("service-{number}").into()).collect();
-        for name in &names {
-            kept.put(Readers { audience: name, kid: &kid, claims_url: None }, token.clone(), now, until);
-        }
-        let is_kept =
-            |name: &Arc<str>| kept.get(Readers { audience: name, kid: &kid, claims_url: None }, now).is_some();
-        assert!(names.iter().rev().take(MOST_KEPT).all(is_kept));
-        assert_eq!(names.iter().filter(|name| is_kept(name)).count(), MOST_KEPT);
-    }
 }

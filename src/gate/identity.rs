@@ -79,12 +79,13 @@ impl Identity {
     fn shared(&self, facts: &Facts<'_>) -> Result<HeaderValue, Refusal> {
         let key = self.key(facts.rules);
         let kept = facts.caller.map_or(&*self.anonymous, Caller::identities);
-        let (audience, claims_url) = (&facts.rules.audience, facts.rules.claims_url.as_ref());
-        let to = Readers { audience, kid: key.kid(), claims_url };
-        if let Some(token) = kept.get(to, facts.now) {
+        let (audience, kid, claims_url) = (&facts.rules.audience, key.kid(), &facts.rules.claims_url);
+        let is_it = |to: &Readers| to.audience == *audience && to.kid == *kid && to.claims_url == *claims_url;
+        if let Some(token) = kept.get(is_it, facts.now) {
             return Ok(token);
         }
         let token = self.sign(&key, facts, None)?;
+        let to = Readers { audience: Arc::clone(audience), kid: Arc::clone(kid), claims_url: claims_url.clone() };
         kept.put(to, token.clone(), facts.now, facts.now.plus(REUSE));
         Ok(token)
     }
@@ -118,26 +119,26 @@ impl Identity {
         token.set_sensitive(true);
         Ok(token)
     }
-}
 
-impl Identity {
     /// What reads the caller's large claims. Identities that are made for each request share one for a while: else one
     /// caller with many requests would push out what others' identities refer to.
-    fn reference(&self, caller: &Caller, key: &Arc<SigningKey>, facts: &Facts<'_>, bound: bool) -> String {
-        let audience = &facts.rules.audience;
-        // Wherever it is read, it reads the same.
-        let to = Readers { audience, kid: key.kid(), claims_url: None };
-        let known = caller.references().get(to, facts.now).filter(|_| bound);
-        if let Some(known) = known.as_ref().and_then(|known| known.to_str().ok()) {
-            return known.to_owned();
-        }
+    fn reference(&self, caller: &Caller, key: &Arc<SigningKey>, facts: &Facts<'_>, bound: bool) -> Arc<str> {
+        let (audience, kid, now) = (&facts.rules.audience, key.kid(), facts.now);
         let (claims, named) = (caller.claims(), caller.by_reference());
-        let expires = facts.now.plus(if bound { LIFE + REUSE } else { LIFE });
-        let token = self.references.keep(NewReference { issuer: facts.issuer, audience, claims, named, key, expires });
-        if bound && let Ok(value) = HeaderValue::try_from(token.as_str()) {
-            caller.references().put(to, value, facts.now, facts.now.plus(REUSE));
+        let keep = |expires| {
+            self.references.keep(NewReference { issuer: facts.issuer, audience, claims, named, key, expires }).into()
+        };
+        if !bound {
+            return keep(now.plus(LIFE));
         }
-        token
+        // Wherever it is read, it reads the same.
+        let known = caller.references().get(|(of, by)| of == audience && by == kid, now);
+        known.unwrap_or_else(|| {
+            let token: Arc<str> = keep(now.plus(LIFE + REUSE));
+            let to = (Arc::clone(audience), Arc::clone(kid));
+            caller.references().put(to, Arc::clone(&token), now, now.plus(REUSE));
+            token
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`]
 //! (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address), [`authorise`], [`body_limit`],
 //! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees ([`route_table`] finds its route),
-//! [`keyring`] the keys, [`token_cache`] and [`caller`] what a verified token becomes, [`references`] the claims that
+//! [`keyring`] the keys, [`token_cache`] and [`caller`] what a verified token becomes ([`kept`]: what was made of it), [`references`] the claims that
 //! an identity only refers to.
 
 pub mod authenticate;
@@ -26,6 +26,7 @@ pub mod finish;
 pub mod guard;
 pub mod hygiene;
 pub mod identity;
+pub mod kept;
 pub mod keyring;
 pub mod limits;
 pub mod observe;

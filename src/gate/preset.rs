@@ -3,13 +3,13 @@
 //! Signed once per caller and half a minute, whatever `identity.bind` says: these formats have no claim that could name
 //! a request. The identity beside them has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     clock::Timestamp,
-    gate::{caller::MOST_KEPT, keyring::Keyring, refusal::Refusal},
+    gate::{kept::Kept, keyring::Keyring, refusal::Refusal},
     policy::{
         claims::Claims,
         preset::{self, Assertion, Preset},
@@ -19,27 +19,19 @@ use crate::{
 /// The headers of one caller, shared by its requests.
 type Headers = Arc<[(HeaderName, HeaderValue)]>;
 
-/// Made for one audience, good from one moment until another, as identities are ([`crate::gate::caller`]).
+/// What they were made for.
+#[derive(PartialEq)]
 struct Made {
     preset: Preset,
     host: Arc<str>,
     audience: Arc<str>,
     kid: Option<Arc<str>>,
-    headers: Headers,
-    from: Timestamp,
-    until: Timestamp,
 }
 
-/// What was made for a caller: as many as there are clusters it reaches and hosts their routes name, up to
-/// [`MOST_KEPT`].
-#[derive(Default)]
-pub struct Presets(Mutex<Vec<Made>>);
-
-impl std::fmt::Debug for Presets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Presets(…)")
-    }
-}
+/// What was made for a caller: as many as there are clusters it reaches and hosts their routes name, within what is kept
+/// of a kind.
+#[derive(Debug, Default)]
+pub struct Presets(Kept<Made, Headers>);
 
 /// For whom headers are made.
 pub(super) struct Addressee<'a> {
@@ -62,7 +54,13 @@ impl Presets {
     ) -> Result<(), Refusal> {
         let key = to.preset.algorithm().and_then(|algorithm| keyring.of(algorithm));
         let kid = key.as_ref().map(|key| key.kid());
-        let made = if let Some(made) = self.get(to, kid, now) {
+        let is_it = |made: &Made| {
+            made.preset == to.preset
+                && made.host == *to.host
+                && made.audience == *to.audience
+                && made.kid.as_ref() == kid
+        };
+        let made = if let Some(made) = self.0.get(is_it, now) {
             made
         } else {
             let assertion = Assertion {
@@ -73,63 +71,29 @@ impl Presets {
                 expires: expires.seconds(),
                 claims,
             };
-            let made = preset::headers(to.preset, key.as_deref(), &assertion)
-                .map_err(|fault| Refusal::internal(format!("an identity's preset cannot be made: {fault}")))?;
-            self.put(to, kid, made.into(), now, until)
+            let made: Headers = preset::headers(to.preset, key.as_deref(), &assertion)
+                .map_err(|fault| Refusal::internal(format!("an identity's preset cannot be made: {fault}")))?
+                .into();
+            let (host, audience) = (Arc::clone(to.host), Arc::clone(to.audience));
+            self.0.put(Made { preset: to.preset, host, audience, kid: kid.cloned() }, Arc::clone(&made), now, until);
+            made
         };
         for (name, value) in made.iter() {
             headers.insert(name.clone(), value.clone());
         }
         Ok(())
     }
-
-    fn get(&self, to: &Addressee<'_>, kid: Option<&Arc<str>>, now: Timestamp) -> Option<Headers> {
-        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        made.iter().find(|one| one.is_for(to, kid) && one.is_good(now)).map(|one| Arc::clone(&one.headers))
-    }
-
-    fn put(
-        &self,
-        to: &Addressee<'_>,
-        kid: Option<&Arc<str>>,
-        headers: Headers,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Headers {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|one| one.is_good(now) && !one.is_for(to, kid));
-        if made.len() >= MOST_KEPT {
-            made.remove(0);
-        }
-        made.push(Made {
-            preset: to.preset,
-            host: Arc::clone(to.host),
-            audience: Arc::clone(to.audience),
-            kid: kid.cloned(),
-            headers: Arc::clone(&headers),
-            from: now,
-            until,
-        });
-        headers
-    }
-}
-
-impl Made {
-    fn is_good(&self, now: Timestamp) -> bool {
-        self.from <= now && now < self.until
-    }
-
-    fn is_for(&self, to: &Addressee<'_>, kid: Option<&Arc<str>>) -> bool {
-        self.preset == to.preset && self.host == *to.host && self.audience == *to.audience && self.kid.as_ref() == kid
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{
-        claims::tests::claims,
-        keys::{Algorithm, tests::key},
+    use crate::{
+        gate::kept::MOST,
+        policy::{
+            claims::tests::claims,
+            keys::{Algorithm, tests::key},
+        },
     };
 
     #[test]
@@ -146,10 +110,10 @@ mod tests {
         };
         let hosts: Vec<Arc<str>> = (0..100).map(|number| format!("h-{number}.test").into()).collect();
         let made: Vec<_> = hosts.iter().map(set).collect();
-        assert_eq!(presets.0.lock().unwrap().len(), MOST_KEPT);
+        assert_eq!(presets.0.len(), MOST);
         // ES256 signs anew each time: what is the same was kept.
         let kept = |(host, made): (&Arc<str>, &HeaderMap)| set(host) == *made;
-        assert!(hosts.iter().zip(&made).rev().take(MOST_KEPT).all(kept));
+        assert!(hosts.iter().zip(&made).rev().take(MOST).all(kept));
         assert!(!kept((&hosts[0], &made[0])));
     }
 }
