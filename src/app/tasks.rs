@@ -12,10 +12,11 @@ use tokio::{
 
 use crate::{
     app::{Rim, Shared, force::Force},
+    clock::Clock,
     config::settings::{Otlp, Telemetry},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
-    store::SharedStore,
+    store::{SharedStore, Use},
     telemetry::{
         metrics::{Metrics, PoolState},
         traces::{Queue, Traces},
@@ -25,6 +26,9 @@ use crate::{
 
 /// First uses of access tokens that may wait to be noted.
 const SEEN_QUEUE: usize = 4_096;
+
+/// How many of them go into one transaction.
+const SEEN_AT_ONCE: usize = 256;
 
 /// How often expired entries are dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
@@ -72,7 +76,7 @@ impl Tasks {
         }
         let store = shared.facts.as_ref().map(|facts| Arc::clone(&facts.store));
         if let Some(store) = store.clone() {
-            tasks.spawn(note_seen(store, seen));
+            tasks.spawn(note_seen(store, Arc::clone(&shared.rim.clock), seen));
         }
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
@@ -123,12 +127,18 @@ impl Tasks {
     }
 }
 
-/// Writes down which generations were used, so that the refresh before them cannot be repeated past its grace.
-async fn note_seen(store: SharedStore, mut seen: mpsc::Receiver<Seen>) {
-    while let Some(Seen { session, generation }) = seen.recv().await {
-        if let Err(error) = store.note_generation_seen(session, generation).await {
+/// Writes down which generations were used, so that the refresh before them cannot be repeated past its grace, and when
+/// a session was last seen. What has come in while the last was written goes into one transaction.
+async fn note_seen(store: SharedStore, clock: Arc<dyn Clock>, mut seen: mpsc::Receiver<Seen>) {
+    let mut waiting = Vec::with_capacity(SEEN_AT_ONCE);
+    while seen.recv_many(&mut waiting, SEEN_AT_ONCE).await > 0 {
+        // Of each session the highest generation is enough.
+        waiting.sort_unstable_by_key(|seen| (seen.session, std::cmp::Reverse(seen.generation)));
+        waiting.dedup_by_key(|seen| seen.session);
+        let uses: Vec<_> = waiting.drain(..).map(|Seen { session, generation }| Use { session, generation }).collect();
+        if let Err(error) = store.note_uses(&uses, clock.now()).await {
             // Lost: the worst is that the same successor can be asked for a little longer.
-            tracing::debug!(%session, generation, %error, "a first use was not noted");
+            tracing::debug!(uses = uses.len(), %error, "uses of access tokens were not noted");
         }
     }
 }

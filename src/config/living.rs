@@ -25,6 +25,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("tokens", Taken::AtStart),
     ("issuers", Taken::AtStart),
     ("tokens.refresh", Taken::Live),
+    ("tokens.max_sessions", Taken::Live),
     ("tokens.delivery", Taken::Live),
     ("passwords", Taken::AtStart),
     ("limits", Taken::Live),

@@ -223,6 +223,8 @@ pub struct Tokens {
     pub leeway: Duration,
     /// Life and grace of refresh tokens.
     pub refresh: crate::policy::refresh::RefreshRules,
+    /// Live sessions a user may have; `None`: any number.
+    pub max_sessions: Option<NonZeroU32>,
     /// Default delivery of the refresh token.
     pub delivery: crate::policy::refresh::Delivery,
     /// Entries in the verified-token cache.

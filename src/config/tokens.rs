@@ -1,5 +1,7 @@
 //! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700).
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +11,7 @@ use super::{
     secret::{self, Secret},
     settings::{Compat, Tokens},
     signing_keys,
-    units::{Int, Span},
+    units::{AtMost, Int, Span},
     urls::Issuer,
     words::Text,
 };
@@ -58,6 +60,10 @@ pub(super) struct RawTokens {
     /// Refresh tokens, which keep a session alive.
     #[serde(default)]
     refresh: Item<RawRefresh>,
+    /// Live sessions a user may have, one a login; at the next the oldest ends, and its access tokens with it. none: any
+    /// number.
+    #[serde(default = "max_sessions")]
+    max_sessions: Item<AtMost<1_000_000>>,
     /// How refresh tokens reach a client that does not say: body (API clients) or cookie (browsers; scripts cannot read
     /// it; the default with `portal.compat: fastapi`).
     #[serde(default = "delivery")]
@@ -95,8 +101,8 @@ pub(super) struct RawRefresh {
     idle: Item<Span<60_000, TWO_YEARS>>,
     /// A session ends this long after its login, used or not. Bounds what a stolen device is worth.
     absolute: Item<Span<60_000, TWO_YEARS>>,
-    /// How long after a rotation the token before still gets the same successor, for clients that lost the answer or
-    /// refresh twice at once. In this window a stolen old token works once more. While the successor's access token has
+    /// How long after its successor was handed out the token before still gets that same one, for clients that lost the
+    /// answer or refresh twice at once (docs/sessions.md). In this window a stolen old token works once more. While the successor's access token has
     /// not been used, it is given again beyond the grace too: 0 does not switch that off.
     grace: Item<Span<0, 300_000>>,
 }
@@ -115,6 +121,10 @@ fn access_ttl() -> Item<Span<30_000, 86_400_000>> {
 
 fn leeway() -> Item<Span<0, 120_000>> {
     Item::of(Span::secs(30))
+}
+
+fn max_sessions() -> Item<AtMost<1_000_000>> {
+    Item::of(AtMost(NonZeroU32::new(20)))
 }
 
 fn delivery() -> Item<Delivery> {
@@ -168,6 +178,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, check
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
         refresh: refresh?,
+        max_sessions: raw.max_sessions.value?.0,
         delivery: raw.delivery.value?,
         cache_entries: raw.cache_entries.value?.0,
     })

@@ -161,6 +161,34 @@ impl<const MIN: u64, const MAX: u64> Scalar for Size<MIN, MAX> {
 }
 scalar!(Size<MIN, MAX>, const MIN: u64, const MAX: u64);
 
+/// A number that something may not exceed; `None`: `none`, no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AtMost<const MAX: u64>(pub(super) Option<NonZeroU32>);
+
+impl<const MAX: u64> Scalar for AtMost<MAX> {
+    fn read(text: &str) -> Result<Self, Fault> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let number = Int::<1, MAX>::read(text).ok().and_then(|Int(number)| u32::try_from(number).ok());
+        let number = number.and_then(NonZeroU32::new);
+        let expected = || Fault::expected(format_args!("none or a whole number from 1 to {MAX}"));
+        number.map(|number| Self(Some(number))).ok_or_else(expected)
+    }
+
+    fn write(&self) -> String {
+        self.0.map_or_else(|| "none".to_owned(), |number| number.to_string())
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": MAX },
+            { "type": "string", "pattern": "^none$|\\$\\{" },
+        ] })
+    }
+}
+scalar!(AtMost<MAX>, const MAX: u64);
+
 /// Bytes a second; `None`: `none`, as slow as you like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByteRate(pub(super) Option<NonZeroU64>);
@@ -326,6 +354,9 @@ mod tests {
         assert_eq!(BodyLimit::read("none").unwrap(), BodyLimit(None));
         assert_eq!(BodyLimit::read("1KiB").unwrap(), BodyLimit(Some(1024)));
         assert!(BodyLimit::read("unlimited").is_err());
+        assert_eq!(AtMost::<8>::read("none").unwrap(), AtMost(None));
+        assert_eq!(AtMost::<8>::read("8").unwrap().write(), "8");
+        assert!(AtMost::<8>::read("0").is_err() && AtMost::<8>::read("9").is_err());
         assert_eq!(ByteRate::read("none").unwrap(), ByteRate(None));
         assert_eq!(ByteRate::read("1KiB/s").unwrap(), ByteRate(NonZeroU64::new(1024)));
         assert_eq!(ByteRate(NonZeroU64::new(1024)).write(), "1KiB/s");

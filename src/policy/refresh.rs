@@ -3,6 +3,11 @@
 //! A refresh token is a session's counter at the time it was minted; the session row holds the newest one. From the
 //! two numbers and what is known of the session, [`decide`] says what a presented token earns. It changes nothing:
 //! the store takes the step under the row's lock.
+//!
+//! An answer may be lost, and a request may come twice or late (a proxy that tries again, a second tab with the same
+//! cookie). The grace is for the second: it is counted from when the newest token was last handed out to somebody who
+//! could not have it yet, by its rotation or by a repeat while nobody had used it. docs/sessions.md says what a client
+//! must keep to so that it is never taken for a thief; tests/contract/tabs.rs holds both.
 
 use std::time::Duration;
 
@@ -15,7 +20,7 @@ pub struct RefreshRules {
     pub idle: Duration,
     /// A session ends this long after its login, used or not.
     pub absolute: Duration,
-    /// How long after a rotation the token before is still answered with the same successor.
+    /// How long after its successor was handed out the token before is still answered with that same successor.
     pub grace: Duration,
 }
 
@@ -40,10 +45,20 @@ pub struct SessionFacts {
     pub created_at: Timestamp,
     /// Last rotation (or login).
     pub rotated_at: Timestamp,
+    /// When the newest token was last handed out while nobody was known to have used it: its rotation, or a repeat.
+    pub handed_out_at: Timestamp,
     /// Ended by logout or reuse.
     pub ended: bool,
     /// Whether its account may refresh.
     pub active: bool,
+}
+
+impl RefreshRules {
+    /// When a session ends by itself unless it is refreshed before: idle, or too long after its login.
+    #[must_use]
+    pub fn ends_at(&self, created_at: Timestamp, rotated_at: Timestamp) -> Timestamp {
+        rotated_at.plus(self.idle).min(created_at.plus(self.absolute))
+    }
 }
 
 /// What a presented refresh token earns.
@@ -74,7 +89,7 @@ pub fn decide(facts: &SessionFacts, presented: u64, rules: &RefreshRules, now: T
     if facts.ended {
         return RefreshVerdict::Ended;
     }
-    if now.since(facts.rotated_at) >= rules.idle || now.since(facts.created_at) >= rules.absolute {
+    if now >= rules.ends_at(facts.created_at, facts.rotated_at) {
         return RefreshVerdict::Expired;
     }
     // Counters begin at 1, so 0 was never issued either.
@@ -83,7 +98,7 @@ pub fn decide(facts: &SessionFacts, presented: u64, rules: &RefreshRules, now: T
     }
     let verdict = match facts.counter - presented {
         0 => RefreshVerdict::Rotate,
-        1 if now.since(facts.rotated_at) <= rules.grace || facts.seen_generation < facts.counter => {
+        1 if now.since(facts.handed_out_at) <= rules.grace || facts.seen_generation < facts.counter => {
             RefreshVerdict::Repeat
         }
         _ => return RefreshVerdict::Reuse,
@@ -110,6 +125,7 @@ mod tests {
             seen_generation: 5,
             created_at: Timestamp::from_seconds(900_000),
             rotated_at: ROTATED,
+            handed_out_at: ROTATED,
             ended: false,
             active: true,
         }
@@ -145,6 +161,13 @@ mod tests {
     fn a_lost_answer_is_repeated_long_after_the_grace() {
         let unseen = SessionFacts { seen_generation: 4, ..facts() };
         assert_eq!(decide(&unseen, 4, &RULES, after(86_400)), RefreshVerdict::Repeat);
+    }
+
+    #[test]
+    fn a_lost_answer_given_again_has_a_grace_of_its_own() {
+        let again = SessionFacts { handed_out_at: after(3_600), ..facts() };
+        assert_eq!(decide(&again, 4, &RULES, after(3_610)), RefreshVerdict::Repeat);
+        assert_eq!(decide(&again, 4, &RULES, after(3_611)), RefreshVerdict::Reuse);
     }
 
     #[test]

@@ -90,8 +90,7 @@ impl PortalState {
         refresh: &SecretString,
         now: Timestamp,
     ) -> Result<Vec<HeaderValue>, Refusal> {
-        let idle = session.rotated_at.plus(self.tokens.refresh.idle);
-        let life = idle.min(self.absolute_end(session)).since(now);
+        let life = self.tokens.refresh.ends_at(session.created_at, session.rotated_at).since(now);
         cookie::set(refresh, life, &self.portal)
     }
 
@@ -133,10 +132,14 @@ pub(crate) fn opened(session: NewSession) -> Session {
         salt: session.salt,
         delivery: session.delivery,
         methods: session.methods,
+        user_agent: session.user_agent,
+        address: session.address,
         counter: 1,
         seen_generation: 0,
         created_at: session.created_at,
         rotated_at: session.created_at,
+        handed_out_at: session.created_at,
+        last_seen_at: session.created_at,
         ended_at: None,
     }
 }

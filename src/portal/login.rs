@@ -3,6 +3,8 @@
 //! An unknown name, a wrong password and an inactive account are one answer and one class of time: each costs a
 //! password hash and an audit row, and the reason is the same.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use http::StatusCode;
 use secrecy::SecretString;
@@ -18,7 +20,7 @@ use crate::{
         grant::opened,
         state::{PortalState, Shared},
     },
-    store::{Account, AuditEvent, Login},
+    store::{Account, AuditEntry, AuditEvent, Login, NewSession, Opened, SessionLimit},
 };
 
 /// What a login says.
@@ -69,21 +71,27 @@ async fn upgrade(state: Shared, user: UserId, password: SecretString, old: Secre
     }
 }
 
-async fn succeed(
-    state: &PortalState,
-    caller: &Caller,
-    user: UserId,
-    delivery: Option<Delivery>,
-) -> Result<Answer, Refusal> {
+async fn succeed(state: &Shared, caller: &Caller, user: UserId, delivery: Option<Delivery>) -> Result<Answer, Refusal> {
     let now = state.clock.now();
     let session = state.new_session(user, delivery, caller, now);
     let audit = caller.audit(AuditEvent::LoginSucceeded, now, Some(user), Some(session.id));
-    let Some(account): Option<Account> = state.store.open_session(&session, &audit).await? else {
+    let opening = open(Arc::clone(state), session.clone(), audit);
+    let Some(account) = PortalState::to_the_end(opening).await?? else {
         // It is not active.
         return Err(fail(state, caller, Some(user)).await);
     };
     caller.turned_out_to_be(user);
     state.grant(StatusCode::OK, &opened(session), &account, now)
+}
+
+/// Opens the session. Those that had to end for it are refused here at once.
+async fn open(state: Shared, session: NewSession, audit: AuditEntry) -> Result<Option<Account>, Refusal> {
+    let limit = SessionLimit { most: state.tokens.max_sessions, rules: state.tokens.refresh };
+    let Some(Opened { account, ended }) = state.store.open_session(&session, &limit, &audit).await? else {
+        return Ok(None);
+    };
+    ended.into_iter().for_each(|sid| state.end_here(sid));
+    Ok(Some(account))
 }
 
 /// Why a login failed, as far as the client learns. The audit row knows the account, when there is one.

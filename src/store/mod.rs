@@ -14,7 +14,7 @@ pub mod memory;
 pub mod redis;
 pub mod sql;
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -30,6 +30,9 @@ use crate::{
 
 /// A store, shared by everything that acts.
 pub type SharedStore = Arc<dyn Store>;
+
+/// How exact a session's last use is kept: a write for each would be one for each request.
+pub const NOTED_EVERY: Duration = Duration::from_mins(1);
 
 /// Why a store call failed.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +143,10 @@ pub struct Session {
     pub delivery: Delivery,
     /// `amr` values.
     pub methods: Vec<String>,
+    /// `User-Agent` of the login, cut to 256 characters.
+    pub user_agent: Option<String>,
+    /// Client address of the login, as text.
+    pub address: String,
     /// Counter of the newest refresh token; 1 after login.
     pub counter: u64,
     /// Highest generation whose access token any gateway has seen used; 0: none.
@@ -148,8 +155,39 @@ pub struct Session {
     pub created_at: Timestamp,
     /// Last rotation (or login).
     pub rotated_at: Timestamp,
-    /// Ended by logout or reuse.
+    /// When the newest refresh token was last handed out while nobody was known to have used it.
+    pub handed_out_at: Timestamp,
+    /// Login, last rotation, or last use of an access token that was noted, whichever is latest.
+    pub last_seen_at: Timestamp,
+    /// Ended by logout, reuse or the limit of sessions.
     pub ended_at: Option<Timestamp>,
+}
+
+/// How many live sessions a user may have, and which ones live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimit {
+    /// At most so many; `None`: any number.
+    pub most: Option<NonZeroU32>,
+    /// When a session has ended by itself.
+    pub rules: RefreshRules,
+}
+
+/// What came of opening a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Whose it is, as it is then.
+    pub account: Account,
+    /// The user's older sessions that had to end for it.
+    pub ended: Vec<SessionId>,
+}
+
+/// An access token that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// Of this session.
+    pub session: SessionId,
+    /// Its generation.
+    pub generation: u64,
 }
 
 /// What came of a refresh.
@@ -228,6 +266,12 @@ audit_events! {
     RefreshAhead = "refresh_ahead",
     /// A session was ended by its owner.
     LoggedOut = "logged_out",
+    /// A session was ended by its owner, from the list of sessions.
+    SessionRevoked = "session_revoked",
+    /// A session was ended because its owner had too many.
+    SessionLimit = "session_limit",
+    /// A session was ended or an access token revoked at the word of an OAuth client.
+    TokenRevoked = "token_revoked",
     /// A profile was changed.
     ProfileChanged = "profile_changed",
 }
@@ -327,8 +371,24 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Account, AccountFault>;
 
     /// Opens a session for an account that is active at this moment, sets `last_login_at`, writes the audit row, in
-    /// one transaction. Gives the account as it is then; `None` when it is no longer active (nothing written).
-    async fn open_session(&self, session: &NewSession, audit: &AuditEntry) -> Result<Option<Account>, StoreFault>;
+    /// one transaction. `None` when it is no longer active (nothing written). In that same transaction, the user's oldest
+    /// live sessions beyond the limit end, each with its audit row `session_limit`; at most a thousand at once, should
+    /// there ever be so many more. However many log in at once, no more than the limit are left.
+    async fn open_session(
+        &self,
+        session: &NewSession,
+        limit: &SessionLimit,
+        audit: &AuditEntry,
+    ) -> Result<Option<Opened>, StoreFault>;
+
+    /// The user's live sessions, the newest first, at most `most`: not ended, nor run out at `now`.
+    async fn live_sessions(
+        &self,
+        user: UserId,
+        rules: &RefreshRules,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Session>, StoreFault>;
 
     /// A session by id, ended or not.
     async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreFault>;
@@ -344,12 +404,16 @@ pub trait Store: Send + Sync + 'static {
         audit: &AuditEntry,
     ) -> Result<RefreshOutcome, StoreFault>;
 
-    /// Notes that an access token of this generation was used. Never lowers it.
-    async fn note_generation_seen(&self, id: SessionId, generation: u64) -> Result<(), StoreFault>;
+    /// Notes that access tokens were used at `now`, in one transaction. A session's generation never falls, its last use
+    /// never goes back and is not moved for less than [`NOTED_EVERY`].
+    async fn note_uses(&self, uses: &[Use], now: Timestamp) -> Result<(), StoreFault>;
 
-    /// Ends one session (`all == false`) or every live session of its user, and writes the audit row. Gives the ids
-    /// that were live until now; empty when there was nothing to end (no audit row then).
+    /// Ends one session (`all == false`) or every live session of its user, and writes an audit row for each. Gives the
+    /// ids that were live until now; empty when there was nothing to end (no audit row then).
     async fn end_sessions(&self, id: SessionId, all: bool, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault>;
+
+    /// The same for every live session of its user but itself.
+    async fn end_other_sessions(&self, id: SessionId, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault>;
 
     /// Sessions ended at or after `since`, for a gateway that starts or shares the store: their tokens may still be
     /// unexpired. By their ends and then their ids, at most `most`; `after` is the last one known of those that ended at

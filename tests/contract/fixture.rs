@@ -13,7 +13,9 @@ use portcullis::{
         ids::{SessionId, UserId},
         refresh::{Delivery, RefreshRules},
     },
-    store::{Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SharedStore, sql},
+    store::{
+        Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SessionLimit, SharedStore, Use, sql,
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, PgConnection, SqliteConnection};
@@ -32,6 +34,8 @@ pub(crate) const RULES: RefreshRules = RefreshRules {
     absolute: Duration::from_hours(30 * 24),
     grace: Duration::from_secs(10),
 };
+
+pub(crate) const NO_LIMIT: SessionLimit = SessionLimit { most: None, rules: RULES };
 
 /// A fresh store.
 pub(crate) struct Fixture {
@@ -97,12 +101,17 @@ impl Fixture {
     /// One more session of an account.
     pub(crate) async fn logged_in(&self, user: UserId, at: Timestamp) -> SessionId {
         let session = new_session(user, at);
-        self.store.open_session(&session, &entry(AuditEvent::LoginSucceeded, at)).await.unwrap().unwrap();
+        self.store.open_session(&session, &NO_LIMIT, &entry(AuditEvent::LoginSucceeded, at)).await.unwrap().unwrap();
         session.id
     }
 
     pub(crate) async fn refresh(&self, id: SessionId, counter: u64, at: Timestamp) -> RefreshOutcome {
         self.store.refresh(id, counter, &RULES, &entry(AuditEvent::Refreshed, at)).await.unwrap()
+    }
+
+    /// Notes that an access token of this generation was used.
+    pub(crate) async fn used(&self, session: SessionId, generation: u64, at: Timestamp) {
+        self.store.note_uses(&[Use { session, generation }], at).await.unwrap();
     }
 
     /// The events audited of a user, oldest first.

@@ -37,6 +37,7 @@ macro_rules! on_both_engines {
 
 mod accounts;
 mod audit;
+mod devices;
 mod faults;
 mod fixture;
 mod keys;
@@ -46,3 +47,4 @@ mod proxy;
 mod redis;
 mod refresh;
 mod sessions;
+mod tabs;

@@ -5,7 +5,7 @@ use portcullis::{
     store::{AuditEntry, AuditEvent, NewSession},
 };
 
-use crate::fixture::{Fixture, NOBODY, NOW, entry, new_session, seconds, session_id};
+use crate::fixture::{Fixture, NO_LIMIT, NOBODY, NOW, entry, new_session, seconds, session_id};
 
 on_both_engines! {
     a_session_is_kept_as_it_was_opened,
@@ -29,7 +29,7 @@ async fn a_session_is_kept_as_it_was_opened(on: Fixture) {
         user_agent: None,
         ..new_session(account.id, at)
     };
-    on.store.open_session(&asked, &entry(AuditEvent::LoginSucceeded, at)).await.unwrap().unwrap();
+    on.store.open_session(&asked, &NO_LIMIT, &entry(AuditEvent::LoginSucceeded, at)).await.unwrap().unwrap();
     let kept = on.store.session(asked.id).await.unwrap().unwrap();
     assert_eq!((kept.id, kept.user, kept.salt), (asked.id, account.id, asked.salt));
     assert_eq!((kept.delivery, kept.methods), (Delivery::Cookie, asked.methods));
@@ -44,7 +44,9 @@ async fn open_session_notes_the_login_and_gives_the_account_as_it_is_then(on: Fi
     let session = new_session(account.id, at);
     let told =
         AuditEntry { user: Some(account.id), session: Some(session.id), ..entry(AuditEvent::LoginSucceeded, at) };
-    let then = on.store.open_session(&session, &told).await.unwrap().unwrap();
+    let then = on.store.open_session(&session, &NO_LIMIT, &told).await.unwrap().unwrap();
+    assert_eq!(then.ended, []);
+    let then = then.account;
     assert_eq!(then.last_login_at, Some(at));
     assert_eq!(on.store.account(account.id).await.unwrap(), Some(then));
     assert_eq!(on.events(account.id).await, [AuditEvent::LoginSucceeded]);
@@ -56,7 +58,7 @@ async fn no_session_for_an_inactive_or_unknown_account(on: Fixture) {
     for user in [account.id, crate::fixture::user_id()] {
         let session = new_session(user, NOW.plus(seconds(1)));
         let told = AuditEntry { user: Some(user), ..entry(AuditEvent::LoginSucceeded, NOW) };
-        assert_eq!(on.store.open_session(&session, &told).await.unwrap(), None);
+        assert_eq!(on.store.open_session(&session, &NO_LIMIT, &told).await.unwrap(), None);
         assert_eq!(on.store.session(session.id).await.unwrap(), None);
         assert_eq!(on.events(user).await, []);
     }
@@ -66,10 +68,10 @@ async fn no_session_for_an_inactive_or_unknown_account(on: Fixture) {
 async fn a_seen_generation_never_falls(on: Fixture) {
     let (_, session) = on.registered("ann@example.com").await;
     for (seen, kept) in [(2, 2), (1, 2), (2, 2), (5, 5), (0, 5)] {
-        on.store.note_generation_seen(session, seen).await.unwrap();
+        on.used(session, seen, NOW).await;
         assert_eq!(on.store.session(session).await.unwrap().unwrap().seen_generation, kept);
     }
-    on.store.note_generation_seen(session_id(), 1).await.unwrap();
+    on.used(session_id(), 1, NOW).await;
 }
 
 async fn ending_one_session_leaves_the_others(on: Fixture) {
@@ -179,7 +181,7 @@ async fn ending_all_does_not_deadlock_with_another_who_goes_by_id() {
     let [low, high] = [1, 2].map(|number| SessionId(uuid::Uuid::from_u128(number)));
     for id in [high, low] {
         let session = NewSession { id, ..new_session(account.id, NOW) };
-        on.store.open_session(&session, &entry(AuditEvent::LoginSucceeded, NOW)).await.unwrap().unwrap();
+        on.store.open_session(&session, &NO_LIMIT, &entry(AuditEvent::LoginSucceeded, NOW)).await.unwrap().unwrap();
     }
     let mut rival = on.rival().await;
     let lock = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";

@@ -13,8 +13,8 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
-        Session, SharedStore, Store, StoreFault, StoredKey,
+        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, Opened, PoolStats, ProfilePatch,
+        RefreshOutcome, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
     },
 };
 
@@ -86,11 +86,26 @@ impl Store for Cuttable {
         self.there()?.update_profile(id, p, e).await
     }
 
-    async fn open_session(&self, session: &NewSession, e: &AuditEntry) -> Result<Option<Account>, StoreFault> {
+    async fn open_session(
+        &self,
+        session: &NewSession,
+        limit: &SessionLimit,
+        e: &AuditEntry,
+    ) -> Result<Option<Opened>, StoreFault> {
         if self.deactivated.load(Relaxed) {
             return Ok(None);
         }
-        self.there()?.open_session(session, e).await
+        self.there()?.open_session(session, limit, e).await
+    }
+
+    async fn live_sessions(
+        &self,
+        user: UserId,
+        rules: &RefreshRules,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Session>, StoreFault> {
+        self.there()?.live_sessions(user, rules, now, most).await
     }
 
     async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreFault> {
@@ -107,8 +122,12 @@ impl Store for Cuttable {
         self.there()?.refresh(id, counter, rules, e).await
     }
 
-    async fn note_generation_seen(&self, id: SessionId, generation: u64) -> Result<(), StoreFault> {
-        self.there()?.note_generation_seen(id, generation).await
+    async fn note_uses(&self, uses: &[Use], now: Timestamp) -> Result<(), StoreFault> {
+        self.there()?.note_uses(uses, now).await
+    }
+
+    async fn end_other_sessions(&self, id: SessionId, e: &AuditEntry) -> Result<Vec<SessionId>, StoreFault> {
+        self.there()?.end_other_sessions(id, e).await
     }
 
     async fn end_sessions(&self, id: SessionId, all: bool, e: &AuditEntry) -> Result<Vec<SessionId>, StoreFault> {

@@ -12,6 +12,7 @@ mod register;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     path::Path,
     sync::{
         Arc,
@@ -92,6 +93,7 @@ fn tokens() -> Tokens {
             absolute: Duration::from_hours(30 * 24),
             grace: Duration::from_secs(10),
         },
+        max_sessions: NonZeroU32::new(3),
         delivery: Delivery::Body,
         cache_entries: 16,
     }

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     policy::{ids::UserId, validate::lookup_key},
-    store::{Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, ProfilePatch, StoreFault},
+    store::{
+        Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, Opened, ProfilePatch,
+        SessionLimit, StoreFault,
+    },
 };
 
 macro_rules! select_account {
@@ -157,12 +160,14 @@ pub(super) async fn update_profile(
 }
 
 /// Opens a session for an account that is active; the update holds its row until the transaction ends, so that a
-/// deactivation comes either before it or after the session it must end.
+/// deactivation comes either before it or after the session it must end, and of several logins at once each counts the
+/// sessions of those before it.
 pub(super) async fn open_session(
     link: &mut Link,
     session: &NewSession,
+    limit: &SessionLimit,
     entry: &AuditEntry,
-) -> Result<Option<Account>, StoreFault> {
+) -> Result<Option<Opened>, StoreFault> {
     let active = Query::new("UPDATE users SET last_login_at = $2 WHERE id = $1 AND active")
         .bind(session.user)
         .bind(session.created_at)
@@ -173,5 +178,7 @@ pub(super) async fn open_session(
     }
     sessions::insert(link, session).await?;
     audit::append(link, entry).await?;
-    existing(link, session.user).await.map(Some)
+    let ended = sessions::end_oldest(link, session, limit, entry).await?;
+    let account = existing(link, session.user).await?;
+    Ok(Some(Opened { account, ended }))
 }

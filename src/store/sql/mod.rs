@@ -30,8 +30,8 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
-        Session, SharedStore, Store, StoreFault, StoredKey,
+        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, Opened, PoolStats, ProfilePatch,
+        RefreshOutcome, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
     },
 };
 
@@ -132,8 +132,23 @@ impl Store for SqlStore {
         write!(self, link => accounts::update_profile(&mut link, id, patch, audit))
     }
 
-    async fn open_session(&self, session: &NewSession, audit: &AuditEntry) -> Result<Option<Account>, StoreFault> {
-        write!(self, link => accounts::open_session(&mut link, session, audit))
+    async fn open_session(
+        &self,
+        session: &NewSession,
+        limit: &SessionLimit,
+        audit: &AuditEntry,
+    ) -> Result<Option<Opened>, StoreFault> {
+        write!(self, link => accounts::open_session(&mut link, session, limit, audit))
+    }
+
+    async fn live_sessions(
+        &self,
+        user: UserId,
+        rules: &RefreshRules,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Session>, StoreFault> {
+        read!(self, link => sessions::live_of(&mut link, user, rules, now, most))
     }
 
     async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreFault> {
@@ -150,12 +165,16 @@ impl Store for SqlStore {
         write!(self, link => sessions::refresh(&mut link, id, counter, rules, audit))
     }
 
-    async fn note_generation_seen(&self, id: SessionId, generation: u64) -> Result<(), StoreFault> {
-        write!(self, link => sessions::note_generation_seen(&mut link, id, generation))
+    async fn note_uses(&self, uses: &[Use], now: Timestamp) -> Result<(), StoreFault> {
+        write!(self, link => sessions::note_uses(&mut link, uses, now))
     }
 
     async fn end_sessions(&self, id: SessionId, all: bool, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault> {
         write!(self, link => sessions::end_sessions(&mut link, id, all, audit))
+    }
+
+    async fn end_other_sessions(&self, id: SessionId, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault> {
+        write!(self, link => sessions::end_other_sessions(&mut link, id, audit))
     }
 
     async fn sessions_ended_since(

@@ -11,15 +11,15 @@ use crate::{
         ids::{SessionId, UserId},
         refresh::{Delivery, RefreshRules, RefreshVerdict, SessionFacts, decide},
     },
-    store::{AuditEntry, AuditEvent, NewSession, RefreshOutcome, Session, StoreFault},
+    store::{AuditEntry, AuditEvent, NOTED_EVERY, NewSession, RefreshOutcome, Session, SessionLimit, StoreFault, Use},
 };
 
-macro_rules! select_session {
-    ($lock:literal) => {
+macro_rules! select_sessions {
+    ($which:literal) => {
         concat!(
-            "SELECT id, user_id, salt, delivery, methods, counter, seen_generation, created_at, rotated_at, ended_at \
-             FROM sessions WHERE id = $1",
-            $lock
+            "SELECT id, user_id, salt, delivery, methods, user_agent, address, counter, seen_generation, created_at, \
+             rotated_at, repeated_at, last_seen_at, ended_at FROM sessions WHERE ",
+            $which
         )
     };
 }
@@ -36,6 +36,9 @@ macro_rules! live_of_owner {
 fn session_of(row: &Row) -> Result<Session, StoreFault> {
     let id = SessionId(row.id("id")?);
     let odd = |column: &str| StoreFault::Inconsistent(format!("session {id} has an odd {column}"));
+    let rotated_at = row.time("rotated_at")?;
+    // A gateway of an older version rotates without touching the other two.
+    let or_rotated = |at: Option<Timestamp>| at.map_or(rotated_at, |at| at.max(rotated_at));
     Ok(Session {
         id,
         user: UserId(row.id("user_id")?),
@@ -46,10 +49,14 @@ fn session_of(row: &Row) -> Result<Session, StoreFault> {
             _ => return Err(odd("delivery")),
         },
         methods: row.words("methods")?,
+        user_agent: row.maybe_text("user_agent")?,
+        address: row.text("address")?,
         counter: row.count("counter")?,
         seen_generation: row.count("seen_generation")?,
         created_at: row.time("created_at")?,
-        rotated_at: row.time("rotated_at")?,
+        rotated_at,
+        handed_out_at: or_rotated(row.maybe_time("repeated_at")?),
+        last_seen_at: or_rotated(row.maybe_time("last_seen_at")?),
         ended_at: row.maybe_time("ended_at")?,
     })
 }
@@ -78,13 +85,14 @@ pub(super) async fn insert(link: &mut Link, session: &NewSession) -> Result<(), 
 }
 
 pub(super) async fn by_id(link: &mut Link, id: SessionId) -> Result<Option<Session>, StoreFault> {
-    let row = Query::new(select_session!("")).bind(id).row(link).await?;
+    let row = Query::new(select_sessions!("id = $1")).bind(id).row(link).await?;
     row.as_ref().map(session_of).transpose()
 }
 
 /// A session that nobody else can change before this transaction ends. SQLite's transaction is the lock.
 async fn locked(link: &mut Link, id: SessionId) -> Result<Option<Session>, StoreFault> {
-    let row = Query::new(select_session!("")).on_postgres(select_session!(" FOR UPDATE")).bind(id).row(link).await?;
+    let query = Query::new(select_sessions!("id = $1")).on_postgres(select_sessions!("id = $1 FOR UPDATE"));
+    let row = query.bind(id).row(link).await?;
     row.as_ref().map(session_of).transpose()
 }
 
@@ -105,6 +113,7 @@ pub(super) async fn refresh(
         seen_generation: session.seen_generation,
         created_at: session.created_at,
         rotated_at: session.rotated_at,
+        handed_out_at: session.handed_out_at,
         ended: session.ended_at.is_some(),
         active: account.active,
     };
@@ -119,6 +128,9 @@ pub(super) async fn refresh(
     };
     if verdict == RefreshVerdict::Rotate {
         rotate(link, &mut session, entry.at).await?;
+    }
+    if verdict == RefreshVerdict::Repeat && session.seen_generation < session.counter {
+        hand_out_again(link, &mut session, entry.at).await?;
     }
     if verdict == RefreshVerdict::Reuse {
         end(link, END_ONE, id, entry.at).await?;
@@ -139,7 +151,9 @@ pub(super) async fn refresh(
 async fn rotate(link: &mut Link, session: &mut Session, now: Timestamp) -> Result<(), sqlx::Error> {
     session.counter += 1;
     session.rotated_at = now;
-    Query::new("UPDATE sessions SET counter = $2, rotated_at = $3 WHERE id = $1")
+    session.handed_out_at = now;
+    session.last_seen_at = session.last_seen_at.max(now);
+    Query::new("UPDATE sessions SET counter = $2, rotated_at = $3, repeated_at = NULL WHERE id = $1")
         .bind(session.id)
         .bind(session.counter)
         .bind(now)
@@ -148,12 +162,98 @@ async fn rotate(link: &mut Link, session: &mut Session, now: Timestamp) -> Resul
         .map(drop)
 }
 
-pub(super) async fn note_generation_seen(link: &mut Link, id: SessionId, generation: u64) -> Result<(), StoreFault> {
-    Query::new("UPDATE sessions SET seen_generation = $2 WHERE id = $1 AND seen_generation < $2")
-        .bind(id)
-        .bind(generation)
+/// A repeat while nobody had used what it gives begins the grace anew: what else was sent with the token before, a copy
+/// of this very request or another tab's, may still be under way.
+async fn hand_out_again(link: &mut Link, session: &mut Session, now: Timestamp) -> Result<(), sqlx::Error> {
+    session.handed_out_at = session.handed_out_at.max(now);
+    Query::new("UPDATE sessions SET repeated_at = $2 WHERE id = $1")
+        .bind(session.id)
+        .bind(session.handed_out_at)
+        .execute(link)
+        .await
+        .map(drop)
+}
+
+/// In the order of ids, so that two who note and one who ends all wait for each other and do not deadlock.
+pub(super) async fn note_uses(link: &mut Link, uses: &[Use], now: Timestamp) -> Result<(), StoreFault> {
+    let mut uses = uses.to_vec();
+    uses.sort_unstable_by_key(|one| one.session);
+    for one in uses {
+        Query::new(
+            "UPDATE sessions SET seen_generation = CASE WHEN seen_generation < $2 THEN $2 ELSE seen_generation END, \
+             last_seen_at = CASE WHEN last_seen_at > $3 THEN last_seen_at ELSE $3 END \
+             WHERE id = $1 AND (seen_generation < $2 OR COALESCE(last_seen_at, rotated_at) <= $4)",
+        )
+        .bind(one.session)
+        .bind(one.generation)
+        .bind(now)
+        .bind(now.minus(NOTED_EVERY))
         .execute(link)
         .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn live_of(
+    link: &mut Link,
+    user: UserId,
+    rules: &RefreshRules,
+    now: Timestamp,
+    most: u32,
+) -> Result<Vec<Session>, StoreFault> {
+    let rows = Query::new(select_sessions!(
+        "user_id = $1 AND ended_at IS NULL AND rotated_at > $2 AND created_at > $3 \
+         ORDER BY created_at DESC, id DESC LIMIT $4"
+    ))
+    .bind(user)
+    .bind(now.minus(rules.idle))
+    .bind(now.minus(rules.absolute))
+    .bind(i64::from(most))
+    .rows(link)
+    .await?;
+    rows.iter().map(session_of).collect()
+}
+
+/// Most sessions that one login ends.
+const MOST_ENDED: i64 = 1_000;
+
+/// Ends the oldest live sessions of the user's, so that with this new one there are no more than the limit. The caller
+/// holds the user's row.
+pub(super) async fn end_oldest(
+    link: &mut Link,
+    session: &NewSession,
+    limit: &SessionLimit,
+    entry: &AuditEntry,
+) -> Result<Vec<SessionId>, StoreFault> {
+    let Some(most) = limit.most else { return Ok(Vec::new()) };
+    // Never the new one, whatever the clocks of other gateways say.
+    let rows = Query::new(
+        "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND rotated_at > $2 AND created_at > $3 \
+         AND id <> $4 ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET $6",
+    )
+    .bind(session.user)
+    .bind(entry.at.minus(limit.rules.idle))
+    .bind(entry.at.minus(limit.rules.absolute))
+    .bind(session.id)
+    .bind(MOST_ENDED)
+    .bind(i64::from(most.get()) - 1)
+    .rows(link)
+    .await?;
+    let mut oldest = rows.iter().map(|row| Ok(SessionId(row.id("id")?))).collect::<Result<Vec<_>, StoreFault>>()?;
+    oldest.sort_unstable();
+    let mut ended = Vec::with_capacity(oldest.len());
+    for id in oldest {
+        ended.extend(end(link, END_ONE, id, entry.at).await?);
+    }
+    told(link, &ended, &AuditEntry { event: AuditEvent::SessionLimit, ..entry.clone() }).await?;
+    Ok(ended)
+}
+
+/// An audit row for each session that has ended.
+async fn told(link: &mut Link, ended: &[SessionId], entry: &AuditEntry) -> Result<(), sqlx::Error> {
+    for id in ended {
+        audit::append(link, &AuditEntry { session: Some(*id), ..entry.clone() }).await?;
+    }
     Ok(())
 }
 
@@ -164,20 +264,36 @@ pub(super) async fn end_sessions(
     entry: &AuditEntry,
 ) -> Result<Vec<SessionId>, StoreFault> {
     if all {
-        // Locked in the order of ids, so that two callers ending the same sessions wait for each other and do not
-        // deadlock.
-        Query::new(live_of_owner!("")).on_postgres(live_of_owner!(" FOR UPDATE")).bind(id).rows(link).await?;
+        lock_all(link, id).await?;
     }
     let ended = end(link, if all { END_ALL } else { END_ONE }, id, entry.at).await?;
-    if !ended.is_empty() {
-        audit::append(link, entry).await?;
-    }
+    told(link, &ended, entry).await?;
     Ok(ended)
+}
+
+pub(super) async fn end_other_sessions(
+    link: &mut Link,
+    id: SessionId,
+    entry: &AuditEntry,
+) -> Result<Vec<SessionId>, StoreFault> {
+    lock_all(link, id).await?;
+    let ended = end(link, END_OTHERS, id, entry.at).await?;
+    told(link, &ended, entry).await?;
+    Ok(ended)
+}
+
+/// Locks the live sessions of a session's user, in the order of ids, so that two callers ending the same ones wait for
+/// each other and do not deadlock.
+async fn lock_all(link: &mut Link, id: SessionId) -> Result<(), sqlx::Error> {
+    let locking = Query::new(live_of_owner!("")).on_postgres(live_of_owner!(" FOR UPDATE"));
+    locking.bind(id).rows(link).await.map(drop)
 }
 
 const END_ONE: &str = "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL RETURNING id";
 const END_ALL: &str = "UPDATE sessions SET ended_at = $2 \
                        WHERE user_id = (SELECT user_id FROM sessions WHERE id = $1) AND ended_at IS NULL RETURNING id";
+const END_OTHERS: &str = "UPDATE sessions SET ended_at = $2 WHERE id <> $1 \
+                          AND user_id = (SELECT user_id FROM sessions WHERE id = $1) AND ended_at IS NULL RETURNING id";
 
 /// Ends what is still live; gives the ids that were.
 async fn end(link: &mut Link, sql: &'static str, id: SessionId, at: Timestamp) -> Result<Vec<SessionId>, StoreFault> {
