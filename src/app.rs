@@ -372,6 +372,7 @@ impl Shared {
         PortalState {
             portal: settings.portal.clone(),
             tokens: settings.tokens.clone(),
+            oauth: settings.oauth.clone(),
             store: Arc::clone(&facts.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&facts.master),

@@ -151,6 +151,7 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
 fn is_served(endpoint: &Endpoint, settings: &Settings) -> bool {
     match endpoint.served {
         Served::WithPortal => settings.portal.enabled,
+        Served::WithOAuth => settings.portal.enabled && !settings.oauth.is_empty(),
         Served::Always => true,
     }
 }
@@ -190,8 +191,15 @@ fn accepted(route: &Route, settings: &Arc<settings::Issuer>, issuers: &[Arc<Issu
 
 fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> RouteEntry {
     let entry = own_entry(endpoint.name, &endpoint.method, endpoint.auth, endpoint.body_limit, settings, parts);
-    // The portal's limits are its users'; a service asks for the claims of all of them from one address.
-    if endpoint.of_services() { RouteEntry { limits: RouteLimits::default(), ..entry } } else { entry }
+    // The portal's limits are its users'; a service asks about all of them from one address. Only tries to be taken for
+    // a service count against it.
+    if endpoint.proves_client() {
+        RouteEntry { limits: entry.limits.of_failures(), ..entry }
+    } else if endpoint.of_services() {
+        RouteEntry { limits: RouteLimits::default(), ..entry }
+    } else {
+        entry
+    }
 }
 
 /// Something the gateway answers itself.

@@ -32,6 +32,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("clusters", Taken::Live),
     ("routes", Taken::Live),
     ("portal", Taken::Live),
+    ("oauth", Taken::Live),
     ("telemetry", Taken::AtStart),
     ("telemetry.request_id_header", Taken::Live),
 ];

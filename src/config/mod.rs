@@ -17,6 +17,7 @@ mod item;
 mod limits;
 mod listeners;
 pub mod living;
+mod oauth;
 mod passwords;
 mod paths;
 mod portal;
@@ -162,6 +163,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);
+    let oauth = oauth::check(raw.oauth, portal.as_ref().map(|portal| portal.enabled), checks);
     issuers.check_subjects(portal.as_ref(), checks);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
@@ -194,6 +196,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         clusters: clusters?,
         routes,
         portal,
+        oauth: oauth?,
         telemetry: telemetry?,
         written: Arc::default(),
     };

@@ -9,6 +9,7 @@ use super::{
     item::{Item, Named},
     limits::RawLimit,
     listeners::RawListeners,
+    oauth::RawOAuth,
     passwords::RawPasswords,
     portal::RawPortal,
     routes::RawRoute,
@@ -59,6 +60,9 @@ pub(super) struct RawSettings {
     /// The built-in account endpoints.
     #[serde(default)]
     pub(super) portal: Item<RawPortal>,
+    /// Services that may ask about tokens and revoke them.
+    #[serde(default)]
+    pub(super) oauth: Item<RawOAuth>,
     /// What the gateway says about itself.
     #[serde(default)]
     pub(super) telemetry: Item<RawTelemetry>,

@@ -22,6 +22,7 @@ pub use self::{
 use super::written::Written;
 use crate::policy::{
     keys::{Algorithm, SigningKey},
+    oauth_client::OAuthClient,
     preset::Preset,
     trace::Sampling,
 };
@@ -51,6 +52,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// The built-in account endpoints.
     pub portal: Portal,
+    /// Who may ask about tokens and revoke them. Empty: nobody can.
+    pub oauth: Vec<OAuthClient>,
     /// Logs and traces.
     pub telemetry: Telemetry,
     /// What it was made of: for telling one configuration from another.

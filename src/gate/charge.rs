@@ -164,7 +164,7 @@ fn foresee(exchange: &Exchange, route: &RouteEntry, keys: &Keys) -> Result<(), R
 fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
     let exchange = Exchange::of(request)?;
     let route = exchange.route()?;
-    if route.limits.is_empty() {
+    if !route.limits.are_charged() {
         return Ok(None);
     }
     let subject = match exchange.principal()? {

@@ -43,13 +43,29 @@ pub(crate) struct Document<'a> {
     violated: Vec<&'a str>,
 }
 
+/// What the OAuth endpoints tell a client that is at fault (RFC 6749 §5.2).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OAuthError")]
+pub(crate) struct OAuthError<'a> {
+    error: &'a str,
+    error_description: &'a str,
+}
+
+/// Whether a refusal is told in OAuth's words.
+pub(crate) const fn is_oauth(reason: Reason) -> bool {
+    matches!(reason, Reason::ClientInvalid | Reason::RequestInvalid | Reason::TokenTypeUnsupported)
+}
+
 /// The answer to a refused request.
 pub(crate) fn answer(refusal: &Refusal, compat: Compat, record: Option<&Record>) -> Response<GateBody> {
     let row = row_for(compat, refusal.reason);
-    let mut response = Response::new(GateBody::full(document(refusal, row, record)));
+    let oauth = is_oauth(refusal.reason);
+    let body = if oauth { oauth_error(refusal, row) } else { document(refusal, row, record) };
+    let media_type = if oauth { "application/json" } else { "application/problem+json" };
+    let mut response = Response::new(GateBody::full(body));
     *response.status_mut() = row.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     challenge(headers, row.challenge);
     details(headers, refusal, row);
@@ -73,6 +89,14 @@ const fn ends_connection(reason: Reason) -> bool {
         | Reason::TransferEncodingInvalid
         | Reason::MethodRefused
     )
+}
+
+fn oauth_error(refusal: &Refusal, row: Row) -> Vec<u8> {
+    let error_description = match refusal.detail.as_deref() {
+        Some(Detail::Text(text)) => text,
+        _ => row.detail,
+    };
+    serde_json::to_vec(&OAuthError { error: row.code, error_description }).unwrap_or_default()
 }
 
 fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
@@ -112,6 +136,7 @@ fn challenge(headers: &mut HeaderMap, challenge: Challenge) {
         Challenge::Bearer => r#"Bearer realm="portcullis""#,
         Challenge::InvalidToken => r#"Bearer realm="portcullis", error="invalid_token""#,
         Challenge::InsufficientScope => r#"Bearer realm="portcullis", error="insufficient_scope""#,
+        Challenge::Basic => r#"Basic realm="portcullis""#,
     };
     headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(value));
 }

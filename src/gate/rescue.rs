@@ -42,6 +42,8 @@ pub enum Challenge {
     InvalidToken,
     /// `error="insufficient_scope"`.
     InsufficientScope,
+    /// `Basic`: a client is to say who it is (RFC 6749 §5.2).
+    Basic,
 }
 
 /// How loudly a refusal is logged.
@@ -75,7 +77,7 @@ pub struct Row {
 /// The table.
 #[must_use]
 pub const fn row(reason: Reason) -> Row {
-    use Challenge::{Bearer, InsufficientScope, InvalidToken, Silent};
+    use Challenge::{Basic, Bearer, InsufficientScope, InvalidToken, Silent};
     use Loudness::{Error, Quiet, Warn};
 
     let (status, title, challenge, loudness) = match reason {
@@ -88,6 +90,12 @@ pub const fn row(reason: Reason) -> Row {
         Reason::BodyBroken => (StatusCode::BAD_REQUEST, "The request body broke off", Silent, Quiet),
         Reason::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "The method is not forwarded", Silent, Quiet),
         Reason::NoRoute => (StatusCode::NOT_FOUND, "Nothing is served here", Silent, Quiet),
+        Reason::SessionUnknown => (StatusCode::NOT_FOUND, "There is no such session", Silent, Quiet),
+        Reason::ClientInvalid => (StatusCode::UNAUTHORIZED, "The client is not known", Basic, Quiet),
+        Reason::RequestInvalid => (StatusCode::BAD_REQUEST, "The request is not understood", Silent, Quiet),
+        Reason::TokenTypeUnsupported => {
+            (StatusCode::BAD_REQUEST, "Tokens of this kind cannot be revoked", Silent, Quiet)
+        }
         Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here", Silent, Quiet),
         Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", Silent, Quiet),
         Reason::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The request body did not arrive in time", Silent, Quiet),

@@ -52,6 +52,7 @@ pub struct RouteLimits {
     /// By address: peeked before authentication, charged last.
     pub address: Vec<RouteLimit>,
     policy: Option<HeaderValue>,
+    failures_only: bool,
 }
 
 impl RouteLimits {
@@ -61,7 +62,20 @@ impl RouteLimits {
         let states: Vec<_> = subject.iter().chain(&address).map(|limit| limit.state(0, Duration::ZERO)).collect();
         let policy = HeaderValue::try_from(limit_headers::rate_limit_policy(&states)).ok();
         let policy = policy.filter(|_| !states.is_empty());
-        Self { subject, address, policy }
+        Self { subject, address, policy, failures_only: false }
+    }
+
+    /// The limits by address, for a route whose handler charges them for those who fail to prove who they are; whoever
+    /// does is charged nothing.
+    #[must_use]
+    pub fn of_failures(self) -> Self {
+        Self { subject: Vec::new(), failures_only: true, ..self }
+    }
+
+    /// Whether a request is charged by coming.
+    #[must_use]
+    pub fn are_charged(&self) -> bool {
+        !self.is_empty() && !self.failures_only
     }
 
     /// How many there are.

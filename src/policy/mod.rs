@@ -25,6 +25,7 @@ pub mod keys;
 pub mod limit_headers;
 pub mod master_key;
 pub mod mint;
+pub mod oauth_client;
 pub mod password;
 pub mod path;
 pub mod preset;

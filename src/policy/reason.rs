@@ -92,6 +92,14 @@ reasons! {
     RefreshInvalid = "refresh_invalid",
     /// An old refresh token came back; the session was killed.
     RefreshReuse = "refresh_reuse",
+    /// No live session of the caller's.
+    SessionUnknown = "session_unknown",
+    /// The client of an OAuth endpoint has not proven who it is.
+    ClientInvalid = "invalid_client",
+    /// A call of an OAuth endpoint is not understood.
+    RequestInvalid = "invalid_request",
+    /// A token of a kind that cannot be revoked.
+    TokenTypeUnsupported = "unsupported_token_type",
     /// A request body of the portal's does not fit its schema.
     Validation = "validation",
     /// The account exists already.

@@ -115,7 +115,7 @@ impl<'a> UserAnswer<'a> {
 }
 
 /// A moment as RFC 3339 writes it, in UTC.
-fn rfc3339(at: Timestamp) -> Result<String, Refusal> {
+pub(crate) fn rfc3339(at: Timestamp) -> Result<String, Refusal> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.micros()) * 1_000)
         .ok()
         .and_then(|moment| moment.format(&Rfc3339).ok())

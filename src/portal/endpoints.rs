@@ -16,7 +16,7 @@ use crate::{
     config::settings::AuthMode,
     gate::references::CLAIMS_PATH,
     portal::{
-        claims, login, logout, me, openapi, refresh, register,
+        claims, login, logout, me, oauth, openapi, refresh, register, sessions,
         state::{Published, Shared},
         well_known,
     },
@@ -49,6 +49,8 @@ pub struct Endpoint {
 pub enum Served {
     /// While `portal.enabled`.
     WithPortal,
+    /// While `oauth.clients` names any.
+    WithOAuth,
     /// Always: services verify identities by it.
     Always,
 }
@@ -71,7 +73,13 @@ pub(crate) enum Call {
     Logout,
     Me,
     PatchMe,
+    Sessions,
+    EndOthers,
+    Session,
+    EndSession,
     Verify,
+    Revoke,
+    Introspect,
     Jwks,
     Discovery,
     Claims,
@@ -105,7 +113,14 @@ pub static ENDPOINTS: &[Endpoint] = &[
         call: Call::PatchMe,
         served: Served::WithPortal,
     },
+    own("portal_sessions", Method::GET, "/sessions", Call::Sessions),
+    own("portal_sessions_end", Method::DELETE, "/sessions", Call::EndOthers),
+    own("portal_session", Method::GET, "/sessions/{id}", Call::Session),
+    own("portal_session_end", Method::DELETE, "/sessions/{id}", Call::EndSession),
     post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
+    // Who calls is proven by a client's secret, which the handlers look at.
+    of_clients("portal_revoke", "/oauth/revoke", Call::Revoke),
+    of_clients("portal_introspect", "/oauth/introspect", Call::Introspect),
     public("portal_jwks", EndpointPath::Absolute("/.well-known/jwks.json"), Call::Jwks, Served::Always),
     public(
         "portal_discovery",
@@ -130,6 +145,31 @@ const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call
     }
 }
 
+/// What concerns the caller alone; no body.
+const fn own(name: &'static str, method: Method, path: &'static str, call: Call) -> Endpoint {
+    Endpoint {
+        name,
+        method,
+        path: EndpointPath::Base(path),
+        auth: AuthMode::Required,
+        body_limit: 0,
+        call,
+        served: Served::WithPortal,
+    }
+}
+
+const fn of_clients(name: &'static str, path: &'static str, call: Call) -> Endpoint {
+    Endpoint {
+        name,
+        method: Method::POST,
+        path: EndpointPath::Absolute(path),
+        auth: AuthMode::None,
+        body_limit: oauth::BODY_LIMIT as u64,
+        call,
+        served: Served::WithOAuth,
+    }
+}
+
 const fn public(name: &'static str, path: EndpointPath, call: Call, served: Served) -> Endpoint {
     Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call, served }
 }
@@ -144,10 +184,16 @@ impl Endpoint {
         }
     }
 
-    /// Whether services call it, not people.
+    /// Whether services call it, not people: on every host.
     #[must_use]
     pub const fn of_services(&self) -> bool {
-        matches!(self.call, Call::Claims)
+        matches!(self.call, Call::Claims) || self.proves_client()
+    }
+
+    /// Whether its callers are clients that the handler knows by their secrets.
+    #[must_use]
+    pub const fn proves_client(&self) -> bool {
+        matches!(self.call, Call::Revoke | Call::Introspect)
     }
 
     /// `None`: it needs the accounts, and there are none.
@@ -160,9 +206,15 @@ impl Endpoint {
             Call::Logout => self.on(logout::logout, accounts()?),
             Call::Me => self.on(me::me, accounts()?),
             Call::PatchMe => self.on(me::change, accounts()?),
+            Call::Sessions => self.on(sessions::list, accounts()?),
+            Call::EndOthers => self.on(sessions::end_others, accounts()?),
+            Call::Session => self.on(sessions::one, accounts()?),
+            Call::EndSession => self.on(sessions::end_one, accounts()?),
+            Call::Revoke => self.on(oauth::revoke::revoke, accounts()?),
+            Call::Introspect => self.on(oauth::introspect::introspect, accounts()?),
             Call::Verify => self.on(me::verify, accounts()?),
             Call::Jwks => self.on(well_known::jwks, published.clone()),
-            Call::Discovery => self.on(well_known::discovery, published.clone()),
+            Call::Discovery => self.on(well_known::discovery, accounts()?),
             Call::Claims => self.on(claims::claims, published.clone()),
             Call::OpenApi => self.on(openapi::openapi, accounts()?),
         })
@@ -222,7 +274,9 @@ mod tests {
     fn paths_are_below_the_base_unless_they_are_well_known() {
         for endpoint in ENDPOINTS {
             for path in endpoint.full_paths(&["/account".into(), "/api/account".into()]) {
-                let below = ["/account/", "/api/account/", "/.well-known/"].iter().any(|base| path.starts_with(base));
+                let below = ["/account/", "/api/account/", "/.well-known/", "/oauth/"]
+                    .iter()
+                    .any(|base| path.starts_with(base));
                 assert!(below, "{path}");
             }
         }
@@ -238,6 +292,8 @@ mod tests {
             ("portal_login", AuthMode::None),
             ("portal_refresh", AuthMode::None),
             ("portal_logout", AuthMode::Lenient),
+            ("portal_revoke", AuthMode::None),
+            ("portal_introspect", AuthMode::None),
             ("portal_jwks", AuthMode::None),
             ("portal_discovery", AuthMode::None),
             ("portal_claims", AuthMode::None),

@@ -71,7 +71,7 @@ fn ours(request: &Request, state: &PortalState) -> bool {
 }
 
 /// Of that media type, in UTF-8, which is the only encoding it has and may be named all the same.
-fn is_form(headers: &HeaderMap) -> bool {
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::to_str) else { return false };
     let mut parts = value.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
@@ -87,18 +87,27 @@ fn is_form(headers: &HeaderMap) -> bool {
 /// The members of a form. Empty ones are absent ones, as FastAPI reads them.
 fn parse(body: &[u8]) -> Option<Fields> {
     let mut fields = Fields::default();
-    let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    for (count, pair) in pairs.enumerate() {
-        let equals = pair.iter().position(|byte| *byte == b'=');
-        let (name, value) = equals.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
-        let (name, value) = (decode(name)?, decode(value)?);
-        if count == MOST_PAIRS {
-            return None;
-        }
+    for (name, value) in pairs(body)? {
         fields.give(name, &value);
     }
     fields.forget_empty();
     Some(fields)
+}
+
+/// Names and values as they come; `None`: too many, or no text.
+pub(crate) fn pairs(body: &[u8]) -> Option<Vec<(String, String)>> {
+    let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    let mut read = Vec::new();
+    for (count, pair) in pairs.enumerate() {
+        let equals = pair.iter().position(|byte| *byte == b'=');
+        let (name, value) = equals.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
+        let pair = (decode(name)?, decode(value)?);
+        if count == MOST_PAIRS {
+            return None;
+        }
+        read.push(pair);
+    }
+    Some(read)
 }
 
 /// How a form is read: names, and values as JSON. For the fuzz target alone.
@@ -108,7 +117,7 @@ pub fn read_form(body: &[u8]) -> Option<Vec<(String, String)>> {
 }
 
 /// `+` is a space; what is no escape stands for itself.
-fn decode(text: &[u8]) -> Option<String> {
+pub(crate) fn decode(text: &[u8]) -> Option<String> {
     let spaced: Vec<_> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     percent_decode(&spaced).decode_utf8().ok().map(Into::into)
 }

@@ -1,5 +1,5 @@
-//! The account endpoints: register, login (as JSON, or as a `form`), refresh, logout, me, verify; and what is
-//! published: keys, where they are, claims that an identity refers to, the description of all this. Keys (those that
+//! The account endpoints: register, login (as JSON, or as a `form`), refresh, logout, me, sessions, verify; what services
+//! ask of tokens (`oauth`); and what is published: keys, where they are, claims that an identity refers to, the description of all this. Keys (those that
 //! readers of a preset look for, too) and claims are served with the portal off and without a store too.
 //!
 //! An axum router inside the gate's pipeline, which has already found the client's address, cleaned the headers,
@@ -22,10 +22,12 @@ pub mod key_sets;
 mod login;
 mod logout;
 mod me;
+mod oauth;
 mod openapi;
 mod presented;
 mod refresh;
 mod register;
+mod sessions;
 mod state;
 mod well_known;
 

@@ -11,13 +11,19 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     config::settings::{AuthMode, Compat, Portal},
-    gate::{problem::Document, refusal::Refusal, rescue::row_for},
+    gate::{
+        problem::{Document, OAuthError, is_oauth},
+        refusal::Refusal,
+        rescue::row_for,
+    },
     policy::reason::Reason,
     portal::{
         answers::{Answer, TokenAnswer, UserAnswer},
-        endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath},
+        endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath, Served},
         form::IGNORED,
         me::VerifyAnswer,
+        oauth::introspect::IntrospectAnswer,
+        sessions::{SessionAnswer, SessionsAnswer},
         state::Shared,
         well_known::{Discovery, publish},
     },
@@ -25,7 +31,7 @@ use crate::{
 
 /// 200 with the description.
 pub(crate) async fn openapi(State(state): State<Shared>) -> Result<Answer, Refusal> {
-    publish(&document(&state.portal))
+    publish(&document(&state.portal, !state.oauth.is_empty()))
 }
 
 /// What an endpoint takes and gives.
@@ -89,6 +95,60 @@ impl Shape {
                 Some("User"),
                 &[AccountExists, StoreUnavailable],
             ),
+            Call::Sessions => (
+                "Where the caller is logged in, the newest login first",
+                &[],
+                &[],
+                StatusCode::OK,
+                Some("Sessions"),
+                &[StoreUnavailable],
+            ),
+            Call::EndOthers => (
+                "End every session of the caller's but this one",
+                &[],
+                &[],
+                StatusCode::NO_CONTENT,
+                None,
+                &[StoreUnavailable],
+            ),
+            Call::Session => (
+                "One of the caller's sessions",
+                &[],
+                &[],
+                StatusCode::OK,
+                Some("Session"),
+                &[Reason::SessionUnknown, StoreUnavailable],
+            ),
+            Call::EndSession => (
+                "End one of the caller's sessions",
+                &[],
+                &[],
+                StatusCode::NO_CONTENT,
+                None,
+                &[Reason::SessionUnknown, StoreUnavailable],
+            ),
+            Call::Revoke => (
+                "Revoke a token (RFC 7009); a refresh token takes its session with it",
+                &["token"],
+                OF_CLIENTS,
+                StatusCode::OK,
+                None,
+                &[
+                    Reason::RequestInvalid,
+                    Reason::TokenTypeUnsupported,
+                    Reason::ClientInvalid,
+                    Reason::BodyTooLarge,
+                    StoreUnavailable,
+                ],
+            ),
+            Call::Introspect => (
+                "What a token of this gateway is worth now (RFC 7662)",
+                &["token"],
+                OF_CLIENTS,
+                StatusCode::OK,
+                Some("Introspection"),
+                &[Reason::RequestInvalid, Reason::ClientInvalid, Reason::BodyTooLarge, StoreUnavailable],
+            ),
             Call::Verify => ("What the presented access token says", &[], &[], StatusCode::OK, Some("Claims"), &[]),
             Call::Jwks => ("The keys that verify our tokens (RFC 7517)", &[], &[], StatusCode::OK, Some("KeySet"), &[]),
             Call::Discovery => (
@@ -122,6 +182,9 @@ type Parts = (
     &'static [Reason],
 );
 
+/// What a call to the OAuth endpoints may hold beside the token. Whatever else it holds is ignored.
+const OF_CLIENTS: &[&str] = &["token_type_hint", "client_id", "client_secret"];
+
 /// What any call with a body may meet.
 const BODY_REFUSALS: &[Reason] =
     &[Reason::BodyBroken, Reason::BodyTimeout, Reason::BodyTooLarge, Reason::MediaType, Reason::Validation];
@@ -130,9 +193,9 @@ const BODY_REFUSALS: &[Reason] =
 const TOKEN_REFUSALS: &[Reason] = &[Reason::CredentialsMissing, Reason::TokenMalformed];
 
 /// The whole description.
-fn document(portal: &Portal) -> Value {
+fn document(portal: &Portal, oauth: bool) -> Value {
     let mut paths = Map::new();
-    for endpoint in ENDPOINTS {
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| oauth || endpoint.served != Served::WithOAuth) {
         let (path, absolute) = match endpoint.path {
             EndpointPath::Base(path) => (path, false),
             EndpointPath::Absolute(path) => (path, true),
@@ -141,6 +204,10 @@ fn document(portal: &Portal) -> Value {
         if absolute {
             // Not below a base path.
             item["servers"] = json!([{"url": "/"}]);
+        }
+        if path.ends_with("/{id}") {
+            let schema = json!({"type": "string", "format": "uuid"});
+            item["parameters"] = json!([{"name": "id", "in": "path", "required": true, "schema": schema}]);
         }
         item[endpoint.method.as_str().to_ascii_lowercase()] = operation(endpoint, portal);
     }
@@ -166,16 +233,35 @@ fn operation(endpoint: &Endpoint, portal: &Portal) -> Value {
         "responses": responses(endpoint, &shape, portal.compat),
         "security": security(endpoint, portal),
     });
-    if takes_body(endpoint) {
+    if endpoint.proves_client() {
+        operation["requestBody"] = json!({
+            "required": true,
+            "content": {FORM: {"schema": of_client(&shape)}},
+        });
+    } else if takes_body(endpoint) {
         operation["requestBody"] = json!({
             "required": !shape.required.is_empty(),
             "content": {"application/json": {"schema": body(endpoint.call, &shape)}},
         });
         if takes_form(endpoint, portal.compat) {
-            operation["requestBody"]["content"]["application/x-www-form-urlencoded"] = json!({"schema": form(&shape)});
+            operation["requestBody"]["content"][FORM] = json!({"schema": form(&shape)});
         }
     }
     operation
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A form of RFC 6749's kind: what it does not know is ignored, so others may be there.
+fn of_client(shape: &Shape) -> Value {
+    let known = [shape.required, shape.optional].concat();
+    let members: Map<_, _> = known.into_iter().map(|name| (name.to_owned(), json!({"type": "string"}))).collect();
+    json!({
+        "type": "object",
+        "required": shape.required,
+        "properties": members,
+        "description": "client_id and client_secret here, or both in a basic Authorization header; never both.",
+    })
 }
 
 fn takes_body(endpoint: &Endpoint) -> bool {
@@ -254,7 +340,7 @@ fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
         success["content"] = json!({(media): {"schema": reference(schema)}});
     }
     responses.insert(shape.success.as_str().to_owned(), success);
-    let of_body: &[Reason] = if takes_body(endpoint) { BODY_REFUSALS } else { &[] };
+    let of_body: &[Reason] = if takes_body(endpoint) && !endpoint.proves_client() { BODY_REFUSALS } else { &[] };
     let of_token: &[Reason] = if endpoint.auth == AuthMode::Required { TOKEN_REFUSALS } else { &[] };
     let of_form: &[Reason] = if takes_form(endpoint, compat) { &[Reason::CrossSite] } else { &[] };
     for reason in shape.refusals.iter().chain(of_body).chain(of_form).chain(of_token).chain(&[Reason::AddressLimited]) {
@@ -266,7 +352,8 @@ fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
                 known["description"] = json!(format!("{before}; {said}"));
             }
             None => {
-                responses.insert(row.status.as_str().to_owned(), problem(&said));
+                let described = if is_oauth(*reason) { oauth_error(&said) } else { problem(&said) };
+                responses.insert(row.status.as_str().to_owned(), described);
             }
         }
     }
@@ -278,12 +365,20 @@ fn problem(said: &str) -> Value {
     json!({"description": said, "content": {"application/problem+json": {"schema": reference("Problem")}}})
 }
 
+fn oauth_error(said: &str) -> Value {
+    json!({"description": said, "content": {"application/json": {"schema": reference("OAuthError")}}})
+}
+
 fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
 /// Each element is a way in; an empty one: none is needed.
 fn security(endpoint: &Endpoint, portal: &Portal) -> Value {
+    if endpoint.proves_client() {
+        // Or by the form.
+        return json!([{"client": []}, {}]);
+    }
     let mut ways = Vec::new();
     if matches!(endpoint.auth, AuthMode::Required | AuthMode::Lenient) {
         ways.push(json!({"bearer": []}));
@@ -307,6 +402,7 @@ fn schemes(portal: &Portal) -> Value {
     let cookie = |name: &str| json!({"type": "apiKey", "in": "cookie", "name": name});
     let mut schemes = json!({
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "client": {"type": "http", "scheme": "basic", "description": "client_secret_basic (RFC 6749 §2.3.1)"},
         "refreshCookie": cookie(&portal.cookie_name),
         "claimsReference": {"type": "http", "scheme": "bearer", "description": "access_token of the identity's _claim_sources"},
     });
@@ -331,6 +427,10 @@ fn schemas() -> Value {
     define::<UserAnswer<'static>>(&mut generator);
     define::<VerifyAnswer<'static>>(&mut generator);
     define::<Discovery<'static>>(&mut generator);
+    define::<SessionsAnswer<'static>>(&mut generator);
+    define::<SessionAnswer<'static>>(&mut generator);
+    define::<IntrospectAnswer>(&mut generator);
+    define::<OAuthError<'static>>(&mut generator);
     define::<Document<'static>>(&mut generator);
     let mut schemas = generator.take_definitions(true);
     schemas.insert(

@@ -8,7 +8,7 @@ use crate::{
     clock::{Clock, Entropy},
     config::settings::{Portal, Tokens},
     gate::{keyring::Keyring, references::References, refusal::Refusal},
-    policy::{ids::SessionId, master_key::MasterKey},
+    policy::{ids::SessionId, master_key::MasterKey, oauth_client::OAuthClient},
     portal::hash_pool::HashPool,
     store::{
         SharedStore,
@@ -27,6 +27,8 @@ pub struct PortalState {
     pub portal: Portal,
     /// Lives, issuer and audience of tokens.
     pub tokens: Tokens,
+    /// Who may ask about tokens and revoke them.
+    pub oauth: Vec<OAuthClient>,
     /// Users, sessions, audit.
     pub store: SharedStore,
     /// The key that signs now and the keys that are published.

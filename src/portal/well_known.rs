@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::{
     gate::refusal::Refusal,
     policy::mint::{ACCESS_TOKEN_TYPE, IDENTITY_TOKEN_TYPE},
-    portal::{answers::Answer, state::Published},
+    portal::{
+        answers::Answer,
+        state::{Published, Shared},
+    },
 };
 
 /// How long anyone may keep what is published. Keys are not rotated yet; when they are, a key must be published for
@@ -21,8 +24,8 @@ pub(crate) async fn jwks(State(state): State<Published>) -> Result<Answer, Refus
 }
 
 /// The subset of OIDC Discovery that is honoured: enough for a verifier to find issuer and keys. No endpoint
-/// of OAuth's is named, since none is served; the two lists that the specification requires and that would name flows
-/// are empty.
+/// of OAuth's is named but those for revocation and introspection (RFC 8414 §2), while they are served; the two lists that
+/// the specification requires and that would name flows are empty.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Discovery")]
 pub(crate) struct Discovery<'a> {
@@ -32,6 +35,14 @@ pub(crate) struct Discovery<'a> {
     subject_types_supported: [&'a str; 1],
     id_token_signing_alg_values_supported: Vec<String>,
     claims_supported: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation_endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation_endpoint_auth_methods_supported: Option<[&'a str; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    introspection_endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    introspection_endpoint_auth_methods_supported: Option<[&'a str; 2]>,
     /// `typ` of the tokens these keys sign: RFC 9068 access tokens, and the identity sent to upstreams.
     portcullis_token_types: [&'a str; 2],
 }
@@ -58,8 +69,10 @@ const CLAIMS: &[&str] = &[
 ];
 
 /// 200 with issuer, key address and algorithms.
-pub(crate) async fn discovery(State(state): State<Published>) -> Result<Answer, Refusal> {
-    let issuer = &*state.issuer;
+pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Refusal> {
+    let issuer = &*state.tokens.issuer;
+    let of_clients = |path: &str| (!state.oauth.is_empty()).then(|| format!("{issuer}{path}"));
+    let proofs = (!state.oauth.is_empty()).then_some(["client_secret_basic", "client_secret_post"]);
     let published = state.keyring.published().jwks();
     let mut algorithms: Vec<String> = published["keys"]
         .as_array()
@@ -76,6 +89,10 @@ pub(crate) async fn discovery(State(state): State<Published>) -> Result<Answer, 
         subject_types_supported: ["public"],
         id_token_signing_alg_values_supported: algorithms,
         claims_supported: CLAIMS,
+        revocation_endpoint: of_clients("/oauth/revoke"),
+        revocation_endpoint_auth_methods_supported: proofs,
+        introspection_endpoint: of_clients("/oauth/introspect"),
+        introspection_endpoint_auth_methods_supported: proofs,
         portcullis_token_types: [ACCESS_TOKEN_TYPE, IDENTITY_TOKEN_TYPE],
     })
 }

@@ -44,6 +44,7 @@ use crate::{
         ids::{SessionId, UserId},
         keys::{Algorithm, SigningKey},
         master_key::MasterKey,
+        oauth_client::OAuthClient,
         password::PasswordRules,
         reason::Reason,
         refresh::{Delivery, RefreshRules},
@@ -55,6 +56,8 @@ use crate::{
 
 const PASSWORD: &str = "kettle orbit walrus";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+const CLIENT_ID: &str = "docs";
+const CLIENT_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
@@ -155,6 +158,7 @@ impl Harness {
         let service = Service::new(PortalState {
             portal,
             tokens: tokens.clone(),
+            oauth: vec![OAuthClient::new(CLIENT_ID, CLIENT_SECRET.as_bytes())],
             store: store.clone(),
             keyring: keyring.clone(),
             master: Arc::new(MasterKey::new(&mut [9; 32])),
