@@ -38,6 +38,7 @@ macro_rules! on_both_engines {
 mod accounts;
 mod audit;
 mod faults;
+mod feed;
 mod fixture;
 mod keys;
 mod opening;
