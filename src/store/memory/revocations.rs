@@ -130,9 +130,9 @@ impl Revocations {
 
     /// Whether what this subject was issued at that time (`iat`) is void.
     #[must_use]
-    pub fn void(&self, issuer: &str, subject: &str, issued: i64) -> bool {
+    pub fn void(&self, issuer: &str, subject: &str, iat: i64) -> bool {
         let Some(issuers) = self.subjects.read() else { return false };
-        issuers.get(issuer).and_then(|subjects| subjects.get(subject)).is_some_and(|before| issued < before.issued)
+        issuers.get(issuer).and_then(|subjects| subjects.get(subject)).is_some_and(|before| iat < before.issued)
     }
 
     /// The rights of a user, where they are newer than `version`.
