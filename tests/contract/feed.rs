@@ -197,8 +197,8 @@ async fn changed_rights_are_told_with_a_new_version(on: Fixture) {
     };
     assert_eq!(on.news().await, [right(2, &["admin", "user"]), right(3, &["user"])]);
     let events = on.store.audit_of(account.id, 10).await.unwrap();
-    let changes = events.iter().filter(|row| row.event == AuditEvent::AuthorizationChanged).count();
-    assert_eq!(changes, 2);
+    let rows = events.iter().filter(|row| row.event == AuditEvent::AuthorizationChanged).count();
+    assert_eq!(rows, 2);
     let nobody =
         on.store.change_authorization(user_id(), &roles(&["user"]), None, &AuditEntry { ..told.clone() }).await;
     assert!(matches!(nobody, Err(AccountFault::Missing)));

@@ -74,8 +74,8 @@ routes:
     );
     let gateways = Gateways::start(deployment, &yaml).await;
     let now = BEGIN.seconds();
-    let issued = |subject: &str, iat: i64| issuer.token(&json!({"sub": subject, "iat": iat}));
-    let (old, young, bobs) = (issued("ann", now - 60), issued("ann", now - 59), issued("bob", now - 60));
+    let given = |subject: &str, iat: i64| issuer.token(&json!({"sub": subject, "iat": iat}));
+    let (old, young, bobs) = (given("ann", now - 60), given("ann", now - 59), given("bob", now - 60));
     for gateway in &gateways.all {
         ready(&gateway.client(), "/both/a", &old).await;
     }
