@@ -45,7 +45,7 @@ use portcullis::{
         keys::{Algorithm, KeySet, SigningKey},
         mint,
     },
-    store::memory::ended_sessions::EndedSessions,
+    store::memory::revocations::Revocations,
     telemetry::metrics::Metrics,
     upstream::{cluster::Cluster, issuers::Issuer},
 };
@@ -180,7 +180,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
         authenticate: Authenticate::new(
             Arc::clone(&keyring),
             TokenCache::new(100_000),
-            Arc::new(EndedSessions::default()),
+            Arc::new(Revocations::default()),
             seen,
             metrics,
         ),

@@ -6,7 +6,7 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
-mod ended;
+mod feed;
 mod follow;
 mod force;
 mod keys;
@@ -30,7 +30,7 @@ use tokio::{
 };
 
 pub use self::follow::Follow;
-use self::{ended::EndedFeed, force::Force, reload::Reloader};
+use self::{feed::Feed, force::Force, reload::Reloader};
 use crate::{
     clock::{Clock, Entropy},
     config::{
@@ -58,7 +58,7 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
+    store::{SharedStore, memory::revocations::Revocations, redis::Redis},
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -145,7 +145,7 @@ struct Shared {
     /// Whose keys are fetched.
     issuers: Vec<Arc<Issuer>>,
     keyring: Arc<Keyring>,
-    ended: Arc<EndedSessions>,
+    known: Arc<Revocations>,
     references: Arc<References>,
     metrics: Arc<Metrics>,
     rim: Rim,
@@ -157,8 +157,8 @@ struct Facts {
     _claim: Option<crate::store::sql::Claim>,
     store: SharedStore,
     master: Arc<MasterKey>,
-    /// Keeps [`Shared::ended`] up to date.
-    ended: Arc<EndedFeed>,
+    /// Keeps [`Shared::known`] up to date.
+    feed: Arc<Feed>,
 }
 
 impl App {
@@ -294,9 +294,9 @@ impl Facts {
         let store = crate::store::sql::open(kept).await?;
         let (keyring, master) = sealed(&store, kept, settings, rim).await?;
         let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
-        let ended = EndedFeed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
-        let (master, ended) = (Arc::new(master), Arc::new(ended));
-        Ok((Self { _claim: claim, store, master, ended }, keyring))
+        let feed = Feed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
+        let (master, feed) = (Arc::new(master), Arc::new(feed));
+        Ok((Self { _claim: claim, store, master, feed }, keyring))
     }
 }
 
@@ -310,12 +310,12 @@ impl Shared {
             }
             None => (None, unkept(settings)?),
         };
-        let ended = facts.as_ref().map(|facts| Arc::clone(&facts.ended.sessions)).unwrap_or_default();
+        let known = facts.as_ref().map(|facts| Arc::clone(&facts.feed.known)).unwrap_or_default();
         let keyring = Arc::new(keyring);
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
-        Ok(Self { facts, redis, issuers, keyring, ended, references, metrics, rim })
+        Ok(Self { facts, redis, issuers, keyring, known, references, metrics, rim })
     }
 
     fn layers(
@@ -340,7 +340,7 @@ impl Shared {
             authenticate: Authenticate::new(
                 Arc::clone(&self.keyring),
                 TokenCache::new(settings.tokens.cache_entries),
-                Arc::clone(&self.ended),
+                Arc::clone(&self.known),
                 seen,
                 Arc::clone(&self.metrics),
             ),
@@ -376,7 +376,8 @@ impl Shared {
             store: Arc::clone(&facts.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&facts.master),
-            ended: Arc::clone(&self.ended),
+            known: Arc::clone(&self.known),
+            told: facts.feed.tell(),
             references: Arc::clone(&self.references),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),

@@ -6,7 +6,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderName, Method, Uri};
 
 use crate::{
-    config::settings::{self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
+    config::settings::{
+        self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
+    },
     gate::{
         route_table::{PatternFault, RouteTable},
         snapshot::{Accepted, Accounts, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
@@ -172,6 +174,7 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         allowed_origins: route.allowed_origins.clone(),
         target: Target::Cluster(Arc::clone(cluster)),
         rewrite: route.rewrite.clone(),
+        staleness: route.staleness,
         timeouts: route.timeouts,
         body_limit: route.body_limit,
         forward_authorization: route.forward_authorization,
@@ -227,6 +230,7 @@ fn own_entry(
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,
+        staleness: Staleness::DEFAULT,
         timeouts: PORTAL_TIMEOUTS,
         body_limit: Some(body_limit),
         forward_authorization: false,

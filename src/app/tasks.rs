@@ -1,5 +1,5 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes
-//! for the refresh protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, notes for the refresh
+//! protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
@@ -11,12 +11,12 @@ use tokio::{
 };
 
 use crate::{
-    app::{Rim, Shared, force::Force},
+    app::{Rim, Shared, feed::Feed, force::Force},
     clock::Clock,
     config::settings::{Otlp, Telemetry},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
-    store::{SharedStore, Use},
+    store::{SharedStore, Use, redis::Redis},
     telemetry::{
         metrics::{Metrics, PoolState},
         traces::{Queue, Traces},
@@ -78,17 +78,17 @@ impl Tasks {
         if let Some(store) = store.clone() {
             tasks.spawn(note_seen(store, Arc::clone(&shared.rim.clock), seen));
         }
-        let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
+        let (known, clock) = (Arc::clone(&shared.known), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(HOUSEKEEPING);
             loop {
                 every.tick().await;
-                ended.prune(clock.now(), clock.tick());
+                known.prune(clock.now(), clock.tick());
             }
         });
-        let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.ended));
-        if let Some(feed) = feed.clone().filter(|feed| feed.is_shared()) {
-            tasks.spawn(async move { feed.follow().await });
+        let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
+        if let Some(feed) = &feed {
+            follow(feed, shared.redis.as_ref(), &mut tasks);
         }
         let metrics = Arc::clone(&shared.metrics);
         tasks.spawn(async move {
@@ -124,6 +124,20 @@ impl Tasks {
             let _ = stop.send(true);
             let _ = export.await;
         }
+    }
+}
+
+/// What keeps the feed known.
+fn follow(feed: &Arc<Feed>, redis: Option<&Arc<Redis>>, tasks: &mut JoinSet<()>) {
+    let reading = Arc::clone(feed);
+    tasks.spawn(async move { reading.follow().await });
+    let called = Arc::clone(feed);
+    tasks.spawn(async move { called.listen().await });
+    let pruning = Arc::clone(feed);
+    tasks.spawn(async move { pruning.prune().await });
+    if let Some(redis) = redis.cloned() {
+        let calling = Arc::clone(feed);
+        tasks.spawn(async move { calling.over(&redis).await });
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     limits::Limits,
     paths::{PathPattern, PathPrefix},
     routing::{Claim, Table},
-    settings::{AuthMode, Credentials, Portal, Rewrite, Route, RouteTimeouts, UploadRate},
+    settings::{AuthMode, Credentials, Portal, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     units::{BodyLimit, ByteRate, Span},
     urls::Origin,
     words::{Host, HttpMethod, Name, Scope, Text},
@@ -65,6 +65,9 @@ pub(super) struct RawRoute {
     /// Replaces a leading part of the path before forwarding.
     #[serde(default)]
     rewrite: Option<Item<RawRewrite>>,
+    /// What is done with tokens while the store cannot be read, so that what is revoked elsewhere is not learned of.
+    #[serde(default)]
+    revocation: Item<RawRevocation>,
     /// Time-outs of one request.
     #[serde(default)]
     timeouts: Item<RawRouteTimeouts>,
@@ -134,6 +137,33 @@ pub(super) struct RawRewrite {
     prefix: Item<PathPrefix>,
     /// What stands there instead: / or a path.
     to: Item<PathPrefix>,
+}
+
+/// What is done with tokens while what is revoked elsewhere is not learned of.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Revocation")]
+pub(super) struct RawRevocation {
+    /// How old the last good look at the store may be.
+    max_staleness: Item<Span<1_000, 86_400_000>>,
+    /// Then: deny (503 with Retry-After for whoever shows a token) or allow (what is known to be revoked stays refused).
+    on_stale: Item<OnStale>,
+}
+
+/// What is done with tokens when it is not known for too long what was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnStale {
+    /// 503.
+    Deny,
+    /// As if nothing had been revoked since.
+    Allow,
+}
+
+impl Default for RawRevocation {
+    fn default() -> Self {
+        Self { max_staleness: Item::of(Span::secs(300)), on_stale: Item::of(OnStale::Deny) }
+    }
 }
 
 /// Time-outs of one request.
@@ -241,6 +271,10 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         Some(rewrite) => check_rewrite(rewrite, claim.as_ref().map(|claim| claim.path.as_str()), checks).map(Some),
     };
     let timeouts = raw.timeouts.value.and_then(|timeouts| check_timeouts(&timeouts, checks));
+    let staleness = raw.revocation.value.and_then(|raw| {
+        let deny = raw.on_stale.value? == OnStale::Deny;
+        Some(Staleness { most: raw.max_staleness.value?.0, deny })
+    });
     let audience = match raw.audience {
         None => Some(None),
         Some(audience) => audience.value.map(|audience| Some(Arc::from(audience.0))),
@@ -271,6 +305,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
         cluster: cluster?.into(),
         rewrite: rewrite?,
+        staleness: staleness?,
         timeouts: timeouts?,
         body_limit: raw.body_limit.value?.0,
         forward_authorization: raw.forward_authorization.value?,

@@ -17,7 +17,7 @@ use secrecy::{SecretSlice, SecretString};
 pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
-    routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, UploadRate},
+    routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
 };
 use super::written::Written;
 use crate::policy::{

@@ -3,8 +3,9 @@
 //! leave, by the refresh token.
 //!
 //! The signature is checked once per token and minute, the rest on every request: expiry, issuer, audience, whether the
-//! key still verifies (ours: one that may sign access tokens; another issuer's: one of its set), and of our own tokens
-//! whether the session still lives. One body for every bad token; the reason is in the log. A bad one is charged to its
+//! key still verifies (ours: one that may sign access tokens; another issuer's: one of its set), what was revoked, and of
+//! our own tokens whether the session still lives and whether its user's rights have changed since: then the request goes
+//! on with the rights of now. One body for every bad token; the reason is in the log. A bad one is charged to its
 //! address here (`limits::charge_address`).
 //!
 //! On a route that takes tokens of other issuers the token's `iss`, unverified and compared byte for byte, says whose
@@ -19,6 +20,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::Either;
@@ -41,16 +43,21 @@ use crate::{
         token_cache::{LONGEST, TokenCache},
     },
     policy::{
-        bearer, cookies, cross_site, foreign,
+        bearer,
+        claims::Claims,
+        cookies, cross_site, foreign,
         ids::SessionId,
         keys::KeySet,
         reason::Reason,
         token::{self, Expectations, TokenFault, Verified},
     },
-    store::memory::ended_sessions::EndedSessions,
+    store::memory::revocations::Revocations,
     telemetry::metrics::{AuthDecision, CacheResult, Metrics},
     upstream::issuers::{AGAIN, Issuer, News},
 };
+
+/// When to ask again while it is not known for too long what was revoked.
+const STALE_AGAIN: Duration = Duration::from_secs(5);
 
 /// A session and the generation of an access token that was just used for the first time here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +76,7 @@ pub struct Authenticate(Arc<Parts>);
 struct Parts {
     keyring: Arc<Keyring>,
     cache: TokenCache,
-    ended: Arc<EndedSessions>,
+    known: Arc<Revocations>,
     seen: mpsc::Sender<Seen>,
     metrics: Arc<Metrics>,
 }
@@ -81,11 +88,11 @@ impl Authenticate {
     pub fn new(
         keyring: Arc<Keyring>,
         cache: TokenCache,
-        ended: Arc<EndedSessions>,
+        known: Arc<Revocations>,
         seen: mpsc::Sender<Seen>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Parts { keyring, cache, ended, seen, metrics }))
+        Self(Arc::new(Parts { keyring, cache, known, seen, metrics }))
     }
 }
 
@@ -202,7 +209,7 @@ impl Parts {
             return Ok(Principal::Anonymous);
         };
         let (now, snapshot) = (exchange.now(), exchange.snapshot());
-        let caller = self.caller(token, exchange, route, may_wait)?;
+        let mut caller = self.caller(token, exchange, route, may_wait)?;
         let leeway = snapshot.leeway;
         match caller.signer() {
             Signer::Own(session) => {
@@ -215,8 +222,11 @@ impl Parts {
                 if !self.keyring.verifies(caller.kid()) {
                     return Err(Reason::TokenSignature.into());
                 }
-                if self.ended.contains(*session) {
+                if self.known.ended(*session) {
                     return Err(Reason::SessionEnded.into());
+                }
+                if self.known.revoked(&caller.claims().token_id) {
+                    return Err(Reason::TokenRevoked.into());
                 }
             }
             Signer::Foreign(issuer) => {
@@ -231,7 +241,37 @@ impl Parts {
                 }
             }
         }
+        let claims = caller.claims();
+        if self.known.void(&claims.issuer, &claims.subject, claims.issued) {
+            return Err(Reason::TokenRevoked.into());
+        }
+        // Last: what is wrong with the token is wrong however much is known.
+        if route.staleness.refuses(self.known.staleness(exchange.tick())) {
+            return Err(Refusal::with(Reason::RevocationsStale, Detail::RetryAfter(STALE_AGAIN)).into());
+        }
+        if let Some(current) = self.with_newer_rights(&caller) {
+            self.cache.put(TokenCache::digest(token), Arc::clone(&current));
+            caller = current;
+        }
         Ok(Principal::Authenticated(caller))
+    }
+
+    /// The caller as of now, if the user's rights have changed since the token was made.
+    fn with_newer_rights(&self, caller: &Caller) -> Option<Arc<Caller>> {
+        if !self.known.holds_rights() || !matches!(caller.signer(), Signer::Own(_)) {
+            return None;
+        }
+        let claims = caller.claims();
+        let rights = self.known.newer_rights(claims.subject.parse().ok()?, claims.authorization_version)?;
+        let claims = Claims {
+            roles: rights.roles.iter().map(|role| role.as_str().into()).collect(),
+            scopes: rights.scopes.iter().map(|scope| scope.as_str().into()).collect(),
+            org: rights.org.as_deref().map(Into::into),
+            authorization_version: rights.version,
+            ..Claims::clone(claims)
+        };
+        let verified = Verified { claims: Arc::new(claims), kid: caller.kid().into() };
+        Some(Arc::new(Caller::new(verified, caller.signer().clone(), caller.cached_until())))
     }
 
     fn caller(

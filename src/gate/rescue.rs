@@ -111,6 +111,7 @@ pub const fn row(reason: Reason) -> Row {
         | Reason::TokenLifetime
         | Reason::TokenKind
         | Reason::SessionEnded
+        | Reason::TokenRevoked
         | Reason::ReferenceUnknown => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
         Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
         Reason::RoleMissing => (StatusCode::FORBIDDEN, "A role is missing", Silent, Quiet),
@@ -128,6 +129,9 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AccountExists => (StatusCode::CONFLICT, "The account exists already", Silent, Quiet),
         Reason::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not accepted", Silent, Quiet),
         Reason::HashQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn),
+        Reason::RevocationsStale => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Whether the access token still holds is not known", Silent, Warn)
+        }
         Reason::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Accounts are unavailable", Silent, Error),
         Reason::IssuerUnavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "The token's issuer is unavailable", Silent, Warn)

@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::settings::{AuthMode, Credentials, RouteTimeouts},
+        config::settings::{AuthMode, Credentials, RouteTimeouts, Staleness},
         gate::snapshot::{RouteLimits, Target},
         telemetry::metrics::Metrics,
     };
@@ -222,6 +222,7 @@ mod tests {
             allowed_origins: Vec::new(),
             target: Target::Portal,
             rewrite: None,
+            staleness: Staleness::DEFAULT,
             timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None, upload: None },
             body_limit: None,
             forward_authorization: false,

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tower::util::BoxCloneSyncService;
 
 use crate::{
-    config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts},
+    config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts, Staleness},
     gate::{body::GateBody, refusal::Refusal, route_table::RouteTable},
     policy::{
         headers::Ours,
@@ -146,6 +146,8 @@ pub struct RouteEntry {
     pub target: Target,
     /// Prefix rewrite.
     pub rewrite: Option<Rewrite>,
+    /// What is done with tokens while it is not known what was revoked.
+    pub staleness: Staleness,
     /// Time-outs.
     pub timeouts: RouteTimeouts,
     /// Largest request body, bytes.

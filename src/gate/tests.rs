@@ -47,7 +47,10 @@ use crate::{
         keys::{Algorithm, SigningKey},
         mint,
     },
-    store::memory::ended_sessions::{EndedSessions, Expiry},
+    store::{
+        feed::News,
+        memory::{ended_sessions::Expiry, revocations::Revocations},
+    },
     telemetry::metrics::Metrics,
     upstream::cluster::Cluster,
 };
@@ -103,7 +106,7 @@ struct Gate {
     layers: Layers,
     key: Arc<SigningKey>,
     clock: Arc<Frozen>,
-    ended: Arc<EndedSessions>,
+    known: Arc<Revocations>,
     reached: Arc<AtomicUsize>,
 }
 
@@ -134,7 +137,7 @@ impl Gate {
         let key = Arc::new(SigningKey::from_pkcs8(Algorithm::Es256, pkcs8.expose_secret()).unwrap());
         let keyring = Arc::new(Keyring::new(Arc::clone(&key), Vec::new(), &[]));
         let clock = Arc::new(Frozen(AtomicU64::new(1)));
-        let ended = Arc::new(EndedSessions::default());
+        let known = Arc::new(Revocations::default());
         let layers = Layers {
             observer: Arc::new(Observer {
                 snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -149,7 +152,7 @@ impl Gate {
             authenticate: Authenticate::new(
                 Arc::clone(&keyring),
                 TokenCache::new(100),
-                Arc::clone(&ended),
+                Arc::clone(&known),
                 tokio::sync::mpsc::channel(1).0,
                 metrics,
             ),
@@ -159,7 +162,7 @@ impl Gate {
                 Arc::new(References::new(Arc::new(SystemEntropy), Arc::clone(&clock) as Arc<dyn Clock>)),
             ),
         };
-        Self { layers, key, clock, ended, reached: Arc::new(AtomicUsize::new(0)) }
+        Self { layers, key, clock, known, reached: Arc::new(AtomicUsize::new(0)) }
     }
 
     fn claims(&self, subject: &str) -> Claims {
@@ -293,7 +296,7 @@ async fn an_ended_session_is_refused_at_once_although_its_token_is_cached() {
     assert_eq!(gate.send(get("/ask/x").header("authorization", &bearer)).await.status, 200);
     let life = std::time::Duration::from_mins(15);
     let until = Expiry { at: gate.clock.now().plus(life), tick: gate.clock.tick().plus(life) };
-    gate.ended.insert(claims.session.unwrap(), until);
+    gate.known.learn(&News::Session(claims.session.unwrap()), until);
     assert_eq!(gate.send(get("/ask/x").header("authorization", &bearer)).await.code(), "invalid_token");
 }
 

@@ -76,6 +76,8 @@ reasons! {
     TokenKind = "token_kind",
     /// Its session has ended.
     SessionEnded = "session_ended",
+    /// It was revoked, or all that its subject was issued up to then.
+    TokenRevoked = "token_revoked",
     /// A reference to claims that is unknown here, or whose identity is over.
     ReferenceUnknown = "reference_unknown",
     /// None of the roles the route needs.
@@ -114,6 +116,8 @@ reasons! {
     MediaType = "media_type",
     /// The hash queue is full.
     HashQueueFull = "hash_queue_full",
+    /// It has not been known for too long what was revoked, and the route would rather refuse.
+    RevocationsStale = "revocations_stale",
     /// The store did not answer.
     StoreUnavailable = "store_unavailable",
     /// No key of the token's issuer could be fetched.

@@ -146,6 +146,16 @@ pub fn claimed_issuer(token: &str) -> Option<String> {
     claims_json::issuer(&decode(token.split('.').nth(1)?).ok()?)
 }
 
+/// What kind of token this claims to be: `typ` before anything is verified.
+#[must_use]
+pub fn claimed_type(token: &str) -> Option<String> {
+    if token.len() > MAX_TOKEN_LEN {
+        return None;
+    }
+    let (header, _) = token.split_once('.')?;
+    claims_json::header(&decode(header).ok()?)?.typ.as_deref().map(str::to_owned)
+}
+
 /// RFC 9068 §4: `at+jwt`, with or without `application/`, in any case (a media type, RFC 7515 §4.1.9).
 pub(in crate::policy) fn is_access_token(typ: &str) -> bool {
     typ.eq_ignore_ascii_case("at+jwt") || typ.eq_ignore_ascii_case("application/at+jwt")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use secrecy::SecretBox;
 
 use crate::{
-    clock::{Clock, Entropy},
+    clock::{Clock, Entropy, Timestamp},
     config::settings::{Portal, Tokens},
     gate::{keyring::Keyring, references::References, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey, oauth_client::OAuthClient},
@@ -13,7 +13,8 @@ use crate::{
     store::{
         SharedStore,
         calls::still_watched,
-        memory::ended_sessions::{EndedSessions, Expiry},
+        feed::News,
+        memory::{ended_sessions::Expiry, revocations::Revocations},
     },
     telemetry::metrics::Metrics,
 };
@@ -35,8 +36,10 @@ pub struct PortalState {
     pub keyring: Arc<Keyring>,
     /// What refresh keys are derived from.
     pub master: Arc<MasterKey>,
-    /// Sessions whose access tokens this gateway refuses at once.
-    pub ended: Arc<EndedSessions>,
+    /// What this gateway refuses although it was signed by us.
+    pub known: Arc<Revocations>,
+    /// Called when this gateway has told the others something.
+    pub told: Arc<dyn Fn() + Send + Sync>,
     /// Claims that identities refer to.
     pub references: Arc<References>,
     /// Counters.
@@ -92,6 +95,14 @@ impl PortalState {
     pub(crate) fn end_here(&self, session: SessionId) {
         let life = self.tokens.access_ttl + self.tokens.leeway;
         let last_expiry = Expiry { at: self.clock.now().plus(life), tick: self.clock.tick().plus(life) };
-        self.ended.insert(session, last_expiry);
+        self.known.learn(&News::Session(session), last_expiry);
+        (self.told)();
+    }
+
+    /// From now on this gateway refuses an access token, until it has expired.
+    pub(crate) fn revoke_here(&self, jti: String, until: Timestamp) {
+        let tick = self.clock.tick().plus(until.since(self.clock.now()));
+        self.known.learn(&News::Token(jti), Expiry { at: until, tick });
+        (self.told)();
     }
 }

@@ -3,11 +3,12 @@
 //! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, ended sessions); `redis/` counts the limits that several gateways
-//! share, and `limits` decides which of the two is asked. `calls` tells a request's trace what it waited for. Callers
+//! share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each other. `calls` tells a request's trace what it waited for. Callers
 //! never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The
 //! contract suite in `tests/contract/` holds every engine to the comments below.
 
 pub mod calls;
+pub mod feed;
 pub mod limits;
 pub mod master_key;
 pub mod memory;
@@ -26,6 +27,7 @@ use crate::{
         keys::Algorithm,
         refresh::{Delivery, RefreshRules},
     },
+    store::feed::{FeedPage, FeedPosition, FeedReach, SubjectBefore},
 };
 
 /// A store, shared by everything that acts.
@@ -270,10 +272,12 @@ audit_events! {
     SessionRevoked = "session_revoked",
     /// A session was ended because its owner had too many.
     SessionLimit = "session_limit",
-    /// A session was ended or an access token revoked at the word of an OAuth client.
-    TokenRevoked = "token_revoked",
     /// A profile was changed.
     ProfileChanged = "profile_changed",
+    /// An access token, a session, or all of a subject's tokens, was revoked by somebody else than its owner.
+    TokenRevoked = "token_revoked",
+    /// A user was given other roles or another organisation.
+    AuthorizationChanged = "authorization_changed",
 }
 
 /// Why an account could not be made or changed.
@@ -291,6 +295,15 @@ pub enum AccountFault {
     /// See [`StoreFault`].
     #[error(transparent)]
     Store(#[from] StoreFault),
+}
+
+/// Tokens to be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// One access token of ours, by its `jti`.
+    Token(String),
+    /// What a subject was issued before a moment.
+    SubjectBefore(SubjectBefore),
 }
 
 /// Fields a user may change; `None`: leave as it is, `Some(None)`: clear.
@@ -415,15 +428,32 @@ pub trait Store: Send + Sync + 'static {
     /// The same for every live session of its user but itself.
     async fn end_other_sessions(&self, id: SessionId, audit: &AuditEntry) -> Result<Vec<SessionId>, StoreFault>;
 
-    /// Sessions ended at or after `since`, for a gateway that starts or shares the store: their tokens may still be
-    /// unexpired. By their ends and then their ids, at most `most`; `after` is the last one known of those that ended at
-    /// that very moment, nil before the first.
-    async fn sessions_ended_since(
+    /// What the feed says after `from`, at most `most` entries that matter by `reach`. `None`: `from` is in no history that
+    /// this store holds (it was restored, or an older server took over; or the entry was pruned); read from
+    /// [`FeedPosition::START`] then, which is in each.
+    async fn feed(&self, from: &FeedPosition, reach: FeedReach, most: u32) -> Result<Option<FeedPage>, StoreFault>;
+
+    /// Calls `wake` when the feed may have grown, as long as it can: a wake-up may be lost, and none says what happened.
+    /// Ends when the store has no way to call.
+    async fn feed_wakes(&self, wake: &(dyn Fn() + Send + Sync)) -> Result<(), StoreFault>;
+
+    /// Forgets entries that do not matter by `reach`; gives how many.
+    async fn prune_feed(&self, reach: FeedReach) -> Result<u64, StoreFault>;
+
+    /// Has every gateway refuse one access token, or a subject's tokens of before a moment, `until` the last of them has
+    /// expired, and writes the audit row. (Sessions end by [`Self::end_sessions`].)
+    async fn revoke(&self, what: &Revocation, until: Timestamp, audit: &AuditEntry) -> Result<(), StoreFault>;
+
+    /// Gives a user these roles and this organisation, with a new authorization version, tells every gateway, and writes
+    /// the audit row, in one transaction. Roles: at least one, the highest first. Changes nothing, the version neither,
+    /// when they are the same already.
+    async fn change_authorization(
         &self,
-        since: Timestamp,
-        after: SessionId,
-        most: u32,
-    ) -> Result<Vec<(SessionId, Timestamp)>, StoreFault>;
+        id: UserId,
+        roles: &[String],
+        org: Option<&str>,
+        audit: &AuditEntry,
+    ) -> Result<Account, AccountFault>;
 
     /// Appends one audit row that has no other cause to share a transaction with (a failed login).
     async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault>;

@@ -22,7 +22,8 @@ pub use self::{
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
         FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult, RefreshResult,
-        ReloadResult, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass, UpstreamResult, Verb,
+        ReloadResult, RevocationKind, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass,
+        UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -123,12 +124,14 @@ table! {
     shared_state_calls: Each<SharedStateCall, Each<SharedStateResult, Counter>> = "shared_state_calls";
     /// Decisions on shared limits that this gateway made alone, because Redis was lost.
     shared_state_fallbacks: Counter = "shared_state_fallbacks";
-    /// Ended sessions whose access tokens are refused here.
-    ended_sessions: Gauge = "ended_sessions";
-    /// Readings of the sessions that were ended at any gateway. None on SQLite, which has one gateway.
-    ended_sessions_reads: Each<ReadResult, Counter> = "ended_sessions_reads";
-    /// Seconds since the sessions that were ended at any gateway were last read.
-    ended_sessions_age: Gauge = "ended_sessions_age_seconds";
+    /// Entries of the revocation feed that are held here: they may concern a token that has not expired.
+    revocations: Each<RevocationKind, Gauge> = "revocations";
+    /// Readings of the revocation feed.
+    revocation_reads: Each<ReadResult, Counter> = "revocation_reads";
+    /// Seconds since the revocation feed was last read to its end.
+    revocations_age: Gauge = "revocations_age_seconds";
+    /// From the cause of an entry, at whatever gateway and by its clock, until it was known here.
+    revocation_lag: Histogram = "revocation_lag_seconds";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Reloads of the configuration that were asked for or found something changed.

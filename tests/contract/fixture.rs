@@ -14,7 +14,9 @@ use portcullis::{
         refresh::{Delivery, RefreshRules},
     },
     store::{
-        Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SessionLimit, SharedStore, Use, sql,
+        Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SessionLimit, SharedStore, Use,
+        feed::{FeedPosition, FeedReach, News},
+        sql,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -26,8 +28,9 @@ use crate::support::postgres::cluster;
 /// Every test's now, odd to the microsecond.
 pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_123_457);
 
-/// Before the first session.
-pub(crate) const NOBODY: SessionId = SessionId(uuid::Uuid::nil());
+/// Reaches every entry of the feed.
+pub(crate) const EVERYTHING: FeedReach =
+    FeedReach { since: Timestamp::from_seconds(0), now: Timestamp::from_seconds(0) };
 
 pub(crate) const RULES: RefreshRules = RefreshRules {
     idle: Duration::from_hours(7 * 24),
@@ -112,6 +115,12 @@ impl Fixture {
     /// Notes that an access token of this generation was used.
     pub(crate) async fn used(&self, session: SessionId, generation: u64, at: Timestamp) {
         self.store.note_uses(&[Use { session, generation }], at).await.unwrap();
+    }
+
+    /// All that the feed says.
+    pub(crate) async fn news(&self) -> Vec<News> {
+        let page = self.store.feed(&FeedPosition::START, EVERYTHING, 1_000).await.unwrap().unwrap();
+        page.entries.into_iter().map(|entry| entry.news).collect()
     }
 
     /// The events audited of a user, oldest first.

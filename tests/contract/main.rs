@@ -39,6 +39,7 @@ mod accounts;
 mod audit;
 mod devices;
 mod faults;
+mod feed;
 mod fixture;
 mod keys;
 mod opening;

@@ -1,8 +1,8 @@
 //! Refresh steps as the store takes them: one successor, one kill, each with its audit row.
 
-use portcullis::store::{AuditEntry, AuditEvent, RefreshOutcome};
+use portcullis::store::{AuditEntry, AuditEvent, RefreshOutcome, feed::News};
 
-use crate::fixture::{Fixture, NOBODY, NOW, RULES, entry, seconds, session_id};
+use crate::fixture::{Fixture, NOW, RULES, entry, seconds, session_id};
 
 on_both_engines! {
     rotation_counts_on_and_gives_session_and_account,
@@ -79,7 +79,7 @@ async fn double_refresh_kills_the_session_and_the_kill_stays(on: Fixture) {
     assert_eq!(on.refresh(id, 1, at).await, RefreshOutcome::Reused { user: account.id });
     assert_eq!(on.store.session(id).await.unwrap().unwrap().ended_at, Some(at));
     assert_eq!(on.refresh(id, 3, at).await, RefreshOutcome::Refused, "the newest token died with the session");
-    assert_eq!(on.store.sessions_ended_since(at, NOBODY, 10).await.unwrap(), [(id, at)]);
+    assert_eq!(on.news().await, [News::Session(id)]);
 }
 
 async fn a_kill_is_audited_once_however_often_the_thief_comes_back(on: Fixture) {

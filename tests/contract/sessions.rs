@@ -1,11 +1,11 @@
-//! Sessions: opened for active accounts only, ended once, told to gateways that start.
+//! Sessions: opened for active accounts only, ended once.
 
 use portcullis::{
     policy::{ids::SessionId, refresh::Delivery},
     store::{AuditEntry, AuditEvent, NewSession},
 };
 
-use crate::fixture::{Fixture, NO_LIMIT, NOBODY, NOW, entry, new_session, seconds, session_id};
+use crate::fixture::{Fixture, NO_LIMIT, NOW, entry, new_session, seconds, session_id};
 
 on_both_engines! {
     a_session_is_kept_as_it_was_opened,
@@ -16,8 +16,6 @@ on_both_engines! {
     ending_all_takes_every_live_one_of_its_user_and_nobody_elses,
     what_has_ended_does_not_end_again,
     two_who_end_all_at_once_share_the_sessions_between_them,
-    ended_sessions_are_told_a_page_at_a_time_although_many_end_at_once,
-    ended_sessions_are_told_from_the_very_microsecond,
 }
 
 async fn a_session_is_kept_as_it_was_opened(on: Fixture) {
@@ -132,43 +130,6 @@ async fn two_who_end_all_at_once_share_the_sessions_between_them(on: Fixture) {
     let count = ended.len();
     ended.dedup();
     assert_eq!((count, ended.len()), (21, 21));
-}
-
-async fn ended_sessions_are_told_a_page_at_a_time_although_many_end_at_once(on: Fixture) {
-    let (account, first) = on.registered("ann@example.com").await;
-    let mut ended = vec![first];
-    for _ in 0..6 {
-        ended.push(on.logged_in(account.id, NOW).await);
-    }
-    on.store.end_sessions(first, true, &entry(AuditEvent::LoggedOut, NOW)).await.unwrap();
-    let later = on.logged_in(account.id, NOW).await;
-    on.store.end_sessions(later, false, &entry(AuditEvent::LoggedOut, NOW.plus(seconds(1)))).await.unwrap();
-    ended.sort_unstable();
-    let (mut told, mut from) = (Vec::new(), Some((NOBODY, NOW)));
-    while let Some((after, since)) = from {
-        let page = on.store.sessions_ended_since(since, after, 3).await.unwrap();
-        assert!(page.len() <= 3, "{page:?}");
-        from = page.last().copied();
-        told.extend(page.into_iter().map(|(session, _)| session));
-    }
-    assert_eq!(told, [&ended[..], &[later]].concat());
-}
-
-async fn ended_sessions_are_told_from_the_very_microsecond(on: Fixture) {
-    let (account, _live) = on.registered("ann@example.com").await;
-    let micro = std::time::Duration::from_micros(1);
-    let moments = [NOW.minus(micro), NOW, NOW.plus(micro), NOW.plus(seconds(3_600))];
-    let mut ended = Vec::new();
-    // Ended in another order than their times have.
-    for at in [moments[3], moments[1], moments[0], moments[2]] {
-        let session = on.logged_in(account.id, NOW).await;
-        on.store.end_sessions(session, false, &entry(AuditEvent::LoggedOut, at)).await.unwrap();
-        ended.push((session, at));
-    }
-    ended.sort_unstable_by_key(|(_, at)| *at);
-    assert_eq!(on.store.sessions_ended_since(moments[0], NOBODY, 10).await.unwrap(), ended);
-    assert_eq!(on.store.sessions_ended_since(NOW, NOBODY, 10).await.unwrap(), ended[1..]);
-    assert_eq!(on.store.sessions_ended_since(NOW.plus(seconds(3_601)), NOBODY, 10).await.unwrap(), []);
 }
 
 /// Sessions are locked in the order of their ids. Were they locked as they lie in the table, this would deadlock: the

@@ -153,15 +153,19 @@ impl Gateways {
 
     /// Waits until each knows which sessions were ended at the others before this call. One by itself knows at once.
     pub(crate) async fn know_what_ended(&self) {
-        const READ: &str = "portcullis_ended_sessions_reads_total{result=\"ok\"}";
-        if self.all.len() == 1 {
-            return;
+        if self.all.len() > 1 {
+            self.know_what_was_told().await;
         }
+    }
+
+    /// Waits until each knows what stood in the feed before this call, whoever put it there.
+    pub(crate) async fn know_what_was_told(&self) {
+        const READ: &str = "portcullis_revocation_reads_total{result=\"ok\"}";
         for gateway in &self.all {
             let before = gateway.metric(READ).await;
             // One may have begun already.
             let read = async { while gateway.metric(READ).await < before + 1.5 {} };
-            soon("sessions that ended elsewhere to be read", read).await;
+            soon("the feed to be read", read).await;
         }
     }
 

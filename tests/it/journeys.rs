@@ -298,7 +298,7 @@ async fn what_looks_like_sql_is_text(deployment: Deployment) {
     assert_eq!(client.login("O'Hara@example.org").await.user["id"], ann.user["id"]);
 }
 
-const KNOWN: &str = "portcullis_ended_sessions";
+const KNOWN: &str = "portcullis_revocations{kind=\"session\"}";
 
 /// One that does not take turns.
 fn each(gateways: &Gateways) -> [Client; 2] {

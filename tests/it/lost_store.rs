@@ -120,8 +120,8 @@ async fn many_calls_at_once_to_a_lost_database_all_get_their_answer() {
     client.refresh(&ann.refresh).await.expect(200);
 }
 
-const AGE: &str = "portcullis_ended_sessions_age_seconds";
-const FAILED: &str = "portcullis_ended_sessions_reads_total{result=\"failed\"}";
+const AGE: &str = "portcullis_revocations_age_seconds";
+const FAILED: &str = "portcullis_revocation_reads_total{result=\"failed\"}";
 
 async fn age_becomes(gateway: &Gateway, fits: impl Fn(f64) -> bool) {
     soon("the age of the last reading", async { while !fits(gateway.metric(AGE).await) {} }).await;
@@ -143,14 +143,25 @@ async fn what_a_gateway_knew_to_be_ended_stays_ended_while_the_store_is_lost() {
     }
 
     cluster.stop();
-    gateways.clock.advance(Duration::from_mins(5));
+    gateways.clock.advance(Duration::from_mins(4));
     for gateway in &gateways.all {
         soon("a reading to fail", async { while gateway.metric(FAILED).await < 0.5 {} }).await;
-        age_becomes(gateway, |age| age > 299.0).await;
+        age_becomes(gateway, |age| age > 239.0).await;
     }
     for client in [&one, &other] {
         client.get("/ask/a").bearer(&ended.access).send().await.refused(401, "invalid_token");
         assert_eq!(client.status("/ask/a", &kept.access).await, 200);
+    }
+    // Too long by now: whoever shows a token is told to come again, and whoever shows none is served.
+    gateways.clock.advance(Duration::from_mins(2));
+    for client in [&one, &other] {
+        client.get("/ask/a").bearer(&ended.access).send().await.refused(401, "invalid_token");
+        let stale = client.get("/ask/a").bearer(&kept.access).send().await;
+        assert!(stale.header("retry-after").is_some());
+        stale.refused(503, "revocations_stale");
+        client.get("/maybe/a").bearer(&kept.access).send().await.refused(503, "revocations_stale");
+        client.get("/maybe/a").send().await.expect(200);
+        client.get("/open/a").bearer(&kept.access).send().await.expect(200);
     }
     cluster.start();
     for gateway in &gateways.all {

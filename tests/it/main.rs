@@ -117,6 +117,8 @@ mod reload;
 #[cfg(test)]
 mod reload_files;
 #[cfg(test)]
+mod revocations;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod seeing;

@@ -68,12 +68,34 @@ pub struct Route {
     pub cluster: Arc<str>,
     /// Prefix rewrite.
     pub rewrite: Option<Rewrite>,
+    /// What is done with tokens while it is not known what was revoked.
+    pub staleness: Staleness,
     /// Time-outs of one request.
     pub timeouts: RouteTimeouts,
     /// Largest request body, bytes; `None`: no limit.
     pub body_limit: Option<u64>,
     /// Pass the client's `Authorization` on to the upstream.
     pub forward_authorization: bool,
+}
+
+/// How old the knowledge of what was revoked may be, while the store that tells it cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staleness {
+    /// Up to this age it does as if it were current.
+    pub most: Duration,
+    /// Refuse every token when it is older; else accept what is not known to be revoked.
+    pub deny: bool,
+}
+
+impl Staleness {
+    /// What a route does that says nothing: five minutes, then refuse.
+    pub const DEFAULT: Self = Self { most: Duration::from_mins(5), deny: true };
+
+    /// Whether knowledge of this age is too old.
+    #[must_use]
+    pub fn refuses(self, age: Duration) -> bool {
+        self.deny && age > self.most
+    }
 }
 
 /// Replace a leading path prefix before forwarding. Works on whole segments of the canonical path.

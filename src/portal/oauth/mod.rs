@@ -37,7 +37,9 @@ impl PortalState {
     async fn good(&self, token: &str, now: Timestamp) -> Result<Option<Good>, Refusal> {
         let Some(claims) = self.admitted(token, now) else { return Ok(None) };
         let (Some(sid), Ok(user)) = (claims.session, claims.subject.parse()) else { return Ok(None) };
-        if self.ended.contains(sid) {
+        let known = &self.known;
+        let revoked = known.revoked(&claims.token_id) || known.void(&claims.issuer, &claims.subject, claims.issued);
+        if revoked || known.ended(sid) {
             return Ok(None);
         }
         let live = |session: &Session| session.ended_at.is_none() && session.user == user;

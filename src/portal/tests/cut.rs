@@ -14,7 +14,8 @@ use crate::{
     },
     store::{
         Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, Opened, PoolStats, ProfilePatch,
-        RefreshOutcome, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
+        RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
+        feed::{FeedPage, FeedPosition, FeedReach},
     },
 };
 
@@ -134,13 +135,30 @@ impl Store for Cuttable {
         self.there()?.end_sessions(id, all, e).await
     }
 
-    async fn sessions_ended_since(
+    async fn feed(&self, from: &FeedPosition, reach: FeedReach, most: u32) -> Result<Option<FeedPage>, StoreFault> {
+        self.there()?.feed(from, reach, most).await
+    }
+
+    async fn feed_wakes(&self, wake: &(dyn Fn() + Send + Sync)) -> Result<(), StoreFault> {
+        self.there()?.feed_wakes(wake).await
+    }
+
+    async fn prune_feed(&self, reach: FeedReach) -> Result<u64, StoreFault> {
+        self.there()?.prune_feed(reach).await
+    }
+
+    async fn revoke(&self, what: &Revocation, until: Timestamp, e: &AuditEntry) -> Result<(), StoreFault> {
+        self.there()?.revoke(what, until, e).await
+    }
+
+    async fn change_authorization(
         &self,
-        since: Timestamp,
-        after: SessionId,
-        most: u32,
-    ) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
-        self.there()?.sessions_ended_since(since, after, most).await
+        id: UserId,
+        roles: &[String],
+        org: Option<&str>,
+        e: &AuditEntry,
+    ) -> Result<Account, AccountFault> {
+        self.there()?.change_authorization(id, roles, org, e).await
     }
 
     async fn append_audit(&self, e: &AuditEntry) -> Result<(), StoreFault> {

@@ -50,7 +50,7 @@ use crate::{
         refresh::{Delivery, RefreshRules},
         token::{self, Expectations},
     },
-    store::{AuditEvent, SharedStore, memory::ended_sessions::EndedSessions, sql},
+    store::{AuditEvent, SharedStore, memory::revocations::Revocations, sql},
     telemetry::metrics::Metrics,
 };
 
@@ -126,7 +126,7 @@ struct Harness {
     service: Service,
     clock: Arc<ManualClock>,
     store: Arc<cut::Cuttable>,
-    ended: Arc<EndedSessions>,
+    known: Arc<Revocations>,
     keyring: Arc<Keyring>,
     hash_pool: Arc<HashPool>,
     metrics: Arc<Metrics>,
@@ -150,7 +150,7 @@ impl Harness {
         let entropy = Arc::new(SystemEntropy);
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(cut::Cuttable::new(sqlite(folder.path()).await));
-        let ended = Arc::new(EndedSessions::default());
+        let known = Arc::new(Revocations::default());
         let metrics = Arc::new(Metrics::new());
         let pkcs8 = SigningKey::generate_pkcs8(tokens.algorithm).unwrap();
         let key = Arc::new(SigningKey::from_pkcs8(tokens.algorithm, pkcs8.expose_secret()).unwrap());
@@ -162,14 +162,15 @@ impl Harness {
             store: store.clone(),
             keyring: keyring.clone(),
             master: Arc::new(MasterKey::new(&mut [9; 32])),
-            ended: ended.clone(),
+            known: known.clone(),
+            told: Arc::new(|| {}),
             references: Arc::new(References::new(entropy.clone(), clock.clone())),
             metrics: metrics.clone(),
             clock: clock.clone(),
             entropy,
             hash_pool: hash_pool.clone(),
         });
-        Self { service, clock, store, ended, keyring, hash_pool, metrics, tokens, _folder: folder }
+        Self { service, clock, store, known, keyring, hash_pool, metrics, tokens, _folder: folder }
     }
 
     fn advance(&self, by: Duration) {
@@ -243,7 +244,7 @@ impl Harness {
     }
 
     fn is_ended(&self, sid: SessionId) -> bool {
-        self.ended.contains(sid)
+        self.known.ended(sid)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Sessions that have ended while access tokens of theirs may still be unexpired.
 //!
-//! A gateway asks [`EndedSessions::contains`] for every verified token. Each entry lives until the last access token of
-//! its session has expired, so the set is bounded by the sessions ended within one access-token lifetime; the caller
-//! prunes it now and then. Expired by both clocks: a civil one that runs ahead for a moment and is set back must not
-//! bring the tokens of those back who have logged out. Keys are our own random session ids out of verified tokens, so
-//! nobody outside chooses them.
+//! Part of [`super::revocations`], which asks [`EndedSessions::contains`] for every verified token. Each entry lives until
+//! the last access token of its session has expired, so the set is bounded by the sessions ended within one
+//! access-token lifetime; the caller prunes it now and then. Expired by both clocks: a civil one that runs ahead for a
+//! moment and is set back must not bring the tokens of those back who have logged out. Keys are our own random session
+//! ids out of verified tokens, so nobody outside chooses them.
 
 use std::{
     collections::HashMap,
@@ -34,11 +34,11 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    fn is_over(self, now: Timestamp, tick: Tick) -> bool {
+    pub(super) fn is_over(self, now: Timestamp, tick: Tick) -> bool {
         self.at <= now && self.tick <= tick
     }
 
-    fn later(self, other: Self) -> Self {
+    pub(super) fn later(self, other: Self) -> Self {
         Self { at: self.at.max(other.at), tick: self.tick.max(other.tick) }
     }
 }

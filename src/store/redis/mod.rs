@@ -1,4 +1,5 @@
-//! Redis: counts the limits that several gateways share. Holds nothing that may not be lost.
+//! Redis: counts the limits that several gateways share, and carries their calls (`wake`). Holds nothing that may not
+//! be lost.
 //!
 //! One multiplexed connection, one deadline, and a breaker without half-states: the first question that fails or is
 //! late drops the connection, and from then on nobody asks. A task of its own looks every `retry` whether Redis is
@@ -8,6 +9,8 @@
 //!
 //! Few questions are asked at once. A server that must answer a thousand is late for the last, and whoever can send so
 //! many requests at a time could have it taken for lost again and again, and every shared limit with it.
+
+mod wake;
 
 use std::{
     sync::{

@@ -13,6 +13,7 @@ use crate::{
     store::{
         Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, Opened, ProfilePatch,
         SessionLimit, StoreFault,
+        feed::{Authorization, News},
     },
 };
 
@@ -119,15 +120,55 @@ async fn insert(link: &mut Link, account: &NewAccount) -> Result<(), AccountFaul
     .bind(account.created_at)
     .execute(link)
     .await?;
-    for (position, role) in (0_i64..).zip(&account.roles) {
+    Ok(insert_roles(link, account.id, &account.roles).await?)
+}
+
+async fn insert_roles(link: &mut Link, id: UserId, roles: &[String]) -> Result<(), sqlx::Error> {
+    for (position, role) in (0_i64..).zip(roles) {
         Query::new("INSERT INTO user_roles (user_id, position, role) VALUES ($1, $2, $3)")
-            .bind(account.id)
+            .bind(id)
             .bind(position)
             .bind(role.as_str())
             .execute(link)
             .await?;
     }
     Ok(())
+}
+
+/// Holds the user's row first, so that two changes, or a change and a login, follow each other.
+pub(super) async fn change_authorization(
+    link: &mut Link,
+    id: UserId,
+    roles: &[String],
+    org: Option<&str>,
+    entry: &AuditEntry,
+) -> Result<Account, AccountFault> {
+    let locked = Query::new("UPDATE users SET active = active WHERE id = $1").bind(id).execute(link).await?;
+    if locked == 0 {
+        return Err(AccountFault::Missing);
+    }
+    let before = existing(link, id).await?;
+    if before.roles == roles && before.org.as_deref() == org {
+        return Ok(before);
+    }
+    Query::new("UPDATE users SET org = $2, authorization_version = authorization_version + 1 WHERE id = $1")
+        .bind(id)
+        .bind(org)
+        .execute(link)
+        .await?;
+    Query::new("DELETE FROM user_roles WHERE user_id = $1").bind(id).execute(link).await?;
+    insert_roles(link, id, roles).await?;
+    audit::append(link, &AuditEntry { user: Some(id), ..entry.clone() }).await?;
+    let after = existing(link, id).await?;
+    let rights = Authorization {
+        user: id,
+        version: after.authorization_version,
+        roles: after.roles.clone(),
+        scopes: Vec::new(),
+        org: after.org.clone(),
+    };
+    link.tell(entry.at, None, News::Authorization(rights));
+    Ok(after)
 }
 
 pub(super) async fn update_profile(

@@ -4,14 +4,26 @@
 //! client hung up) leaves its connection in an unknown state, perhaps waiting for a server that will never answer:
 //! such a link is closed, never given back to the pool, and the server rolls its transaction back.
 
-use sqlx::{Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+use std::{sync::Arc, time::Duration};
 
-use std::sync::Arc;
+use sqlx::{
+    Database, PgPool, Pool, Postgres, Sqlite, SqlitePool,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
 
-use super::{fault, query::Query};
-use crate::store::{
-    PoolStats,
-    calls::{Asked, Server, System, Telling},
+use super::{
+    fault,
+    feed::{self, Told},
+    query::Query,
+};
+use crate::{
+    clock::Timestamp,
+    store::{
+        PoolStats, StoreFault,
+        calls::{Asked, Server, System, Telling},
+        feed::News,
+    },
 };
 
 /// The connections of one store.
@@ -50,6 +62,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     /// Nothing is under way on it: it may be given back.
     settled: bool,
+    /// What the transaction has to tell every gateway.
+    told: Vec<Told>,
 }
 
 /// Which engine's connection.
@@ -67,7 +81,7 @@ impl Pools {
             Self::Postgres { pool, server } => postgres(pool, server).await?,
             Self::Sqlite { readers, .. } => sqlite(readers).await?,
         };
-        Ok(Link { connection, settled: false })
+        Ok(Link { connection, settled: false, told: Vec::new() })
     }
 
     /// A link with an open transaction. End the call with [`Link::finish`].
@@ -78,9 +92,32 @@ impl Pools {
             // noticed here, not half-way.
             Self::Sqlite { writer, .. } => (sqlite(writer).await?, "BEGIN IMMEDIATE"),
         };
-        let mut link = Link { connection, settled: false };
+        let mut link = Link { connection, settled: false, told: Vec::new() };
         Query::new(begin).execute(&mut link).await?;
         Ok(link)
+    }
+
+    /// Calls `wake` for what is told on `channel`, and whenever something may have been missed, until the server is lost.
+    /// SQLite calls nobody. The connection is one of its own: it is never idle, and may not end by a time-out.
+    pub(super) async fn listen(
+        &self,
+        channel: &str,
+        patience: Duration,
+        wake: &(dyn Fn() + Send + Sync),
+    ) -> Result<(), StoreFault> {
+        let Self::Postgres { pool, .. } = self else { return Ok(()) };
+        let options = PgConnectOptions::clone(&pool.connect_options()).options([("statement_timeout", "0")]);
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(patience).connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&own).await?;
+        listener.listen(channel).await?;
+        loop {
+            // What came before the connection stood is read now.
+            wake();
+            // `None`: the connection was lost. Whoever called comes again.
+            if listener.try_recv().await?.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Closes every connection.
@@ -120,8 +157,23 @@ impl Link {
         outcome
     }
 
-    /// Ends a writing call: commits what succeeded, rolls back what did not.
-    pub(super) async fn finish<T, E: From<sqlx::Error>>(mut self, outcome: Result<T, E>) -> Result<T, E> {
+    /// Every gateway is to know this once the transaction is committed; `until`: how long, if not as long as access
+    /// tokens of ours live.
+    pub(super) fn tell(&mut self, at: Timestamp, until: Option<Timestamp>, news: News) {
+        self.told.push(Told { at, until, news });
+    }
+
+    /// Ends a writing call: commits what succeeded, with what it has told, and rolls back what did not.
+    pub(super) async fn finish<T, E: From<sqlx::Error> + From<StoreFault>>(
+        mut self,
+        mut outcome: Result<T, E>,
+    ) -> Result<T, E> {
+        if outcome.is_ok() {
+            let told = std::mem::take(&mut self.told);
+            if let Err(fault) = feed::flush(&mut self, told).await {
+                outcome = Err(fault.into());
+            }
+        }
         if outcome.is_ok() {
             Query::new("COMMIT").execute(&mut self).await?;
             self.settled = true;

@@ -43,7 +43,8 @@ steps! {
     4 "0004_signing_keys",
     5 "0005_audit",
     6 "0006_rsa_signing_keys",
-    7 "0007_session_activity",
+    7 "0007_feed",
+    8 "0008_session_activity",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

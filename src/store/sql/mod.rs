@@ -1,13 +1,14 @@
 //! The store on PostgreSQL and SQLite, one body for both.
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link,
-//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `keys` and `audit`, each
+//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys` and `audit`, each
 //! written once on `query`'s types. `link` holds the connections, `fault` says what a driver's error means. Only
 //! this room names `sqlx`.
 
 mod accounts;
 mod audit;
 mod fault;
+mod feed;
 mod keys;
 mod link;
 mod migrate;
@@ -31,7 +32,8 @@ use crate::{
     },
     store::{
         Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, Opened, PoolStats, ProfilePatch,
-        RefreshOutcome, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
+        RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
+        feed::{FeedPage, FeedPosition, FeedReach, News},
     },
 };
 
@@ -177,13 +179,37 @@ impl Store for SqlStore {
         write!(self, link => sessions::end_other_sessions(&mut link, id, audit))
     }
 
-    async fn sessions_ended_since(
+    async fn feed(&self, from: &FeedPosition, reach: FeedReach, most: u32) -> Result<Option<FeedPage>, StoreFault> {
+        read!(self, link => feed::after(&mut link, from, reach, most))
+    }
+
+    async fn feed_wakes(&self, wake: &(dyn Fn() + Send + Sync)) -> Result<(), StoreFault> {
+        self.pools.listen(feed::CHANNEL, self.deadline, wake).await
+    }
+
+    async fn prune_feed(&self, reach: FeedReach) -> Result<u64, StoreFault> {
+        write!(self, link => feed::prune(&mut link, reach))
+    }
+
+    async fn revoke(&self, what: &Revocation, until: Timestamp, audit: &AuditEntry) -> Result<(), StoreFault> {
+        write!(self, link => async {
+            let news = match what.clone() {
+                Revocation::Token(jti) => News::Token(jti),
+                Revocation::SubjectBefore(subject) => News::SubjectBefore(subject),
+            };
+            link.tell(audit.at, Some(until), news);
+            Ok(audit::append(&mut link, audit).await?)
+        })
+    }
+
+    async fn change_authorization(
         &self,
-        since: Timestamp,
-        after: SessionId,
-        most: u32,
-    ) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
-        read!(self, link => sessions::ended_since(&mut link, since, after, most))
+        id: UserId,
+        roles: &[String],
+        org: Option<&str>,
+        audit: &AuditEntry,
+    ) -> Result<Account, AccountFault> {
+        write!(self, link => accounts::change_authorization(&mut link, id, roles, org, audit))
     }
 
     async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault> {

@@ -306,7 +306,7 @@ mod tests {
         drop(link);
         let mut link = pools.write().await.unwrap();
         let row = Query::new("SELECT min_reader FROM schema_compat").row(&mut link).await.unwrap().unwrap();
-        assert_eq!(row.count("min_reader").unwrap(), 1);
+        assert_eq!(row.count("min_reader").unwrap(), 7);
     }
 
     #[test]

@@ -11,7 +11,10 @@ use crate::{
         ids::{SessionId, UserId},
         refresh::{Delivery, RefreshRules, RefreshVerdict, SessionFacts, decide},
     },
-    store::{AuditEntry, AuditEvent, NOTED_EVERY, NewSession, RefreshOutcome, Session, SessionLimit, StoreFault, Use},
+    store::{
+        AuditEntry, AuditEvent, NOTED_EVERY, NewSession, RefreshOutcome, Session, SessionLimit, StoreFault, Use,
+        feed::News,
+    },
 };
 
 macro_rules! select_sessions {
@@ -295,27 +298,12 @@ const END_ALL: &str = "UPDATE sessions SET ended_at = $2 \
 const END_OTHERS: &str = "UPDATE sessions SET ended_at = $2 WHERE id <> $1 \
                           AND user_id = (SELECT user_id FROM sessions WHERE id = $1) AND ended_at IS NULL RETURNING id";
 
-/// Ends what is still live; gives the ids that were.
+/// Ends what is still live and tells every gateway; gives the ids that were.
 async fn end(link: &mut Link, sql: &'static str, id: SessionId, at: Timestamp) -> Result<Vec<SessionId>, StoreFault> {
     let rows = Query::new(sql).bind(id).bind(at).rows(link).await?;
-    rows.iter().map(|row| Ok(SessionId(row.id("id")?))).collect()
-}
-
-pub(super) async fn ended_since(
-    link: &mut Link,
-    since: Timestamp,
-    after: SessionId,
-    most: u32,
-) -> Result<Vec<(SessionId, Timestamp)>, StoreFault> {
-    // The first comparison is what the index is looked up by.
-    let rows = Query::new(
-        "SELECT id, ended_at FROM sessions WHERE ended_at >= $1 AND (ended_at > $1 OR id > $2) \
-         ORDER BY ended_at, id LIMIT $3",
-    )
-    .bind(since)
-    .bind(after)
-    .bind(i64::from(most))
-    .rows(link)
-    .await?;
-    rows.iter().map(|row| Ok((SessionId(row.id("id")?), row.time("ended_at")?))).collect()
+    let ended: Vec<_> = rows.iter().map(|row| Ok(SessionId(row.id("id")?))).collect::<Result<_, StoreFault>>()?;
+    for session in &ended {
+        link.tell(at, None, News::Session(*session));
+    }
+    Ok(ended)
 }

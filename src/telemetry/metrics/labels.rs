@@ -216,6 +216,18 @@ labels! {
         Failed = "failed",
     }
 
+    /// What an entry of the revocation feed is about.
+    RevocationKind: "kind" {
+        /// A session that has ended.
+        Session = "session",
+        /// One access token.
+        Token = "token",
+        /// The older tokens of a subject.
+        Subject = "subject",
+        /// A user's changed rights.
+        Authorization = "authorization",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.

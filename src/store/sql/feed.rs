@@ -1,0 +1,174 @@
+//! The feed's rows. What a transaction has to tell is gathered on its [`Link`] and written here as the last thing
+//! before its commit ([`flush`]).
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::{
+    link::{Connection, Link},
+    query::{Query, Row},
+};
+use crate::{
+    clock::Timestamp,
+    store::{
+        StoreFault,
+        feed::{FeedEntry, FeedPage, FeedPosition, FeedReach, News},
+    },
+};
+
+/// What listeners are called by. The call carries nothing: whoever hears it reads.
+pub(super) const CHANNEL: &str = "portcullis_feed";
+
+/// An entry that has no number yet.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) at: Timestamp,
+    pub(super) until: Option<Timestamp>,
+    pub(super) news: News,
+}
+
+const SESSION: &str = "session";
+const TOKEN: &str = "token";
+const SUBJECT: &str = "subject";
+const AUTHORIZATION: &str = "authorization";
+const KEYS: &str = "keys";
+
+/// Numbers and writes what was told. From here on every other writer waits for this transaction's end: nothing but the
+/// commit may follow.
+pub(super) async fn flush(link: &mut Link, told: Vec<Told>) -> Result<(), StoreFault> {
+    let Some(count) = u64::try_from(told.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
+    let head = Query::new("UPDATE feed_head SET seq = seq + $1 RETURNING seq, link").bind(count).row(link).await?;
+    let mut position = position_of(&head.ok_or_else(|| StoreFault::Inconsistent("feed_head is empty".into()))?)?;
+    position.seq -= count;
+    for one in told {
+        let (kind, detail) = written(&one.news)?;
+        let session = if let News::Session(session) = one.news { Some(session) } else { None };
+        let place = session.map(|session| session.0.as_bytes().to_vec()).unwrap_or_default();
+        position = FeedPosition {
+            seq: position.seq + 1,
+            link: chained(
+                &position.link,
+                &[kind.as_bytes(), &place, detail.as_deref().unwrap_or("").as_bytes()],
+                one.at,
+            ),
+        };
+        Query::new(
+            "INSERT INTO feed (seq, link, at, until, kind, session_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(position.seq)
+        .bind(position.link.as_slice())
+        .bind(one.at)
+        .bind(one.until)
+        .bind(kind)
+        .bind(session)
+        .bind(detail.as_deref())
+        .execute(link)
+        .await?;
+    }
+    Query::new("UPDATE feed_head SET link = $1").bind(position.link.as_slice()).execute(link).await?;
+    if matches!(link.connection, Connection::Postgres(..)) {
+        // Delivered at the commit, and to nobody if there is none.
+        Query::new("SELECT pg_notify($1, '')").bind(CHANNEL).execute(link).await?;
+    }
+    Ok(())
+}
+
+fn chained(before: &[u8; 32], parts: &[&[u8]], at: Timestamp) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    context.update(before);
+    context.update(&at.micros().to_be_bytes());
+    for part in parts {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    let mut link = [0; 32];
+    link.copy_from_slice(context.finish().as_ref());
+    link
+}
+
+fn written(news: &News) -> Result<(&'static str, Option<String>), StoreFault> {
+    let json = |fault: serde_json::Error| StoreFault::Inconsistent(format!("an entry cannot be written: {fault}"));
+    Ok(match news {
+        News::Session(_) => (SESSION, None),
+        News::Token(jti) => (TOKEN, Some(jti.clone())),
+        News::SubjectBefore(subject) => (SUBJECT, Some(serde_json::to_string(subject).map_err(json)?)),
+        News::Authorization(rights) => (AUTHORIZATION, Some(serde_json::to_string(rights).map_err(json)?)),
+        News::Keys => (KEYS, None),
+    })
+}
+
+/// See [`crate::store::Store::feed`].
+pub(super) async fn after(
+    link: &mut Link,
+    from: &FeedPosition,
+    reach: FeedReach,
+    most: u32,
+) -> Result<Option<FeedPage>, StoreFault> {
+    // The head first: what comes after this look is in the answer or after its position, never between.
+    let head = Query::new("SELECT seq, link FROM feed_head").row(link).await?;
+    let head = position_of(&head.ok_or_else(|| StoreFault::Inconsistent("feed_head is empty".into()))?)?;
+    if *from == head {
+        return Ok(Some(FeedPage { entries: Vec::new(), position: head, is_last: true }));
+    }
+    if *from != FeedPosition::START && !is_here(link, from, head.seq).await? {
+        return Ok(None);
+    }
+    let rows = Query::new(
+        "SELECT seq, link, at, until, kind, session_id, detail FROM feed \
+         WHERE seq > $1 AND ((until IS NULL AND at >= $2) OR until > $3) ORDER BY seq LIMIT $4",
+    )
+    .bind(from.seq)
+    .bind(reach.since)
+    .bind(reach.now)
+    .bind(i64::from(most))
+    .rows(link)
+    .await?;
+    let last = rows.last().map(position_of).transpose()?;
+    let is_last = rows.len() < usize::try_from(most).unwrap_or(usize::MAX);
+    let position = match last {
+        Some(last) if !is_last || last.seq > head.seq => last,
+        _ => head,
+    };
+    let entries = rows.iter().map(entry_of).collect::<Result<_, _>>()?;
+    Ok(Some(FeedPage { entries, position, is_last }))
+}
+
+/// Whether this is a place in the history that the store holds.
+async fn is_here(link: &mut Link, from: &FeedPosition, head: u64) -> Result<bool, StoreFault> {
+    if from.seq >= head {
+        return Ok(false);
+    }
+    let row = Query::new("SELECT seq, link FROM feed WHERE seq = $1").bind(from.seq).row(link).await?;
+    Ok(row.as_ref().map(position_of).transpose()?.as_ref() == Some(from))
+}
+
+/// Removes what no gateway can need any more, but not the newest.
+pub(super) async fn prune(link: &mut Link, reach: FeedReach) -> Result<u64, StoreFault> {
+    let removed = Query::new(
+        "DELETE FROM feed WHERE ((until IS NULL AND at < $1) OR until <= $2) AND seq < (SELECT seq FROM feed_head)",
+    )
+    .bind(reach.since)
+    .bind(reach.now)
+    .execute(link)
+    .await?;
+    Ok(removed)
+}
+
+fn position_of(row: &Row) -> Result<FeedPosition, StoreFault> {
+    let link = row.bytes("link")?.try_into().map_err(|_| StoreFault::Inconsistent("an odd link in the feed".into()))?;
+    Ok(FeedPosition { seq: row.count("seq")?, link })
+}
+
+fn entry_of(row: &Row) -> Result<FeedEntry, StoreFault> {
+    let seq = row.count("seq")?;
+    let (kind, detail) = (row.text("kind")?, row.maybe_text("detail")?.unwrap_or_default());
+    let odd = || StoreFault::Inconsistent(format!("feed entry {seq} makes no sense"));
+    let news = match kind.as_str() {
+        SESSION => News::Session(crate::policy::ids::SessionId(row.maybe_id("session_id")?.ok_or_else(odd)?)),
+        TOKEN => News::Token(detail),
+        SUBJECT => News::SubjectBefore(serde_json::from_str(&detail).map_err(|_| odd())?),
+        AUTHORIZATION => News::Authorization(serde_json::from_str(&detail).map_err(|_| odd())?),
+        KEYS => News::Keys,
+        _ => return Err(odd()),
+    };
+    Ok(FeedEntry { seq, at: row.time("at")?, until: row.maybe_time("until")?, news })
+}
