@@ -96,6 +96,7 @@ fn the_sample_file_names_every_key() {
     found.remove("store.master_key.file");
     found.remove("issuers.*.secret.env");
     found.remove("tokens.secret.env");
+    found.remove("oauth.clients[].secret.env");
     found.remove("tokens.signing_key.file");
     found.remove("telemetry.otlp.headers[].value.env");
     assert!(expected.len() > 80, "the schema walk sees the keys: {expected:?}");

@@ -112,6 +112,7 @@ pub(crate) fn errors() -> String {
             Challenge::Bearer => "`Bearer`",
             Challenge::InvalidToken => "`invalid_token`",
             Challenge::InsufficientScope => "`insufficient_scope`",
+            Challenge::Basic => "`Basic`",
         };
         let _ = writeln!(
             page,

@@ -120,9 +120,13 @@ impl Invariants {
         for secret in self.planted.lock().unwrap().iter() {
             assert!(!text.contains(secret), "a secret in a refusal: {text}");
         }
-        assert_eq!(seen.all("content-type"), ["application/problem+json"], "{} {text}", seen.status);
         assert_eq!(seen.all("cache-control"), ["no-store"], "{} {text}", seen.status);
         let document: Value = serde_json::from_slice(body).unwrap_or_else(|_| panic!("not JSON: {text}"));
+        if let Some(error) = document.get("error") {
+            check_oauth(seen, error.as_str().unwrap_or_default(), &document);
+            return;
+        }
+        assert_eq!(seen.all("content-type"), ["application/problem+json"], "{} {text}", seen.status);
         assert_eq!(document["status"], seen.status, "{text}");
         assert_eq!(document["request_id"], id, "{text}");
         assert_eq!(document["instance"], format!("urn:portcullis:request:{id}"), "{text}");
@@ -139,6 +143,17 @@ impl Invariants {
             assert!(wait.is_some_and(|wait| wait > 0), "{} without Retry-After: {text}", seen.status);
         }
     }
+}
+
+/// What a client of the OAuth endpoints is told (RFC 6749 §5.2).
+#[track_caller]
+fn check_oauth(seen: &Seen<'_>, error: &str, document: &Value) {
+    assert_eq!(seen.all("content-type"), ["application/json"], "{document}");
+    assert!(matches!(error, "invalid_client" | "invalid_request" | "unsupported_token_type"), "{document}");
+    let description = document["error_description"].as_str().unwrap_or_default();
+    assert!(!description.is_empty() && !description.contains(['"', '\\']) && description.is_ascii(), "{document}");
+    assert_eq!(document.as_object().map(serde_json::Map::len), Some(2), "{document}");
+    assert_eq!(seen.all("www-authenticate").len(), usize::from(seen.status == 401), "{document}");
 }
 
 /// Every code a client may be told.

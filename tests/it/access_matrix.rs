@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{
     client::{Answer, Call, Client, Tokens},
     clock::BEGIN,
-    gateway::{Engine, Gateway},
+    gateway::{Engine, Gateway, Setup},
     tokens::{claims_of, good_header, signed, with},
     upstream::Upstream,
 };
@@ -37,9 +37,10 @@ const BAD: &str = "bad"; // 401: these are no good.
 const ROLE: &str = "role"; // 403: a role is missing.
 const SCOPE: &str = "scope"; // 403: a scope is missing.
 const SITE: &str = "site"; // 403: a cookie from another site.
+const CLIENT: &str = "client"; // 401: no client has proven who it is.
 
 /// The promise. A column for each of [`CREDENTIALS`].
-const EXPECTED: [(&str, &str, [&str; 11]); 23] = [
+const EXPECTED: [(&str, &str, [&str; 11]); 29] = [
     ("portal_register", "POST /auth/register", [IN; 11]),
     ("portal_signup", "POST /auth/signup", [IN; 11]),
     ("portal_login", "POST /auth/login", [IN; 11]),
@@ -48,7 +49,14 @@ const EXPECTED: [(&str, &str, [&str; 11]); 23] = [
     ("portal_logout", "POST /auth/logout", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, WHO, WHO]),
     ("portal_me", "GET /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
     ("portal_me_change", "PATCH /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    ("portal_sessions", "GET /auth/sessions", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
+    ("portal_sessions_end", "DELETE /auth/sessions", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    ("portal_session", "GET /auth/sessions/x", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
+    ("portal_session_end", "DELETE /auth/sessions/x", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
     ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    // What they want is a client's secret, which no column brings; no access token is looked at.
+    ("portal_revoke", "POST /oauth/revoke", [CLIENT; 11]),
+    ("portal_introspect", "POST /oauth/introspect", [CLIENT; 11]),
     ("portal_jwks", "GET /.well-known/jwks.json", [IN; 11]),
     ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 11]),
     // What it wants is a reference, which no column brings; no access token is looked at.
@@ -73,6 +81,7 @@ fn yaml(upstream: &Upstream, default_role: &str) -> String {
 clusters:
   rag: {{endpoints: ["{}"]}}
 portal: {{default_role: {default_role}}}
+oauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}
 routes:
   - {{name: required, match: {{path: "/required/{{*rest}}"}}, cluster: rag}}
   - {{name: optional, match: {{path: "/optional/{{*rest}}"}}, auth: optional, cluster: rag}}
@@ -90,6 +99,10 @@ routes:
     )
 }
 
+fn setup(upstream: &Upstream, default_role: &str) -> Setup {
+    Setup::new(Engine::Sqlite, &yaml(upstream, default_role)).variable("DOCS_SECRET", &"s".repeat(32))
+}
+
 /// One token for each column; logging out spends its session, so each route gets fresh ones.
 struct Columns {
     user: Tokens,
@@ -101,11 +114,12 @@ struct Columns {
 
 impl Columns {
     async fn fresh(client: &Client) -> Self {
-        let (user, scoped) = (client.login("user@example.org").await, client.login("user@example.org").await);
+        // Users of their own: some calls end all sessions of a user.
+        let (user, scoped) = (client.login("user@example.org").await, client.login("scoped@example.org").await);
         let curator = client.login("curator@example.org").await;
-        let ended = client.login("user@example.org").await;
+        let ended = client.login("ended@example.org").await;
         client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
-        let browser = client.login("user@example.org").await;
+        let browser = client.login("browser@example.org").await;
         Self { user, scoped, curator, ended, browser }
     }
 
@@ -143,6 +157,9 @@ impl Columns {
 
 fn outcome(answer: &Answer) -> String {
     let code = if answer.status >= 400 { answer.code() } else { String::new() };
+    if answer.status == 401 && answer.json()["error"] == "invalid_client" {
+        return CLIENT.to_owned();
+    }
     match (answer.status, code.as_str()) {
         (401, "credentials_missing") => WHO.to_owned(),
         (401, "invalid_token") => BAD.to_owned(),
@@ -150,7 +167,7 @@ fn outcome(answer: &Answer) -> String {
         (403, "scope_missing") => SCOPE.to_owned(),
         (403, "cross_site") => SITE.to_owned(),
         // The handler's own answers to a call without a body.
-        (200..300, _) | (422, "validation") | (400, "invalid_grant") => IN.to_owned(),
+        (200..300, _) | (422, "validation") | (400, "invalid_grant") | (404, "session_unknown") => IN.to_owned(),
         (status, code) => format!("{status} {code}"),
     }
 }
@@ -159,11 +176,13 @@ fn outcome(answer: &Answer) -> String {
 async fn every_route_admits_exactly_whom_the_table_says() {
     let upstream = Upstream::start().await;
     // The only role anyone can register with is the default one, so the curator registers first.
-    let mut gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, "curator")).await;
+    let mut gateway = setup(&upstream, "curator").start().await;
     gateway.client().register("curator@example.org").await;
     gateway.restart_with(&yaml(&upstream, "user")).await;
     let client = gateway.client();
-    client.register("user@example.org").await;
+    for name in ["user", "scoped", "ended", "browser"] {
+        client.register(&format!("{name}@example.org")).await;
+    }
     gateway.clock.advance(Duration::from_secs(1));
 
     let snapshot = gateway.running().snapshot();
@@ -184,6 +203,8 @@ async fn every_route_admits_exactly_whom_the_table_says() {
         for (column, expected) in CREDENTIALS.into_iter().zip(expected) {
             let before = upstream.received().len();
             let call = client.call(method, path);
+            let form = name == "portal_revoke" || name == "portal_introspect";
+            let call = if form { call.header("content-type", "application/x-www-form-urlencoded") } else { call };
             let got = outcome(&columns.call(&gateway, column, call).await.send().await);
             write!(table, "{got:<11}").unwrap();
             let reached = upstream.received().len() - before;
@@ -201,7 +222,7 @@ async fn every_route_admits_exactly_whom_the_table_says() {
 #[tokio::test]
 async fn what_no_route_names_is_refused_for_everybody() {
     let upstream = Upstream::start().await;
-    let gateway = Gateway::start(Engine::Sqlite, &yaml(&upstream, "user")).await;
+    let gateway = setup(&upstream, "user").start().await;
     let client = gateway.client();
     let session = client.register("ann@example.org").await;
     for path in ["/", "/required", "/requiredx/a", "/auth", "/auth/", "/auth/admin", "/admin/v1/users", "/metrics"] {

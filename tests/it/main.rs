@@ -105,6 +105,8 @@ mod memory;
 #[cfg(test)]
 mod node_clients;
 #[cfg(test)]
+mod oauth;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod presets;
@@ -124,6 +126,8 @@ mod secrets;
 mod seeing;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod sessions_api;
 #[cfg(test)]
 mod shared_limits;
 #[cfg(test)]

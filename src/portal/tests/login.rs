@@ -209,3 +209,34 @@ async fn a_full_hash_queue_is_503_with_a_time_to_return() {
     release.send(()).unwrap();
     release.send(()).unwrap();
 }
+
+#[tokio::test]
+async fn a_login_beyond_the_limit_ends_the_oldest_here_at_once() {
+    let harness = Harness::new().await;
+    let first = harness.ann("body").await;
+    let body = json!({"email": "ann@example.org", "password": PASSWORD});
+    let login = || harness.ok(Ask::post("/auth/login").json(&body));
+    for _ in 0..2 {
+        harness.advance(Duration::from_secs(1));
+        login().await;
+    }
+    let sid = harness.verified(first.access()).session.unwrap();
+    assert!(!harness.is_ended(sid));
+    harness.advance(Duration::from_secs(1));
+    login().await;
+    assert!(harness.is_ended(sid));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_in_its_login_ends_the_oldest_here_all_the_same() {
+    let harness = Harness::with(portal(), Tokens { max_sessions: NonZeroU32::new(1), ..tokens() }, passwords()).await;
+    let sid = harness.verified(harness.ann("body").await.access()).session.unwrap();
+    let body = json!({"email": "ann@example.org", "password": PASSWORD});
+    let asking = harness.ask(Ask::post("/auth/login").json(&body));
+    tokio::pin!(asking);
+    // Until the old session is known to have ended; the answer is not waited for.
+    let ended = harness.ends(sid);
+    tokio::pin!(ended);
+    futures_util::future::select(asking, ended).await;
+    harness.ends(sid).await;
+}

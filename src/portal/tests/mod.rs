@@ -6,6 +6,7 @@ mod cut;
 mod login;
 mod logout;
 mod me;
+mod oauth;
 mod published;
 mod refresh;
 mod register;
