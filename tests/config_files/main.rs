@@ -7,10 +7,11 @@
 //! come from, and that none ever prints. `robust`: no text makes it panic.
 
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod editor;
 #[cfg(test)]
 mod meaning;
-#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod presets;

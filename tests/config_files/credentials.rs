@@ -1,0 +1,45 @@
+//! What is told of names of cookies and secrets of clients that protect nothing.
+
+use crate::support::{BASE, Variables, errors, errors_with, parse_text};
+
+#[test]
+fn a_refresh_cookie_that_browsers_would_take_in_the_clear_is_refused() {
+    for (name, quoted) in [("session", "\"session\""), ("__Secure-", "\"__Secure-\""), ("__secure-x", "\"__secure-x\"")]
+    {
+        assert_eq!(
+            errors(&format!("portal: {{cookie_name: {name}}}\n")),
+            format!(
+                "f.yaml:7:23: portal.cookie_name: expected a cookie name that starts with __Secure- or __Host-, found \
+                 {quoted}"
+            )
+        );
+    }
+    assert_eq!(
+        errors("portal: {access_cookie_name: __Secure-x}\n"),
+        "f.yaml:7:30: portal.access_cookie_name: expected a cookie name that starts with __Host-, found \"__Secure-x\""
+    );
+}
+
+#[test]
+fn a_client_without_a_secret_that_nobody_guesses_is_refused() {
+    let variables = Variables::from([("SHORT".to_owned(), "x".repeat(31)), ("LONG".to_owned(), "x".repeat(32))]);
+    let told = |oauth: &str| errors_with(&format!("{BASE}{oauth}"), &variables);
+    assert_eq!(
+        told("oauth: {clients: [{id: docs, secret: {env: SHORT}}, {id: docs, secret: {env: LONG}}, {id: \"a b\"}]}\n"),
+        "f.yaml:7:38: oauth.clients[0].secret: shorter than 32 bytes, which could be guessed; make one with openssl rand \
+         -hex 32\n\
+         f.yaml:7:58: oauth.clients[1].id: another client is called docs too"
+    );
+    assert_eq!(
+        told("oauth: {clients: [{id: docs, secret: plain-text-secret-of-thirty-two-bytes}]}\n"),
+        "f.yaml:7:38: oauth.clients[0].secret: a secret may not stand in the file itself; write {file: path}, {env: NAME} \
+         or \"${NAME}\""
+    );
+    assert_eq!(
+        told("oauth: {clients: [{id: docs, secret: {env: LONG}}]}\nportal: {enabled: false}\n"),
+        "f.yaml:7:9: oauth.clients: contradicts portal.enabled: false; there are no tokens of its own to ask about"
+    );
+    assert!(
+        parse_text(&format!("{BASE}oauth: {{clients: [{{id: docs, secret: {{env: LONG}}}}]}}\n"), &variables).is_ok()
+    );
+}
