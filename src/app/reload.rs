@@ -190,11 +190,13 @@ impl Shared {
         if needed.iter().all(|algorithm| self.keyring.of(algorithm).is_some()) {
             return Ok(());
         }
-        let completed = match &self.facts {
-            Some(facts) => keys::open(&*facts.store, &facts.master, &needed, &self.rim).await?,
-            None => keys::unkept(&settings.tokens.signing_keys, &needed, Some(&self.keyring))?,
-        };
-        self.keyring.replace(&completed);
+        match &self.facts {
+            Some(facts) => facts.keys.look(&needed).await?,
+            None => {
+                let given = &settings.tokens.signing_keys;
+                self.keyring.replace(&keys::unkept(given, &needed, Some(&self.keyring))?);
+            }
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, signing keys, notes
 //! for the refresh protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
@@ -82,6 +82,10 @@ impl Tasks {
                 ended.prune(clock.now(), clock.tick());
             }
         });
+        if let Some(keys) = shared.facts.as_ref().map(|facts| Arc::clone(&facts.keys)) {
+            let force = Arc::clone(&force);
+            tasks.spawn(async move { keys.follow(&force).await });
+        }
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.ended));
         if let Some(feed) = feed.clone().filter(|feed| feed.is_shared()) {
             tasks.spawn(async move { feed.follow().await });

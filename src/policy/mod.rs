@@ -21,6 +21,7 @@ pub mod head;
 pub mod headers;
 pub mod ids;
 pub mod jwks;
+pub mod key_life;
 pub mod keys;
 pub mod limit_headers;
 pub mod master_key;

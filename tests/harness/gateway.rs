@@ -255,9 +255,9 @@ impl Gateway {
         let settings = self.setup.settings().unwrap().store.unwrap();
         let master = master_key(&settings, true, &SystemEntropy).unwrap();
         let keys = self.store().await.signing_keys().await.unwrap();
-        let key = keys.into_iter().find(|key| key.state == KeyState::Current).unwrap();
-        let pkcs8 = master.open("signing-key", &key.kid, &key.sealed_pkcs8).unwrap();
-        SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret()).unwrap()
+        let key = keys.into_iter().find(|key| key.life.state == KeyState::Current).unwrap();
+        let pkcs8 = master.open("signing-key", &key.life.kid, &key.sealed_pkcs8).unwrap();
+        SigningKey::from_pkcs8(key.life.algorithm, pkcs8.expose_secret()).unwrap()
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) enum Bind<'q> {
     Int(i64),
     Bool(bool),
     Bytes(&'q [u8]),
-    Time(Timestamp),
+    Time(Option<Timestamp>),
     Words(&'q [String]),
 }
 
@@ -102,7 +102,8 @@ binds! {
     i64, int => Self::Int(int);
     bool, yes => Self::Bool(yes);
     &'q [u8], bytes => Self::Bytes(bytes);
-    Timestamp, at => Self::Time(at);
+    Timestamp, at => Self::Time(Some(at));
+    Option<Timestamp>, at => Self::Time(at);
     &'q [String], words => Self::Words(words);
 }
 
@@ -130,7 +131,7 @@ macro_rules! bound {
                 Bind::Int(int) => query.bind(int),
                 Bind::Bool(yes) => query.bind(yes),
                 Bind::Bytes(bytes) => query.bind(bytes),
-                Bind::Time(at) => query.bind(Moment(at)),
+                Bind::Time(at) => query.bind(at.map(Moment)),
                 Bind::Words(words) => query.bind(Json(words)),
             };
         }
