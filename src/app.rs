@@ -6,6 +6,7 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
+pub mod commands;
 mod ended;
 mod follow;
 mod force;

@@ -33,6 +33,7 @@ pub mod reason;
 pub mod refresh;
 pub mod refresh_token;
 pub mod rewrite;
+pub mod rfc3339;
 pub mod token;
 pub mod trace;
 pub mod validate;

@@ -4,7 +4,11 @@
 use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use portcullis::{
-    app::{App, Rim, Running, StartFault},
+    app::{
+        App, Rim, Running, StartFault,
+        commands::{self, CommandFault},
+    },
+    cli::keys::Keys,
     clock::SystemEntropy,
     config::{
         self, ConfigErrors, Source,
@@ -15,6 +19,7 @@ use portcullis::{
     telemetry::metrics::ReloadResult,
 };
 use secrecy::ExposeSecret;
+use serde_json::Value;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
@@ -230,6 +235,14 @@ impl Gateway {
     /// A connection of the test's own to the gateway's store.
     pub(crate) async fn store(&self) -> SharedStore {
         sql::open(&self.setup.settings().unwrap().store.unwrap()).await.unwrap()
+    }
+
+    /// What `portcullis keys …` does beside this gateway, by the test's clock.
+    pub(crate) async fn keys(&self, command: &Keys) -> Result<Value, CommandFault> {
+        let settings = self.setup.settings().unwrap();
+        let rim = Rim { clock: Arc::<ManualClock>::clone(&self.clock), entropy: Arc::new(SystemEntropy) };
+        let told = soon("the command to end", commands::keys(command, &settings, &rim)).await?;
+        Ok(serde_json::from_str(&told).unwrap())
     }
 
     /// Until it is dropped no session can be changed: a transaction of the test's own stands in the way.
