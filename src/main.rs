@@ -32,10 +32,11 @@ fn main() -> ExitCode {
 }
 
 fn with(path: &Path, work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
-    config::load(path, &ProcessEnvironment).map(work).unwrap_or_else(|errors| {
+    let broken = |errors: config::ConfigErrors| {
         complain(&errors.to_string());
         ExitCode::from(BROKEN_CONFIGURATION)
-    })
+    };
+    config::load(path, &ProcessEnvironment).map_or_else(broken, work)
 }
 
 /// Runs to the end, and prints what it says then.

@@ -92,7 +92,7 @@ enum OwnAlgorithm {
     Hs256,
 }
 
-/// The life of signing keys. Neither secret nor signing_key are part of it: those are the operator's to change.
+/// The life of signing keys. Those that the operator gives (`secret`, `signing_key`) are not part of it.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Rotation")]
@@ -220,8 +220,8 @@ fn check_rotation(
     let raw = item.value?;
     let (every, ahead) = (raw.every.value?.0, raw.publish_ahead.value?.0);
     if every.is_some_and(|every| every < ahead) {
-        let place = raw.publish_ahead.at.or(&at, "publish_ahead");
-        checks.error(&place, "longer than every: a key would have to be published before the one before it signs");
+        let place = raw.every.at.or(&at, "every");
+        checks.error(&place, "shorter than publish_ahead: a key would have to be published before the last one signs");
     }
     Some(KeyRules::new(every, ahead, access_ttl?, leeway?))
 }

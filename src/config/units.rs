@@ -147,7 +147,10 @@ impl<const MIN: u64, const MAX: u64> Scalar for Every<MIN, MAX> {
         }
         match Span::<MIN, MAX>::read(text) {
             Ok(Span(every)) => Ok(Self(Some(every))),
-            Err(fault) => Err(Fault::new(format!("{}, or never", fault.message))),
+            Err(fault) => {
+                let span = fault.message.strip_prefix("expected ").unwrap_or(&fault.message);
+                Err(Fault::expected(format_args!("{span}, or never")))
+            }
         }
     }
 

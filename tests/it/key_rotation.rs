@@ -81,10 +81,10 @@ impl Gateways {
     }
 
     /// Waits until each holds so many keys of a state.
-    async fn hold(&self, state: KeyState, count: usize) {
+    async fn hold(&self, state: KeyState, count: u8) {
         let line = format!("portcullis_signing_keys{{state=\"{state}\"}}");
         for gateway in &self.all {
-            let held = async { while (gateway.metric(&line).await - count as f64).abs() > 0.1 {} };
+            let held = async { while (gateway.metric(&line).await - f64::from(count)).abs() > 0.1 {} };
             soon(&format!("{count} keys to be {state}"), held).await;
         }
     }
@@ -186,7 +186,7 @@ async fn rotating_under_load_yields_not_one_401_and_no_identity_that_a_key_set_f
     load.goes_on().await;
     load.stop().await;
     let kids_now = gateway.key_sets().await;
-    assert!(kids_now.iter().all(|set| kids(set) == [third.clone()]), "the others are gone");
+    assert!(kids_now.iter().all(|set| kids(set) == [third.as_str()]), "the others are gone");
 
     let mut seen = Vec::new();
     for request in upstream.received() {
@@ -224,7 +224,7 @@ async fn a_retired_key_is_gone_at_once_and_a_refresh_goes_on(deployment: Deploym
     gateway.know_the_keys().await;
     for one in &gateway.all {
         one.client().get("/ask/a").bearer(&session.access).send().await.refused(401, "invalid_token");
-        assert_eq!(kids(&published(&one.client()).await), [current.clone()]);
+        assert_eq!(kids(&published(&one.client()).await), [current.as_str()]);
     }
     let next = client.refreshed(&session.refresh).await;
     assert_eq!(kid_of(&next.access), current);
@@ -278,7 +278,7 @@ async fn a_key_is_followed_on_schedule_through_restarts(deployment: Deployment) 
     gateway.restart().await;
     let keys = gateway.listed().await;
     assert_eq!(in_state(&keys, KeyState::Current), second);
-    assert_eq!(in_state(&keys, KeyState::Previous), [first.clone()]);
+    assert_eq!(in_state(&keys, KeyState::Previous), [first.as_str()]);
     for one in &gateway.all {
         // Signed by whichever was current when it was issued.
         assert_eq!(one.client().status("/ask/a", &session.access).await, 200);
