@@ -217,6 +217,8 @@ pub struct Tokens {
     /// The keys that sign, one for each algorithm, given by the operator. Only without a store; empty there: made anew at
     /// each start.
     pub signing_keys: Vec<Arc<SigningKey>>,
+    /// How long the keys in the store sign.
+    pub rotation: crate::policy::key_life::KeyRules,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.

@@ -12,7 +12,7 @@
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
-//! configuration, under requests).
+//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand).
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]
@@ -96,6 +96,10 @@ mod issuer_keys;
 mod issuers;
 #[cfg(test)]
 mod journeys;
+#[cfg(test)]
+mod key_commands;
+#[cfg(test)]
+mod key_rotation;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

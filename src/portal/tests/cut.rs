@@ -13,8 +13,8 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
-        Revocation, Session, SharedStore, Store, StoreFault, StoredKey,
+        Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, PoolStats,
+        ProfilePatch, RefreshOutcome, Revocation, Session, SharedStore, Store, StoreFault, StoredKey,
         feed::{FeedPage, FeedPosition, FeedReach},
     },
 };
@@ -154,7 +154,7 @@ impl Store for Cuttable {
         self.there()?.signing_keys().await
     }
 
-    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
-        self.there()?.ensure_signing_key(key).await
+    async fn advance_signing_keys(&self, ask: &KeyAsk<'_>, spares: &[NewKey]) -> Result<KeysAdvanced, StoreFault> {
+        self.there()?.advance_signing_keys(ask, spares).await
     }
 }

@@ -31,8 +31,8 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
-        Revocation, Session, SharedStore, Store, StoreFault, StoredKey,
+        Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, PoolStats,
+        ProfilePatch, RefreshOutcome, Revocation, Session, SharedStore, Store, StoreFault, StoredKey,
         feed::{FeedPage, FeedPosition, FeedReach, News},
     },
 };
@@ -205,7 +205,7 @@ impl Store for SqlStore {
         read!(self, link => keys::all(&mut link))
     }
 
-    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
-        write!(self, link => keys::ensure(&mut link, key))
+    async fn advance_signing_keys(&self, ask: &KeyAsk<'_>, spares: &[NewKey]) -> Result<KeysAdvanced, StoreFault> {
+        write!(self, link => keys::advance(&mut link, ask, spares))
     }
 }
