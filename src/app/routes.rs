@@ -9,7 +9,7 @@ use crate::{
     config::settings::{self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings},
     gate::{
         route_table::{PatternFault, RouteTable},
-        snapshot::{Accepted, Accounts, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
+        snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, preset::Preset},
     portal::{
@@ -81,6 +81,10 @@ pub(super) fn snapshot(
     Ok(Snapshot {
         routes: table(settings, parts)?,
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
+        forward_auth: ForwardAuth {
+            bases: settings.portal.base_paths.clone(),
+            trusted: settings.forward_auth.trusted.clone(),
+        },
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
         access_ttl: settings.tokens.access_ttl,
