@@ -1,7 +1,13 @@
 //! Decisions for other proxies, question by question: the policy of the route that the original names, and nothing
 //! else. (With the real proxies: [`crate::deployments`]; every route and credential: [`crate::access_matrix`].)
 
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
 use crate::harness::{
+    binary::Binary,
     gateway::{Engine, Gateway, ISSUER},
     identity,
     question::{Decided, HOST, PROXIES, PROXY, ask, question},
@@ -321,6 +327,18 @@ async fn what_a_client_says_of_itself_is_not_told_back() {
 }
 
 #[tokio::test]
+async fn an_ended_session_is_refused_at_the_next_question() {
+    let house = House::new().await;
+    let bearer = house.bearer();
+    assert_eq!(house.ask("nginx", "GET", "/ask/a", &[("authorization", &bearer)]).await.status, 200);
+    house.gateway.client().post("/auth/logout").bearer(&house.token).send().await.expect(204);
+    for proxy in PROXIES {
+        let no = house.ask(proxy, "GET", "/ask/a", &[("authorization", &bearer)]).await;
+        assert_eq!((no.status, &*no.code()), (401, "invalid_token"), "{proxy}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_comes_along_is_not_waited_for() {
     let house = House::new().await;
     for proxy in PROXIES {
@@ -339,4 +357,31 @@ async fn whom_the_list_names_is_taken_by_a_reload() {
     gateway.reload(&other).await;
     assert_eq!(ask(gateway.address(), PROXY, &open, &[]).await.status, 403);
     assert_eq!(ask(gateway.address(), "127.0.0.8", &open, &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_access_line_tells_what_was_asked_about_and_by_which_proxy() {
+    let upstream = Upstream::start().await;
+    let folder = TempDir::new().unwrap();
+    let text = format!("tokens: {{issuer: \"{ISSUER}\"}}\nstore: {{url: \"sqlite://data.db\"}}\n{}", yaml(&upstream));
+    std::fs::write(folder.path().join("gateway.yaml"), text).unwrap();
+    let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &HashMap::new()).await;
+    let through = [("x-forwarded-for", "192.0.2.7")];
+    let yes = ask(gateway.public, PROXY, &question("caddy", "PUT", "/open/a?secret=q"), &through).await;
+    assert_eq!(yes.status, 200);
+    let no = ask(gateway.public, PROXY, &question("nginx", "GET", "/nowhere"), &through).await;
+    assert_eq!(no.status, 403);
+    gateway.client().get("/open/a").send().await.expect(200);
+    gateway.terminate();
+    let (_, log) = gateway.ended().await;
+    let lines = log.iter().filter(|line| line.contains("portcullis::access"));
+    let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |line: &Value| {
+        ["decision_for", "method", "path", "route", "client", "status"]
+            .map(|name| line[name].to_string().replace('"', ""))
+    };
+    assert_eq!(told(&lines[0]), ["caddy", "PUT", "/open/a", "open", "192.0.2.7", "200"]);
+    // The status is the answer's: what nginx was told.
+    assert_eq!(told(&lines[1]), ["nginx", "GET", "/nowhere", "", "192.0.2.7", "403"]);
+    assert_eq!(told(&lines[2]), ["null", "GET", "/open/a", "open", "127.0.0.1", "200"]);
 }

@@ -2,7 +2,7 @@
 //! gateway whether they may. Each promise is kept with each proxy, started with the very file that is shipped.
 
 use std::{
-    env, fs,
+    env, fs, io,
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
@@ -11,10 +11,10 @@ use std::{
 };
 
 use portcullis::{app::Rim, clock::SystemEntropy};
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Body, Client, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpSocket, time::interval};
+use tokio::{net::TcpSocket, sync::mpsc, time::interval};
 
 use super::{Example, exchanged, sent, shipped};
 use crate::harness::{
@@ -25,7 +25,7 @@ use crate::harness::{
     soon,
     tokens::claims_of,
     upstream::{Received, Upstream},
-    wire::{Conn, Head},
+    wire::{Conn, Head, Piece},
 };
 
 const HOST: &str = "rag.example.com";
@@ -423,8 +423,18 @@ async fn a_stream_passes_event_by_event(kind: Kind) {
     deployment.service.hold("/api/ask");
     let ann = deployment.from("127.0.0.2");
     let token = ann.token().await;
-    let asking = tokio::spawn(sent(ann.call("POST", "/api/ask").bearer_auth(&token).body("a question")));
+    // Of unknown length: its beginning arrives before the rest is sent.
+    let (pieces, mut queue) = mpsc::channel::<&'static str>(1);
+    let body = futures_util::stream::poll_fn(move |context| {
+        queue.poll_recv(context).map(|piece| piece.map(Ok::<_, io::Error>))
+    });
+    let call = ann.call("POST", "/api/ask").bearer_auth(&token).body(Body::wrap_stream(body));
+    let asking = tokio::spawn(sent(call));
+    pieces.send("a ").await.unwrap();
     let mut held = deployment.service.held().await;
+    assert!(matches!(held.piece().await, Piece::Data(bytes) if &bytes[..] == b"a "));
+    pieces.send("question").await.unwrap();
+    drop(pieces);
     assert!(held.read_body().await);
     held.begin(200, &[("content-type", "text/event-stream")]).await;
     held.chunk("data: first\n\n").await;
