@@ -31,6 +31,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("clusters", Taken::Live),
     ("routes", Taken::Live),
     ("portal", Taken::Live),
+    ("forward_auth", Taken::Live),
     ("telemetry", Taken::AtStart),
     ("telemetry.request_id_header", Taken::Live),
 ];

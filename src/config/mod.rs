@@ -11,6 +11,7 @@ mod checks;
 mod clusters;
 mod errors;
 mod expand;
+mod forward_auth;
 mod identity;
 mod issuers;
 mod item;
@@ -163,6 +164,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);
     issuers.check_subjects(portal.as_ref(), checks);
+    let forward_auth = forward_auth::check(raw.forward_auth, listeners.as_ref(), checks);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
     let presets: Vec<_> = clusters.iter().flatten().filter_map(|cluster| cluster.identity.preset).collect();
@@ -194,6 +196,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         clusters: clusters?,
         routes,
         portal,
+        forward_auth: forward_auth?,
         telemetry: telemetry?,
         written: Arc::default(),
     };

@@ -51,6 +51,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// The built-in account endpoints.
     pub portal: Portal,
+    /// Who may ask for decisions.
+    pub forward_auth: ForwardAuth,
     /// Logs and traces.
     pub telemetry: Telemetry,
     /// What it was made of: for telling one configuration from another.
@@ -91,6 +93,13 @@ impl SigningAlgorithms {
     pub fn iter(&self) -> impl Iterator<Item = Algorithm> {
         std::iter::once(self.own).chain(self.others.iter().copied())
     }
+}
+
+/// Who may ask for decisions.
+#[derive(Debug, Clone)]
+pub struct ForwardAuth {
+    /// Proxies that may ask; each is among [`Listeners::trusted_proxies`] too. Default: none.
+    pub trusted: Vec<IpNet>,
 }
 
 /// Both listeners.

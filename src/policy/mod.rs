@@ -16,6 +16,7 @@ pub mod cookies;
 pub mod cors;
 pub mod cross_site;
 pub mod foreign;
+pub mod forward_auth;
 pub mod forwarded;
 pub mod head;
 pub mod headers;

@@ -6,7 +6,7 @@
 //!
 //! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
-//! may read and write), [`limits`] and [`shared_limits`] (who pays for whom).
+//! may read and write), [`forward_auth`] (what other proxies are told), [`limits`] and [`shared_limits`] (who pays for whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
@@ -86,6 +86,8 @@ mod cross_origin;
 mod deployments;
 #[cfg(test)]
 mod exemplars;
+#[cfg(test)]
+mod forward_auth;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
