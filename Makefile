@@ -21,6 +21,7 @@ test: ## Runs every test (installs what is missing, and says so)
 	@python=$$(scripts/python-env) && export PORTCULLIS_TEST_PYTHON="$$python" PYTHONDONTWRITEBYTECODE=1 && \
 	chroma=$$(scripts/python-env chroma) && export PORTCULLIS_TEST_CHROMA="$$chroma" && \
 	lightrag=$$(scripts/python-env lightrag) && export PORTCULLIS_TEST_LIGHTRAG="$$lightrag" && \
+	proxies=$$(scripts/python-env proxies) && export PORTCULLIS_TEST_PROXIES="$$proxies" && \
 	node=$$(scripts/node-env) && export PORTCULLIS_TEST_NODE="$$node" && \
 	"$$python" examples/rag-fastapi/test_service.py && \
 	cargo test --workspace --locked --no-fail-fast

@@ -6,6 +6,7 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
+pub mod commands;
 mod feed;
 mod follow;
 mod force;
@@ -157,6 +158,8 @@ struct Facts {
     _claim: Option<crate::store::sql::Claim>,
     store: SharedStore,
     master: Arc<MasterKey>,
+    /// Keeps [`Shared::keyring`] up to date.
+    keys: Arc<keys::KeyKeeper>,
     /// Keeps [`Shared::known`] up to date.
     feed: Arc<Feed>,
 }
@@ -228,11 +231,12 @@ fn warn_of_weaker_rules(settings: &Settings) {
 
 /// The keys a gateway with these settings signs and verifies with; those that are missing are made. For tools that
 /// mint tokens beside the gateway (load tests).
-pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Keyring, StartFault> {
-    let Some(kept) = &settings.store else { return Ok(unkept(settings)?) };
+pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Arc<Keyring>, StartFault> {
+    let Some(kept) = &settings.store else { return Ok(Arc::new(unkept(settings)?)) };
     let store = crate::store::sql::open(kept).await?;
-    let (keyring, _) = sealed(&store, kept, settings, rim).await?;
-    Ok(keyring)
+    let vault = keys::Vault::open(store, kept, settings, rim).await?;
+    let keeper = keys::KeyKeeper::open(vault, settings, Arc::default()).await?;
+    Ok(keeper.keyring)
 }
 
 /// The keys of a gateway without a store.
@@ -245,23 +249,6 @@ fn unkept(settings: &Settings) -> Result<Keyring, keys::KeysFault> {
         );
     }
     keys::unkept(given, &settings.signing_algorithms(), None)
-}
-
-/// Opens what lies sealed in the store.
-async fn sealed(
-    store: &SharedStore,
-    kept: &settings::Store,
-    settings: &Settings,
-    rim: &Rim,
-) -> Result<(Keyring, MasterKey), StartFault> {
-    let sealed_rows = !store.signing_keys().await?.is_empty();
-    let master = crate::store::master_key::master_key(kept, sealed_rows, &*rim.entropy)?;
-    let keyring = keys::open(&**store, &master, &settings.signing_algorithms(), rim).await?;
-    let keyring = match &settings.tokens.secret {
-        Some(secret) => keyring.with_secret(Arc::new(keys::of_secret(secret)?)),
-        None => keyring,
-    };
-    Ok((keyring, master))
 }
 
 fn issuers(settings: &Settings, metrics: &Metrics, rim: &Rim) -> Vec<Arc<Issuer>> {
@@ -289,14 +276,15 @@ impl Facts {
         settings: &Settings,
         metrics: &Arc<Metrics>,
         rim: &Rim,
-    ) -> Result<(Self, Keyring), StartFault> {
+    ) -> Result<Self, StartFault> {
         let claim = crate::store::sql::claim(kept)?;
         let store = crate::store::sql::open(kept).await?;
-        let (keyring, master) = sealed(&store, kept, settings, rim).await?;
+        let vault = keys::Vault::open(Arc::clone(&store), kept, settings, rim).await?;
+        let master = vault.master();
+        let keys = Arc::new(keys::KeyKeeper::open(vault, settings, Arc::clone(metrics)).await?);
         let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
         let feed = Feed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
-        let (master, feed) = (Arc::new(master), Arc::new(feed));
-        Ok((Self { _claim: claim, store, master, feed }, keyring))
+        Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed) })
     }
 }
 
@@ -305,13 +293,13 @@ impl Shared {
     async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
         let (facts, keyring) = match &settings.store {
             Some(kept) => {
-                let (facts, keyring) = Facts::open(kept, settings, &metrics, &rim).await?;
+                let facts = Facts::open(kept, settings, &metrics, &rim).await?;
+                let keyring = Arc::clone(&facts.keys.keyring);
                 (Some(facts), keyring)
             }
-            None => (None, unkept(settings)?),
+            None => (None, Arc::new(unkept(settings)?)),
         };
         let known = facts.as_ref().map(|facts| Arc::clone(&facts.feed.known)).unwrap_or_default();
-        let keyring = Arc::new(keyring);
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));

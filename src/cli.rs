@@ -1,5 +1,8 @@
-//! The command line: `serve`, `check`, `schema`, `health`. The question that `health` puts to an admin listener is
-//! asked here too; the others are `main.rs`'s to do.
+//! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
+//! gateways (`keys`). The question that `health` puts to an admin listener is asked here too; the others are `main.rs`'s
+//! to do, and the families' `app/commands`'s.
+
+pub mod keys;
 
 use std::{
     io::{self, Read, Write},
@@ -36,6 +39,9 @@ pub enum Command {
     },
     /// Print the JSON schema of the configuration file.
     Schema,
+    /// Look after the signing keys, beside gateways that run.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Ask a running gateway's admin listener whether it lives: exit 0 or 1. For container health checks.
     Health {
         /// `host:port` of the admin listener.

@@ -4,7 +4,7 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Follow, Rim, Stop},
+    app::{App, Follow, Rim, Stop, commands},
     cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
@@ -20,33 +20,33 @@ fn main() -> ExitCode {
     // Before anything can install another provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
-        Command::Serve { config } => load(&config).map_or_else(|code| code, |settings| serve(&config, settings)),
-        Command::Check { config } => load(&config).map_or_else(|code| code, |_| ExitCode::SUCCESS),
+        Command::Serve { config } => with(&config, |settings| drive(settings.workers, run(&config, settings))),
+        Command::Check { config } => with(&config, |_| ExitCode::SUCCESS),
         Command::Schema => say(&format!("{:#}", config::schema())),
-        Command::Health { admin } => {
-            if lives(&admin).unwrap_or(false) {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+        Command::Keys(command) => with(&command.at().config, |settings| {
+            drive(Some(1), async { Ok(Some(commands::keys(&command, &settings, &Rim::system()).await?)) })
+        }),
+        Command::Health { admin } if lives(&admin).unwrap_or(false) => ExitCode::SUCCESS,
+        Command::Health { .. } => ExitCode::FAILURE,
     }
 }
 
-fn load(path: &Path) -> Result<Settings, ExitCode> {
-    config::load(path, &ProcessEnvironment).map_err(|errors| {
+fn with(path: &Path, work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    let broken = |errors: config::ConfigErrors| {
         complain(&errors.to_string());
         ExitCode::from(BROKEN_CONFIGURATION)
-    })
+    };
+    config::load(path, &ProcessEnvironment).map_or_else(broken, work)
 }
 
-fn serve(config: &Path, settings: Settings) -> ExitCode {
+/// Runs to the end, and prints what it says then.
+fn drive(workers: Option<usize>, work: impl Future<Output = Result<Option<String>, Box<dyn Error>>>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = settings.workers {
+    if let Some(workers) = workers {
         builder.worker_threads(workers);
     }
-    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(config, settings))) {
-        Ok(()) => ExitCode::SUCCESS,
+    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(work)) {
+        Ok(told) => told.map_or(ExitCode::SUCCESS, |told| say(&told)),
         Err(fault) => {
             complain(&format!("portcullis: {fault}"));
             ExitCode::FAILURE
@@ -54,7 +54,7 @@ fn serve(config: &Path, settings: Settings) -> ExitCode {
     }
 }
 
-async fn run(config: &Path, settings: Settings) -> Result<(), Box<dyn Error>> {
+async fn run(config: &Path, settings: Settings) -> Result<Option<String>, Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let _log = logging::install(&settings.telemetry, &metrics)?;
     let file = Follow::new(config, Arc::new(ProcessEnvironment))?;
@@ -65,7 +65,7 @@ async fn run(config: &Path, settings: Settings) -> Result<(), Box<dyn Error>> {
     stop.asked().await;
     tracing::info!("draining");
     running.stop().await;
-    Ok(())
+    Ok(None)
 }
 
 fn say(text: &str) -> ExitCode {

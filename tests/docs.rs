@@ -37,7 +37,8 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Macros whose list of names becomes tests.
-const LISTS: [&str; 4] = ["on_both_stores!", "on_every_deployment!", "on_both_engines!", "both_ways!"];
+const LISTS: [&str; 5] =
+    ["on_both_stores!", "on_every_deployment!", "on_both_engines!", "both_ways!", "with_each_proxy!"];
 
 /// Names of functions that stand below a test attribute or in a list of [`LISTS`].
 fn tests() -> BTreeSet<String> {

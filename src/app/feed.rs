@@ -71,9 +71,34 @@ impl Reach {
         at.plus(self.life).plus(self.overlap)
     }
 
-    /// What is older is of no use to anybody.
+    /// For a first reading: what is older is of no use to anybody.
     fn matters(self, now: Timestamp) -> FeedReach {
         FeedReach { since: now.minus(self.life).minus(self.overlap), now }
+    }
+}
+
+/// How far the feed has been read.
+#[derive(Debug, Clone)]
+struct Read {
+    position: FeedPosition,
+    /// When the last reading began; `None` before the first has come to an end.
+    at: Option<Timestamp>,
+}
+
+impl Read {
+    const NOTHING: Self = Self { position: FeedPosition::START, at: None };
+
+    /// What is to be read. Whatever has come since is new, however old the clock of its gateway says it is.
+    fn reach(&self, reach: Reach, now: Timestamp) -> FeedReach {
+        match self.at {
+            None => reach.matters(now),
+            Some(_) => FeedReach { since: Timestamp::from_seconds(0), now: Timestamp::from_seconds(0) },
+        }
+    }
+
+    /// When an entry was committed, at the earliest: not before the reading that did not find it.
+    fn committed(&self, said: Timestamp) -> Timestamp {
+        self.at.map_or(said, |before| before.max(said))
     }
 }
 
@@ -106,7 +131,7 @@ pub(super) struct Feed {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     reach: Reach,
-    position: Mutex<FeedPosition>,
+    read: Mutex<Read>,
 }
 
 impl Feed {
@@ -126,7 +151,7 @@ impl Feed {
             wake: Arc::default(),
             store,
             reach: Reach::of(kept, tokens),
-            position: Mutex::new(FeedPosition::START),
+            read: Mutex::new(Read::NOTHING),
             clock,
             metrics,
         };
@@ -204,25 +229,26 @@ impl Feed {
 
     async fn read(&self) -> Result<(), StoreFault> {
         let begun = Expiry { at: self.clock.now(), tick: self.clock.tick() };
-        let first = self.position() == FeedPosition::START;
         loop {
-            let page = self.store.feed(&self.position(), self.reach.matters(begun.at), PAGE).await?;
+            let before = self.so_far();
+            let page = self.store.feed(&before.position, before.reach(self.reach, begun.at), PAGE).await?;
             let Some(page) = page else {
                 tracing::warn!("the store holds another history than it did: what is revoked is read from the start");
                 self.known.forget_rights();
-                self.go_to(FeedPosition::START);
+                self.have_read(Read::NOTHING);
                 continue;
             };
             for entry in &page.entries {
-                self.learn(entry, begun);
-                if !first {
+                self.learn(entry, before.committed(entry.at), begun);
+                if before.at.is_some() {
                     self.metrics.revocation_lag.observe(begun.at.since(entry.at));
                 }
             }
-            self.go_to(page.position);
             if page.is_last {
+                self.have_read(Read { position: page.position, at: Some(begun.at) });
                 break;
             }
+            self.have_read(Read { position: page.position, ..before });
         }
         if self.known.is_current(begun.tick) {
             tracing::info!("what is revoked elsewhere is learned of again");
@@ -230,17 +256,21 @@ impl Feed {
         Ok(())
     }
 
-    fn learn(&self, entry: &FeedEntry, now: Expiry) {
-        let at = entry.until.map_or_else(|| self.reach.until(entry.at), |until| until.plus(self.reach.overlap));
-        self.known.learn(&entry.news, Expiry { at, tick: now.tick.plus(at.since(now.at)) });
+    fn learn(&self, entry: &FeedEntry, committed: Timestamp, now: Expiry) {
+        let at = entry.until.map_or_else(|| self.reach.until(committed), |until| until.plus(self.reach.overlap));
+        let until = Expiry { at, tick: now.tick.plus(at.since(now.at)) };
+        // Of a time that the store was lost through.
+        if at > now.at {
+            self.known.learn(&entry.news, until);
+        }
     }
 
-    fn position(&self) -> FeedPosition {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn so_far(&self) -> Read {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn go_to(&self, position: FeedPosition) {
-        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    fn have_read(&self, read: Read) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = read;
     }
 
     /// Writes down how much there is and how old the news is.
@@ -280,6 +310,14 @@ mod tests {
     #[test]
     fn what_no_token_can_outlive_is_not_read() {
         assert_eq!(REACH.matters(at(5_000)).since, at(4_034));
+    }
+
+    #[test]
+    fn what_is_new_by_its_number_is_read_however_old_it_says_it_is() {
+        assert_eq!(Read::NOTHING.reach(REACH, at(5_000)).since, at(4_034));
+        let read = Read { at: Some(at(5_000)), ..Read::NOTHING };
+        assert_eq!(read.reach(REACH, at(5_001)).since, at(0));
+        assert_eq!([1, 5_000, 5_001].map(|said| read.committed(at(said))), [5_000, 5_000, 5_001].map(at));
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl Reloader {
     pub(super) async fn reload(&self, read: Result<Settings, ConfigErrors>, asked: bool) -> ReloadResult {
         let mut last = self.last.lock().await;
         let verdict = match read {
-            Ok(settings) => self.take(settings).await,
+            // Boxed: settings are large, and a reload is seldom.
+            Ok(settings) => Box::pin(self.take(settings)).await,
             Err(errors) => Verdict::Mistakes(errors),
         };
         let metrics = &self.shared.metrics;
@@ -190,11 +191,11 @@ impl Shared {
         if needed.iter().all(|algorithm| self.keyring.of(algorithm).is_some()) {
             return Ok(());
         }
-        let completed = match &self.facts {
-            Some(facts) => keys::open(&*facts.store, &facts.master, &needed, &self.rim).await?,
-            None => keys::unkept(&settings.tokens.signing_keys, &needed, Some(&self.keyring))?,
-        };
-        self.keyring.replace(&completed);
+        if let Some(facts) = &self.facts {
+            return facts.keys.look(&needed).await;
+        }
+        let given = &settings.tokens.signing_keys;
+        self.keyring.replace(&keys::unkept(given, &needed, Some(&self.keyring))?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     gate::{
         route_table::{PatternFault, RouteTable},
-        snapshot::{Accepted, Accounts, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
+        snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, preset::Preset},
     portal::{
@@ -83,6 +83,10 @@ pub(super) fn snapshot(
     Ok(Snapshot {
         routes: table(settings, parts)?,
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
+        forward_auth: ForwardAuth {
+            bases: settings.portal.base_paths.clone(),
+            trusted: settings.forward_auth.trusted.clone(),
+        },
         issuer: Arc::clone(&settings.tokens.issuer),
         leeway: settings.tokens.leeway,
         access_ttl: settings.tokens.access_ttl,

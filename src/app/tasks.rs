@@ -1,5 +1,5 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, notes for the refresh
-//! protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, notes for
+//! the refresh protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
@@ -86,6 +86,10 @@ impl Tasks {
                 known.prune(clock.now(), clock.tick());
             }
         });
+        if let Some(keys) = shared.facts.as_ref().map(|facts| Arc::clone(&facts.keys)) {
+            let force = Arc::clone(&force);
+            tasks.spawn(async move { keys.follow(&force).await });
+        }
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
         if let Some(feed) = &feed {
             follow(feed, shared.redis.as_ref(), &mut tasks);

@@ -33,6 +33,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("routes", Taken::Live),
     ("portal", Taken::Live),
     ("oauth", Taken::Live),
+    ("forward_auth", Taken::Live),
     ("telemetry", Taken::AtStart),
     ("telemetry.request_id_header", Taken::Live),
 ];

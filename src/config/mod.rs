@@ -11,6 +11,7 @@ mod checks;
 mod clusters;
 mod errors;
 mod expand;
+mod forward_auth;
 mod identity;
 mod issuers;
 mod item;
@@ -165,6 +166,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let portal = portal::check(raw.portal, no_store, &limits, checks);
     let oauth = oauth::check(raw.oauth, portal.as_ref().map(|portal| portal.enabled), checks);
     issuers.check_subjects(portal.as_ref(), checks);
+    let forward_auth = forward_auth::check(raw.forward_auth, listeners.as_ref(), checks);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
     let presets: Vec<_> = clusters.iter().flatten().filter_map(|cluster| cluster.identity.preset).collect();
@@ -197,6 +199,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         routes,
         portal,
         oauth: oauth?,
+        forward_auth: forward_auth?,
         telemetry: telemetry?,
         written: Arc::default(),
     };

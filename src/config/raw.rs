@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clusters::RawCluster,
+    forward_auth::RawForwardAuth,
     issuers::RawIssuer,
     item::{Item, Named},
     limits::RawLimit,
@@ -63,6 +64,9 @@ pub(super) struct RawSettings {
     /// Services that may ask about tokens and revoke them.
     #[serde(default)]
     pub(super) oauth: Item<RawOAuth>,
+    /// Which other proxies may ask whether they may forward a request.
+    #[serde(default)]
+    pub(super) forward_auth: Item<RawForwardAuth>,
     /// What the gateway says about itself.
     #[serde(default)]
     pub(super) telemetry: Item<RawTelemetry>,

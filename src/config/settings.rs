@@ -54,6 +54,8 @@ pub struct Settings {
     pub portal: Portal,
     /// Who may ask about tokens and revoke them. Empty: nobody can.
     pub oauth: Vec<OAuthClient>,
+    /// Who may ask for decisions.
+    pub forward_auth: ForwardAuth,
     /// Logs and traces.
     pub telemetry: Telemetry,
     /// What it was made of: for telling one configuration from another.
@@ -94,6 +96,13 @@ impl SigningAlgorithms {
     pub fn iter(&self) -> impl Iterator<Item = Algorithm> {
         std::iter::once(self.own).chain(self.others.iter().copied())
     }
+}
+
+/// Who may ask for decisions.
+#[derive(Debug, Clone)]
+pub struct ForwardAuth {
+    /// Proxies that may ask; each is among [`Listeners::trusted_proxies`] too. Default: none.
+    pub trusted: Vec<IpNet>,
 }
 
 /// Both listeners.
@@ -220,6 +229,8 @@ pub struct Tokens {
     /// The keys that sign, one for each algorithm, given by the operator. Only without a store; empty there: made anew at
     /// each start.
     pub signing_keys: Vec<Arc<SigningKey>>,
+    /// How long the keys in the store sign.
+    pub rotation: crate::policy::key_life::KeyRules,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.

@@ -1,6 +1,6 @@
-//! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700).
+//! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700), and how long keys sign them.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,12 @@ use super::{
     secret::{self, Secret},
     settings::{Compat, Tokens},
     signing_keys,
-    units::{AtMost, Int, Span},
+    units::{AtMost, Every, Int, Span},
     urls::Issuer,
     words::Text,
 };
 use crate::policy::{
+    key_life::KeyRules,
     keys::Algorithm,
     refresh::{Delivery, RefreshRules},
 };
@@ -51,6 +52,9 @@ pub(super) struct RawTokens {
     /// fetch the key set again after one.
     #[serde(default)]
     signing_key: Option<Item<Secret>>,
+    /// When the signing keys in the store are followed by new ones.
+    #[serde(default)]
+    rotation: Item<RawRotation>,
     /// Life of an access token. Shorter limits what a stolen one is worth; it costs more refreshes.
     #[serde(default = "access_ttl")]
     access_ttl: Item<Span<30_000, 86_400_000>>,
@@ -90,6 +94,26 @@ enum OwnAlgorithm {
     /// HMAC with SHA-256 (RFC 7518 §3.2), for access tokens only.
     #[serde(rename = "HS256")]
     Hs256,
+}
+
+/// The life of signing keys. Those that the operator gives (`secret`, `signing_key`) are not part of it.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Rotation")]
+pub(super) struct RawRotation {
+    /// A key signs for this long; never: until `portcullis keys rotate`, for services that were given a key by hand
+    /// instead of reading the key set.
+    every: Item<Every<3_600_000, TWO_YEARS>>,
+    /// A new key is published for this long before it signs. Services may keep the key set for 5 minutes; the rest is for
+    /// those that keep it longer than they were told.
+    publish_ahead: Item<Span<360_000, 2_592_000_000>>,
+}
+
+impl Default for RawRotation {
+    fn default() -> Self {
+        let every = Every(Some(Duration::from_hours(90 * 24)));
+        Self { every: Item::of(every), publish_ahead: Item::of(Span::secs(86_400)) }
+    }
 }
 
 /// Refresh tokens.
@@ -164,6 +188,8 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, check
     }
     let secret = secret::signing(raw.secret, hs256, &at, checks);
     let signing_keys = signing_keys::check(raw.signing_key, no_store, checks);
+    let life = (raw.access_ttl.value.map(|ttl| ttl.0), raw.leeway.value.map(|leeway| leeway.0));
+    let rotation = check_rotation(raw.rotation, life, no_store, &at, checks);
     let refresh = check_refresh(raw.refresh, raw.access_ttl.value, &at, checks);
     Some(Tokens {
         issuer: issuer?.0.into(),
@@ -175,6 +201,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, check
         },
         secret: secret.ok()?,
         signing_keys: signing_keys?,
+        rotation: rotation?,
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
         refresh: refresh?,
@@ -182,6 +209,30 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, check
         delivery: raw.delivery.value?,
         cache_entries: raw.cache_entries.value?.0,
     })
+}
+
+fn check_rotation(
+    item: Item<RawRotation>,
+    (access_ttl, leeway): (Option<Duration>, Option<Duration>),
+    no_store: bool,
+    parent: &At,
+    checks: &mut Checks,
+) -> Option<KeyRules> {
+    let at = item.at.or(parent, "rotation");
+    if no_store && item.is_written() {
+        checks.error(
+            &at,
+            "contradicts store.url: none; the keys are those of tokens.signing_key, or made at each start, and only a \
+             restart changes them",
+        );
+    }
+    let raw = item.value?;
+    let (every, ahead) = (raw.every.value?.0, raw.publish_ahead.value?.0);
+    if every.is_some_and(|every| every < ahead) {
+        let place = raw.every.at.or(&at, "every");
+        checks.error(&place, "shorter than publish_ahead: a key would have to be published before the last one signs");
+    }
+    Some(KeyRules::new(every, ahead, access_ttl?, leeway?))
 }
 
 fn check_refresh(

@@ -136,6 +136,34 @@ impl<const MIN: u64, const MAX: u64> Scalar for Span<MIN, MAX> {
 }
 scalar!(Span<MIN, MAX>, const MIN: u64, const MAX: u64);
 
+/// A length of time from `MIN` to `MAX` milliseconds between two of something; `None`: `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Every<const MIN: u64, const MAX: u64>(pub(super) Option<Duration>);
+
+impl<const MIN: u64, const MAX: u64> Scalar for Every<MIN, MAX> {
+    fn read(text: &str) -> Result<Self, Fault> {
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        match Span::<MIN, MAX>::read(text) {
+            Ok(Span(every)) => Ok(Self(Some(every))),
+            Err(fault) => {
+                let span = fault.message.strip_prefix("expected ").unwrap_or(&fault.message);
+                Err(Fault::expected(format_args!("{span}, or never")))
+            }
+        }
+    }
+
+    fn write(&self) -> String {
+        self.0.map_or_else(|| "never".to_owned(), |every| Span::<MIN, MAX>(every).write())
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$|^never$|\\$\\{" })
+    }
+}
+scalar!(Every<MIN, MAX>, const MIN: u64, const MAX: u64);
+
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A number of bytes from `MIN` to `MAX`.
@@ -351,6 +379,9 @@ mod tests {
         assert_eq!(Auto::<1, 8>::read("auto").unwrap(), Auto(None));
         assert_eq!(Auto::<1, 8>::read("8").unwrap(), Auto(Some(8)));
         assert!(Auto::<1, 8>::read("9").is_err());
+        assert_eq!(Every::<1, 86_400_000>::read("never").unwrap(), Every(None));
+        assert_eq!(Every::<1, 86_400_000>::read("1d").unwrap().write(), "1d");
+        assert!(Every::<1, 86_400_000>::read("2d").unwrap_err().message.ends_with("or never"));
         assert_eq!(BodyLimit::read("none").unwrap(), BodyLimit(None));
         assert_eq!(BodyLimit::read("1KiB").unwrap(), BodyLimit(Some(1024)));
         assert!(BodyLimit::read("unlimited").is_err());

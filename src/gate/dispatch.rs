@@ -1,7 +1,8 @@
-//! The end of the pipeline: the account endpoints or an upstream, whichever the route leads to.
+//! The end of the pipeline: the account endpoints or an upstream, whichever the route leads to; where only a decision
+//! is asked for, neither ([`decision`]).
 
 use std::{
-    future::{Future, Ready},
+    future::{Future, Ready, ready},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,6 +15,7 @@ use tower::{Service, ServiceExt, util::Oneshot};
 use crate::{
     gate::{
         body::GateBody,
+        decision,
         exchange::Exchange,
         refusal::Refusal,
         snapshot::{Accounts, Target},
@@ -85,8 +87,16 @@ where
     fn call(&mut self, request: Request<GateBody>) -> Self::Future {
         let target = Exchange::of(&request).and_then(|exchange| {
             exchange.authorised()?;
-            Ok(exchange.route()?.target.clone())
+            Ok((exchange.route()?.target.clone(), exchange.decision()))
         });
+        let target = match target {
+            Ok((Target::Cluster(cluster), Some(form))) => {
+                return Either::Right(ready(decision::allowed(&request, form, &cluster)));
+            }
+            Ok((Target::Portal, Some(_))) => Err(Refusal::internal("a decision about the portal came past routing")),
+            Ok((target, None)) => Ok(target),
+            Err(refusal) => Err(refusal),
+        };
         match target {
             Ok(Target::Portal) => Either::Left(Either::Left(Box::pin(self.portal.call(request)))),
             Ok(Target::Cluster(cluster)) => Either::Left(Either::Right(self.forward.forward(request, cluster))),

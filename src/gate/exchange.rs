@@ -18,7 +18,7 @@ use crate::{
         refusal::Refusal,
         snapshot::{RouteEntry, Snapshot},
     },
-    policy::{claims::Claims, trace::TraceContext},
+    policy::{claims::Claims, forward_auth::Form, trace::TraceContext},
     telemetry::record::Record,
 };
 
@@ -60,6 +60,7 @@ pub struct Exchange {
     trace: TraceContext,
     now: Timestamp,
     client: Option<IpAddr>,
+    decision: Option<Form>,
     https: bool,
     hygienic: bool,
     route: Option<Arc<RouteEntry>>,
@@ -86,6 +87,7 @@ impl Exchange {
             trace,
             now,
             client: None,
+            decision: None,
             https: arrival.tls,
             hygienic: false,
             route: None,
@@ -162,6 +164,17 @@ impl Exchange {
     pub(in crate::gate) fn set_client(&mut self, client: IpAddr) {
         self.record.set_client(client);
         self.client = Some(client);
+    }
+
+    /// How another proxy asks whether it may forward this request; `None`: the request is the client's own, for us to
+    /// forward.
+    #[must_use]
+    pub fn decision(&self) -> Option<Form> {
+        self.decision
+    }
+
+    pub(in crate::gate) fn set_decision(&mut self, form: Form) {
+        self.decision = Some(form);
     }
 
     /// Whether the client speaks https: to us, or to a trusted proxy that says so.
@@ -278,6 +291,7 @@ impl Exchange {
         let snapshot = Snapshot {
             routes: crate::gate::route_table::RouteTable::default(),
             trusted_proxies: Vec::new(),
+            forward_auth: crate::gate::snapshot::ForwardAuth::default(),
             issuer: "https://test.invalid".into(),
             leeway: std::time::Duration::ZERO,
             access_ttl: std::time::Duration::ZERO,

@@ -9,7 +9,7 @@ use http::{StatusCode, Version};
 
 use crate::{
     clock::Clock,
-    policy::reason::Reason,
+    policy::{forward_auth::Form, reason::Reason},
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         record::Record,
@@ -91,7 +91,7 @@ impl Finish {
         let status = self.status.or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).ok()).unwrap_or_default();
         let took = self.clock.tick().since(record.began);
         let traced = record.trace.as_ref().map(|trace| trace.exemplar(took));
-        record.route_metrics().unwrap_or(&self.unrouted).answered(&record.method, status, reason, took, traced);
+        record.route_metrics().unwrap_or(&self.unrouted).answered(record.asked(), status, reason, took, traced);
         if let Some(trace) = &record.trace {
             trace.ended(record, End { status, reason, took });
         }
@@ -113,6 +113,7 @@ impl Finish {
                 reason = reason.as_str(),
                 route = record.route().map(AsRef::as_ref).unwrap_or_default(),
                 subject = record.subject().map(AsRef::as_ref).unwrap_or_default(),
+                decision_for = record.decision().map(Form::name),
                 duration_us = micros(took),
                 upstream_us = record.upstream_first_byte().map(micros),
                 received = record.received(),

@@ -37,7 +37,7 @@ use crate::{
         by_reference::ByReference,
         cookies, head,
         keys::SigningKey,
-        mint::{self, BoundRequest, IdentityClaims, Reference},
+        mint::{self, BoundRequest, IDENTITY_LIFE as LIFE, IdentityClaims, Reference},
         preset::Preset,
     },
 };
@@ -50,8 +50,6 @@ const OURS: usize = 12;
 /// How many more a preset sets at most.
 const OF_PRESET: usize = 4;
 
-/// Life of an identity token.
-const LIFE: Duration = Duration::from_mins(1);
 /// How long one is reused; what is left of its life is the upstream's to check it in.
 const REUSE: Duration = Duration::from_secs(30);
 

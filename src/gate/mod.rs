@@ -6,7 +6,7 @@
 //! ([`problem`] renders it). [`exchange`] is what the layers know about the request; [`body`] is the one body type,
 //! [`guard`] watches bodies, [`finish`] tells a request's end, `watch` the spans of what it waited for.
 //!
-//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`hygiene`], [`route`], [`cors`], [`limits`]
+//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`], [`cors`], [`limits`]
 //! (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address), [`authorise`], [`body_limit`],
 //! [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the configuration a request sees ([`route_table`] finds its route),
 //! [`keyring`] the keys, [`token_cache`] and [`caller`] what a verified token becomes ([`kept`]: what was made of it), [`references`] the claims that
@@ -20,6 +20,7 @@ pub mod caller;
 pub mod charge;
 pub mod client_address;
 pub mod cors;
+pub mod decision;
 pub mod dispatch;
 pub mod exchange;
 pub mod finish;

@@ -15,10 +15,11 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     clock::{Clock, Entropy, Timestamp},
+    gate::keyring::Keyring,
     policy::{
         by_reference::ByReference,
         claims::Claims,
-        keys::{KeyFault, SigningKey},
+        keys::{Algorithm, KeyFault, SigningKey},
         mint::{self, ReferredClaims},
     },
 };
@@ -111,11 +112,16 @@ impl References {
     }
 
     /// The claims behind a token, signed for the service that it was given to; `None`: unknown, or its identity is over.
-    pub fn read(&self, token: &str) -> Option<Result<String, KeyFault>> {
+    /// A key that is gone meanwhile signs them no more: the one that signs now does.
+    pub fn read(&self, token: &str, keyring: &Keyring) -> Option<Result<String, KeyFault>> {
         let now = self.clock.now();
         let referred = self.kept.get(&digest_of(token)).filter(|referred| now < referred.expires)?;
+        // A service's secret is no key of ours, and its own to change.
+        let key = &referred.key;
+        let is_good = key.algorithm() == Algorithm::Hs256 || keyring.published().get(key.kid()).is_some();
+        let key = if is_good { Arc::clone(key) } else { keyring.own() };
         Some(mint::claims_token(
-            &referred.key,
+            &key,
             &ReferredClaims {
                 issuer: &referred.issuer,
                 audience: &referred.audience,
@@ -141,10 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{SystemEntropy, Tick},
-        policy::{
-            claims::tests::claims,
-            keys::{Algorithm, tests::key},
-        },
+        policy::{claims::tests::claims, keys::tests::key},
     };
 
     /// Seconds, by hand.
@@ -181,15 +184,37 @@ mod tests {
         })
     }
 
+    fn keyring(key: &Arc<SigningKey>) -> Keyring {
+        Keyring::new(Arc::clone(key), Vec::new(), &[])
+    }
+
+    #[test]
+    fn a_key_that_is_gone_signs_no_claims() {
+        let (references, _) = references();
+        let [old, new] = [(); 2].map(|()| Arc::new(key(Algorithm::Es256)));
+        let token = keep(&references, &old);
+        let signed_by = |keyring: &Keyring| {
+            let signed = references.read(&token, keyring).unwrap().unwrap();
+            let (input, signature) = signed.rsplit_once('.').unwrap();
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            [&old, &new].map(|key| key.verifying().verify(input.as_bytes(), &signature).is_ok())
+        };
+        assert_eq!(signed_by(&keyring(&old)), [true, false]);
+        let rotated = Keyring::new(Arc::clone(&new), Vec::new(), &[old.verifying()]);
+        assert_eq!(signed_by(&rotated), [true, false], "it verifies still");
+        assert_eq!(signed_by(&keyring(&new)), [false, true]);
+    }
+
     #[test]
     fn a_reference_ends_with_its_identity() {
         let (references, clock) = references();
-        let token = keep(&references, &Arc::new(key(Algorithm::Es256)));
-        assert!(references.read(&token[1..]).is_none());
+        let key = Arc::new(key(Algorithm::Es256));
+        let (token, keyring) = (keep(&references, &key), keyring(&key));
+        assert!(references.read(&token[1..], &keyring).is_none());
         clock.0.store(1_059, Relaxed);
-        assert!(references.read(&token).is_some());
+        assert!(references.read(&token, &keyring).is_some());
         clock.0.store(1_060, Relaxed);
-        assert!(references.read(&token).is_none());
+        assert!(references.read(&token, &keyring).is_none());
     }
 
     #[test]
@@ -203,7 +228,7 @@ mod tests {
         }
         let (kept, each) = (references.kept.len(), 1_400 * 50);
         assert!(kept > 500 && kept * each <= 64 * 1_024 * 1_024, "{kept} of {each} bytes each");
-        assert!(references.read(&last).is_some(), "the latest is there");
+        assert!(references.read(&last, &keyring(&key)).is_some(), "the latest is there");
         for _ in 0..20_000 {
             keep(&references, &key);
         }

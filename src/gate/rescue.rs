@@ -4,7 +4,7 @@
 //! bodies (RFC 9457) are [`crate::gate::problem`]'s; challenges follow RFC 6750 §3. Which layer gives a reason is found
 //! by its name, [`Reason`]. Statuses without a reason: the bare 4xx to what hyper cannot parse and to heads that are
 //! too large, the 204 of a preflight ([`crate::gate::cors`]), what the admin listener and the portal's handlers answer,
-//! and a service's own.
+//! and a service's own. Where another proxy asks for a decision, it may be told another status ([`decision`]).
 
 use std::{
     convert::Infallible,
@@ -22,6 +22,7 @@ use crate::{
     config::settings::Compat,
     gate::{
         body::GateBody,
+        decision,
         exchange::Exchange,
         problem,
         refusal::{Detail, Refusal},
@@ -119,6 +120,9 @@ pub const fn row(reason: Reason) -> Row {
         Reason::RegistrationClosed => (StatusCode::FORBIDDEN, "Registration is closed", Silent, Quiet),
         Reason::CrossSite => (StatusCode::FORBIDDEN, "A cookie is not accepted from another site", Silent, Quiet),
         Reason::OriginRefused => (StatusCode::FORBIDDEN, "The origin is not listed here", Silent, Quiet),
+        Reason::ForwardAuthPeer => (StatusCode::FORBIDDEN, "Decisions are not for this peer", Silent, Quiet),
+        // Nothing a client did: the proxy that asks is not set up as it should be.
+        Reason::ForwardAuthOriginal => (StatusCode::FORBIDDEN, "What was asked is not known", Silent, Warn),
         Reason::AddressLimited | Reason::SubjectLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
@@ -243,7 +247,12 @@ impl<F: Future<Output = Outcome>> Future for RescueFuture<F> {
                     record.set_reason(refusal.reason);
                 }
                 log(&refusal, this.record.as_deref());
-                problem::answer(&refusal, *this.compat, this.record.as_deref())
+                let record = this.record.as_deref();
+                let answer = problem::answer(&refusal, *this.compat, record);
+                match record.and_then(Record::decision) {
+                    Some(form) => decision::refused(answer, form),
+                    None => answer,
+                }
             }
         };
         Poll::Ready(Ok(response))

@@ -11,6 +11,7 @@ use crate::{
         exchange::Exchange,
         refusal::{Detail, Refusal},
         route_table::Unrouted,
+        snapshot::Target,
         stage::Stage,
     },
     policy::{cors, head, reason::Reason},
@@ -27,8 +28,11 @@ impl Stage for Routing {
         let routes = &exchange.snapshot().routes;
         let host = head::host_of(request.uri(), request.headers()).unwrap_or_default();
         let path = request.uri().path();
-        // A preflight is its request's, where origins are listed: no route has to name OPTIONS for it.
-        if let Some(method) = cors::preflight(request.method(), request.headers())
+        // A preflight is its request's, where origins are listed: no route has to name OPTIONS for it. Not where only a
+        // decision is asked for: "yes" would let the preflight itself, which shows no credentials, into the service.
+        let decision = exchange.decision().is_some();
+        if !decision
+            && let Some(method) = cors::preflight(request.method(), request.headers())
             && let Ok(route) = routes.find(host, path, &method)
             && !route.allowed_origins.is_empty()
         {
@@ -43,6 +47,10 @@ impl Stage for Routing {
             Unrouted::NoRoute => Refusal::from(Reason::NoRoute),
             Unrouted::Method(allow) => Refusal::with(Reason::MethodNotAllowed, Detail::Allow(allow)),
         })?);
+        if decision && matches!(route.target, Target::Portal) {
+            let text = "the gateway answers this itself: it is for the proxy to send it there, and to no service";
+            return Err(Refusal::because(Reason::NoRoute, text));
+        }
         Exchange::of_mut(request)?.set_route(route);
         Ok(())
     }

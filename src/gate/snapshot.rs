@@ -172,6 +172,15 @@ impl RouteEntry {
     }
 }
 
+/// Who may ask for decisions, and where.
+#[derive(Debug, Default)]
+pub struct ForwardAuth {
+    /// The portal's base paths, whether it is on or not.
+    pub bases: Vec<Arc<str>>,
+    /// Proxies that may ask.
+    pub trusted: Vec<ipnet::IpNet>,
+}
+
 /// What a request sees of the configuration.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -179,6 +188,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Who may ask for decisions, and where.
+    pub forward_auth: ForwardAuth,
     /// `iss` of own tokens.
     pub issuer: Arc<str>,
     /// Clock skew forgiven on `exp` and `nbf`.

@@ -13,6 +13,7 @@ use crate::gate::{
     charge::SubjectLimit,
     client_address::ClientAddress,
     cors::CorsLayer,
+    decision::Decision,
     hygiene::Hygiene,
     identity::Identity,
     limits::AddressPeek,
@@ -54,6 +55,9 @@ where
         .layer(RescueLayer)
         // Before hygiene, which removes the very headers it reads; before limits, which count by it.
         .layer(StageLayer(ClientAddress))
+        // Before hygiene, which then judges the request that is asked about, and removes the headers that tell of it.
+        // After the client's address, which is found here as for any other request.
+        .layer(StageLayer(Decision))
         // Before routing, so that no ambiguous path is ever matched; on every route, public ones too.
         .layer(StageLayer(Hygiene))
         // Before limits and authentication, which are the route's. Closed by default.

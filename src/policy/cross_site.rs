@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderName, Method, Uri,
-    header::{ORIGIN, UPGRADE},
+    header::{ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
 
 /// Whether a cookie counts as a credential here: the method is safe (RFC 9110 §9.2.1), or `Sec-Fetch-Site` says
@@ -44,7 +44,10 @@ pub fn cookie_counts(method: &Method, headers: &HeaderMap, own_origin: &str, all
             Some(_) => "null",
         })
     };
-    let method = if headers.contains_key(UPGRADE) { &Method::POST } else { method };
+    // Another proxy that asks whether it may forward the handshake may have taken `Upgrade` off; not what only browsers
+    // that open a WebSocket send, and no script can leave out (RFC 6455 §4.1).
+    let upgrades = [UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].iter().any(|name| headers.contains_key(name));
+    let method = if upgrades { &Method::POST } else { method };
     cookie_allowed(method, text(SEC_FETCH_SITE), text(ORIGIN), own_origin, allowed)
 }
 
@@ -93,6 +96,10 @@ mod tests {
         assert!(count(&[("origin", "https://evil.test")]));
         assert!(!count(&[("upgrade", "websocket"), ("origin", "https://evil.test")]));
         assert!(!count(&[("upgrade", "websocket")]));
+        // What is left of a handshake when another proxy asks about it.
+        for name in ["sec-websocket-key", "sec-websocket-version"] {
+            assert!(!count(&[(name, "13"), ("origin", "https://evil.test")]), "{name}");
+        }
         assert!(count(&[("upgrade", "websocket"), ("origin", OWN)]));
         assert!(!count(&[("upgrade", "websocket"), ("origin", OWN), ("origin", "https://evil.test")]));
     }

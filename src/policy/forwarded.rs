@@ -51,7 +51,9 @@ where
     Ok(client)
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+/// Whether an address lies in one of these networks, whichever way either is written.
+#[must_use]
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| {
         let mapped = |address: std::net::Ipv4Addr| net.contains(&IpAddr::V6(address.to_ipv6_mapped()));
         net.contains(&address) || matches!(address, IpAddr::V4(address) if mapped(address))

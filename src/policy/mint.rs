@@ -6,6 +6,8 @@
 //! taken for another (RFC 8725 §3.11). E-mail, `amr` and `auth_time` ride in the access token so that the identity
 //! can be forwarded while the store is lost.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -25,6 +27,9 @@ pub const IDENTITY_TOKEN_TYPE: &str = "gw-id+jwt";
 
 /// `typ` of tokens that carry the claims an identity only refers to.
 pub const CLAIMS_TOKEN_TYPE: &str = "gw-claims+jwt";
+
+/// Life of an identity, and of what presets sign beside it.
+pub const IDENTITY_LIFE: Duration = Duration::from_mins(1);
 
 /// What an identity token is made of.
 #[derive(Debug, Clone, Copy)]

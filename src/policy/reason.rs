@@ -112,6 +112,10 @@ reasons! {
     CrossSite = "cross_site",
     /// A preflight from an origin that the route does not list.
     OriginRefused = "origin_refused",
+    /// A decision was asked for by a peer that `forward_auth.trusted` does not name.
+    ForwardAuthPeer = "forward_auth_peer",
+    /// A decision was asked for without saying, once, which method, path or host it is about.
+    ForwardAuthOriginal = "forward_auth_original",
     /// The request body is not of the media type the endpoint takes.
     MediaType = "media_type",
     /// The hash queue is full.

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{clock::Timestamp, gate::refusal::Refusal, policy::access::highest_role, store::Account};
 
@@ -116,8 +115,5 @@ impl<'a> UserAnswer<'a> {
 
 /// A moment as RFC 3339 writes it, in UTC.
 pub(crate) fn rfc3339(at: Timestamp) -> Result<String, Refusal> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.micros()) * 1_000)
-        .ok()
-        .and_then(|moment| moment.format(&Rfc3339).ok())
-        .ok_or_else(|| Refusal::internal("a time in the store is outside the calendar"))
+    crate::policy::rfc3339::rfc3339(at).ok_or_else(|| Refusal::internal("a time in the store is outside the calendar"))
 }

@@ -20,7 +20,7 @@ pub(crate) async fn claims(State(state): State<Published>, headers: HeaderMap) -
         Ok(None) => return Err(Reason::CredentialsMissing.into()),
         Err(_) => return Err(Reason::CredentialsMalformed.into()),
     };
-    match state.references.read(reference) {
+    match state.references.read(reference, &state.keyring) {
         None => Err(Reason::ReferenceUnknown.into()),
         Some(Ok(token)) => Ok(Answer::bytes(StatusCode::OK, token).with(header::CONTENT_TYPE, JWT)),
         Some(Err(fault)) => Err(Refusal::internal(format!("referred claims cannot be signed: {fault}"))),

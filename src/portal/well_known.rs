@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// How long anyone may keep what is published. Keys are not rotated yet; when they are, a key must be published for
+/// How long anyone may keep what is published: [`crate::policy::key_life::PUBLISHED_CACHEABLE`]. A key is published for
 /// longer than this before it signs.
 const CACHEABLE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
@@ -99,4 +99,15 @@ pub(crate) async fn discovery(State(state): State<Shared>) -> Result<Answer, Ref
 
 pub(crate) fn publish(document: &impl Serialize) -> Result<Answer, Refusal> {
     Ok(Answer::json(StatusCode::OK, document)?.with(header::CACHE_CONTROL, CACHEABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::key_life::PUBLISHED_CACHEABLE;
+
+    #[test]
+    fn nobody_may_keep_a_key_set_for_longer_than_the_rotation_reckons_with() {
+        assert_eq!(CACHEABLE, format!("public, max-age={}", PUBLISHED_CACHEABLE.as_secs()));
+    }
 }

@@ -24,11 +24,14 @@ use crate::{
     clock::Timestamp,
     policy::{
         ids::{SessionId, UserId},
+        key_life::{KeyRules, Order, Step},
         keys::Algorithm,
         refresh::{Delivery, RefreshRules},
     },
     store::feed::{FeedPage, FeedPosition, FeedReach, SubjectBefore},
 };
+
+pub use crate::policy::key_life::{KeyLife, KeyState};
 
 /// A store, shared by everything that acts.
 pub type SharedStore = Arc<dyn Store>;
@@ -278,6 +281,12 @@ audit_events! {
     TokenRevoked = "token_revoked",
     /// A user was given other roles or another organisation.
     AuthorizationChanged = "authorization_changed",
+    /// A signing key was made and published.
+    KeyPublished = "key_published",
+    /// A signing key began to sign.
+    KeyActivated = "key_activated",
+    /// A signing key was removed: the last token it signed is over, or somebody said so.
+    KeyRetired = "key_retired",
 }
 
 /// Why an account could not be made or changed.
@@ -315,31 +324,48 @@ pub struct ProfilePatch {
     pub username: Option<Option<String>>,
 }
 
-/// Where a signing key stands in its life. So far every key is made [`Self::Current`] and stays it: nothing rotates
-/// yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyState {
-    /// Published, not signing yet.
-    Next,
-    /// Signing.
-    Current,
-    /// Verifying only.
-    Previous,
-}
-
 /// A signing key as it lies in the store: the private part sealed under the master key.
 #[derive(Debug, Clone)]
 pub struct StoredKey {
+    /// Who it is and where it stands. Its row is its publication: whoever reads the table publishes what is there.
+    pub life: KeyLife,
+    /// PKCS#8, sealed; associated data: purpose and `kid`.
+    pub sealed_pkcs8: Vec<u8>,
+}
+
+/// A signing key that was made and is not in the store yet.
+#[derive(Debug, Clone)]
+pub struct NewKey {
     /// `kid`.
     pub kid: String,
     /// Its one algorithm.
     pub algorithm: Algorithm,
-    /// Where it stands.
-    pub state: KeyState,
-    /// PKCS#8, sealed; associated data: purpose and `kid`.
+    /// As in [`StoredKey`].
     pub sealed_pkcs8: Vec<u8>,
-    /// When it was made.
-    pub created_at: Timestamp,
+}
+
+/// What is asked of the signing keys.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyAsk<'a> {
+    /// What.
+    pub order: Order<'a>,
+    /// The algorithms that something is signed with.
+    pub needed: &'a [Algorithm],
+    /// When keys change.
+    pub rules: &'a KeyRules,
+    /// Now.
+    pub now: Timestamp,
+    /// Who asks, for the audit: `gateway`, or the command.
+    pub by: &'a str,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub enum KeysAdvanced {
+    /// These steps were taken, perhaps none; the keys there are now.
+    Done(Vec<Step>, Vec<StoredKey>),
+    /// Nothing was done: new keys of these algorithms are needed, and were not all given.
+    Needs(Vec<Algorithm>),
 }
 
 /// The facts that outlive a request.
@@ -464,7 +490,8 @@ pub trait Store: Send + Sync + 'static {
     /// Every signing key.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault>;
 
-    /// Adds `key` unless its algorithm has a current key already; gives the keys that are there afterwards. Several
-    /// gateways starting at once make one key.
-    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault>;
+    /// Takes the steps that [`crate::policy::key_life::plan`] finds for `ask`, decided under the table's lock, all in one
+    /// transaction with an audit row each (`key_published`, `key_activated`, `key_retired`). New keys come from `spares`;
+    /// what of them is not needed is forgotten. However many ask at once, each step is taken once.
+    async fn advance_signing_keys(&self, ask: &KeyAsk<'_>, spares: &[NewKey]) -> Result<KeysAdvanced, StoreFault>;
 }

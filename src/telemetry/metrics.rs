@@ -26,7 +26,7 @@ pub use self::{
         UpstreamResult, Verb,
     },
 };
-use crate::policy::reason::Reason;
+use crate::policy::{key_life::KeyState, reason::Reason};
 
 /// Requests of one route. Cells are made when a combination is first seen; after that it is three loads and an add.
 pub type RequestCells = Rare<Reason, Rare<Verb, Rare<StatusClass, Counter>>>;
@@ -132,6 +132,12 @@ table! {
     revocations_age: Gauge = "revocations_age_seconds";
     /// From the cause of an entry, at whatever gateway and by its clock, until it was known here.
     revocation_lag: Histogram = "revocation_lag_seconds";
+    /// Signing keys by where they stand in their life. None without a store.
+    signing_keys: Each<KeyState, Gauge> = "signing_keys";
+    /// Seconds since the key of `tokens.algorithm` began to sign.
+    signing_key_age: Gauge = "signing_key_age_seconds";
+    /// Readings of the signing keys; one that fails leaves in use what is held.
+    signing_key_reads: Each<ReadResult, Counter> = "signing_key_reads";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Reloads of the configuration that were asked for or found something changed.

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Version, uri::PathAndQuery};
 
 use crate::{
     clock::{Tick, nanos},
-    policy::reason::Reason,
+    policy::{forward_auth::Form, reason::Reason},
     telemetry::{metrics::RouteMetrics, traces::RequestTrace},
 };
 
@@ -39,13 +39,14 @@ pub struct Record {
     pub trace_id: [u8; 16],
     /// When its head had been read.
     pub began: Tick,
-    /// Its method.
+    /// The method of the very request; what was asked is [`Self::asked`].
     pub method: Method,
     /// Its protocol version.
     pub version: Version,
     /// Makes its spans; `None` when it is not sampled.
     pub trace: Option<Arc<RequestTrace>>,
     target: OnceLock<PathAndQuery>,
+    decision: OnceLock<(Form, Method)>,
     client: OnceLock<IpAddr>,
     route: OnceLock<(Arc<str>, Arc<RouteMetrics>)>,
     reason: OnceLock<Reason>,
@@ -74,6 +75,7 @@ impl Record {
             version,
             trace,
             target: OnceLock::new(),
+            decision: OnceLock::new(),
             client: OnceLock::new(),
             route: OnceLock::new(),
             reason: OnceLock::new(),
@@ -103,10 +105,27 @@ impl Record {
         Some(told_path(self.target.get()?.path()))
     }
 
+    /// Notes that another proxy asks, how, and for a request of which method.
+    pub fn set_decision(&self, form: Form, method: Method) {
+        let _ = self.decision.set((form, method));
+    }
+
+    /// How another proxy asked whether it may forward the request; `None`: the request was the client's own.
+    #[must_use]
+    pub fn decision(&self) -> Option<Form> {
+        self.decision.get().map(|(form, _)| *form)
+    }
+
+    /// The method that was asked for: the original's where another proxy asks for a decision.
+    #[must_use]
+    pub fn asked(&self) -> &Method {
+        self.decision.get().map_or(&self.method, |(_, method)| method)
+    }
+
     /// The method as it is told: a stranger may have made it up, and long.
     #[must_use]
     pub fn verb(&self) -> &str {
-        let method = self.method.as_str();
+        let method = self.asked().as_str();
         &method[..method.floor_char_boundary(LONGEST_METHOD)]
     }
 

@@ -3,7 +3,8 @@
 //! `shipped`: `config/gateway.yaml` names every key of the schema and equals the defaults, every example parses, the
 //! schema file is current. `editor`: the schema takes those files and marks a misspelt key. `mistakes`: each one is
 //! named with line, column, key path and what was probably meant. `storeless`: what a gateway that keeps nothing cannot
-//! have. `presets`: what another product's headers need. `meaning`: what valid ones become. `secrets`: where they may
+//! have. `presets`: what another product's headers need. `rotation`: how signing keys may follow
+//! each other. `meaning`: what valid ones become. `secrets`: where they may
 //! come from, and that none ever prints. `robust`: no text makes it panic.
 
 #[cfg(test)]
@@ -12,11 +13,14 @@ mod credentials;
 mod editor;
 #[cfg(test)]
 mod meaning;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]
 mod robust;
+#[cfg(test)]
+mod rotation;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -129,6 +129,12 @@ fn contradictions_in_a_route_are_refused() {
 fn contradictions_between_keys_are_refused() {
     let cases = [
         (
+            "listeners: {trusted_proxies: [10.0.0.0/8]}\nforward_auth: {trusted: [10.1.0.0/16, 10.1.0.0/16, 127.0.0.1]}\n",
+            "f.yaml:8:39: forward_auth.trusted[1]: \"10.1.0.0/16\" stands in this list twice\n\
+             f.yaml:8:52: forward_auth.trusted[2]: is not among listeners.trusted_proxies: its X-Forwarded-For would \
+             not be believed, and all its clients share one address in limits and logs",
+        ),
+        (
             "listeners:\n  public: {bind: '127.0.0.1:9090'}\n",
             "f.yaml:8:12: listeners.public.bind: listeners.public and listeners.admin bind the same address and port",
         ),

@@ -77,6 +77,44 @@ impl Fixture {
         }
     }
 
+    /// Runs SQL that may fail.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        match &self.settings.engine {
+            Engine::Postgres { url } => {
+                sqlx::raw_sql(sql).execute(&mut PgConnection::connect(url.expose_secret()).await?).await.map(drop)
+            }
+            Engine::Sqlite { path } => {
+                let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await?;
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
+            }
+        }
+    }
+
+    /// How many audit rows there are of an event.
+    pub(crate) async fn audited(&self, event: &str) -> i64 {
+        self.count(&format!("SELECT count(*) FROM audit WHERE event = '{event}'")).await
+    }
+
+    /// The same, of those that name this key.
+    pub(crate) async fn audited_of(&self, event: &str, kid: &str) -> i64 {
+        self.count(&format!("SELECT count(*) FROM audit WHERE event = '{event}' AND request_id = '{kid}'")).await
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        match &self.settings.engine {
+            Engine::Postgres { url } => {
+                let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+            }
+            Engine::Sqlite { path } => {
+                let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+
     /// A connection of the test's own, to stand in the store's way on PostgreSQL.
     pub(crate) async fn rival(&self) -> PgConnection {
         let Engine::Postgres { url } = &self.settings.engine else { panic!("only PostgreSQL takes rivals") };

@@ -4,7 +4,11 @@
 use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use portcullis::{
-    app::{App, Rim, Running, StartFault},
+    app::{
+        App, Rim, Running, StartFault,
+        commands::{self, CommandFault},
+    },
+    cli::keys::Keys,
     clock::SystemEntropy,
     config::{
         self, ConfigErrors, Source,
@@ -15,6 +19,7 @@ use portcullis::{
     telemetry::metrics::ReloadResult,
 };
 use secrecy::ExposeSecret;
+use serde_json::Value;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
@@ -213,7 +218,8 @@ impl Gateway {
 
     /// The same configuration read again: a file beside it may have changed.
     pub(crate) async fn reload_files(&mut self) -> ReloadResult {
-        soon("the reload", self.running().reload(self.setup.settings())).await
+        // Boxed: it holds several whole settings, and every test's future would hold it.
+        soon("the reload", Box::pin(self.running().reload(self.setup.settings()))).await
     }
 
     /// What lies beside the configuration.
@@ -230,6 +236,14 @@ impl Gateway {
     /// A connection of the test's own to the gateway's store.
     pub(crate) async fn store(&self) -> SharedStore {
         sql::open(&self.setup.settings().unwrap().store.unwrap()).await.unwrap()
+    }
+
+    /// What `portcullis keys …` does beside this gateway, by the test's clock.
+    pub(crate) async fn keys(&self, command: &Keys) -> Result<Value, CommandFault> {
+        let settings = self.setup.settings().unwrap();
+        let rim = Rim { clock: Arc::<ManualClock>::clone(&self.clock), entropy: Arc::new(SystemEntropy) };
+        let told = soon("the command to end", commands::keys(command, &settings, &rim)).await?;
+        Ok(serde_json::from_str(&told).unwrap())
     }
 
     /// Until it is dropped no session can be changed: a transaction of the test's own stands in the way.
@@ -255,9 +269,9 @@ impl Gateway {
         let settings = self.setup.settings().unwrap().store.unwrap();
         let master = master_key(&settings, true, &SystemEntropy).unwrap();
         let keys = self.store().await.signing_keys().await.unwrap();
-        let key = keys.into_iter().find(|key| key.state == KeyState::Current).unwrap();
-        let pkcs8 = master.open("signing-key", &key.kid, &key.sealed_pkcs8).unwrap();
-        SigningKey::from_pkcs8(key.algorithm, pkcs8.expose_secret()).unwrap()
+        let key = keys.into_iter().find(|key| key.life.state == KeyState::Current).unwrap();
+        let pkcs8 = master.open("signing-key", &key.life.kid, &key.sealed_pkcs8).unwrap();
+        SigningKey::from_pkcs8(key.life.algorithm, pkcs8.expose_secret()).unwrap()
     }
 }
 

@@ -169,6 +169,17 @@ impl Gateways {
         }
     }
 
+    /// Waits until each has read the signing keys as they were at this call, or later.
+    pub(crate) async fn know_the_keys(&self) {
+        const READ: &str = "portcullis_signing_key_reads_total{result=\"ok\"}";
+        for gateway in &self.all {
+            let before = gateway.metric(READ).await;
+            // One may have begun already.
+            let read = async { while gateway.metric(READ).await < before + 1.5 {} };
+            soon("signing keys to be read", read).await;
+        }
+    }
+
     /// One address for all of them, for clients that know only one: each connection goes to the next.
     pub(crate) async fn balanced(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -22,12 +22,21 @@ pub(crate) async fn verify_claims(client: &Client, token: &str, issuer: &str, au
 }
 
 async fn verify_kind(client: &Client, token: &str, typ: &str, issuer: &str, audience: &str) -> Result<Value, String> {
+    verify_by(&published(client).await, token, typ, issuer, audience)
+}
+
+/// The key set as it is now.
+pub(crate) async fn published(client: &Client) -> JwkSet {
+    let answer = client.get("/.well-known/jwks.json").send().await.expect(200);
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// By keys that a service got earlier.
+pub(crate) fn verify_by(keys: &JwkSet, token: &str, typ: &str, issuer: &str, audience: &str) -> Result<Value, String> {
     let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
     if header.typ.as_deref() != Some(typ) {
         return Err(format!("typ is {:?}", header.typ));
     }
-    let answer = client.get("/.well-known/jwks.json").send().await.expect(200);
-    let keys: JwkSet = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
     let published = keys.find(&header.kid.ok_or("no kid")?).ok_or("its key is not published")?;
     let key = DecodingKey::from_jwk(published).map_err(|error| error.to_string())?;
     // Chosen by the key, as it must be: what a token says of itself chooses nothing (RFC 8725 §3.1).

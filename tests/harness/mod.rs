@@ -15,6 +15,7 @@ pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod nginx;
 pub(crate) mod peer;
+pub(crate) mod question;
 pub(crate) mod raw;
 pub(crate) mod spans;
 pub(crate) mod strict;

@@ -10,6 +10,7 @@ use crate::harness::{
     client::{Answer, Call, Client, Tokens},
     clock::BEGIN,
     gateway::{Engine, Gateway, Setup},
+    question::{PROXIES, PROXY, ask, question},
     tokens::{claims_of, good_header, signed, with},
     upstream::Upstream,
 };
@@ -78,6 +79,8 @@ const EXPECTED: [(&str, &str, [&str; 11]); 29] = [
 fn yaml(upstream: &Upstream, default_role: &str) -> String {
     format!(
         r#"
+listeners: {{public: {{bind: "127.0.0.1:0"}}, admin: {{bind: "127.0.0.1:0"}}, trusted_proxies: [{PROXY}]}}
+forward_auth: {{trusted: [{PROXY}]}}
 clusters:
   rag: {{endpoints: ["{}"]}}
 portal: {{default_role: {default_role}}}
@@ -114,7 +117,6 @@ struct Columns {
 
 impl Columns {
     async fn fresh(client: &Client) -> Self {
-        // Users of their own: some calls end all sessions of a user.
         let (user, scoped) = (client.login("user@example.org").await, client.login("scoped@example.org").await);
         let curator = client.login("curator@example.org").await;
         let ended = client.login("ended@example.org").await;
@@ -125,13 +127,19 @@ impl Columns {
 
     /// The call with what the column brings.
     async fn call(&self, gateway: &Gateway, column: &str, call: Call) -> Call {
-        let Some(token) = self.token(gateway, column).await else { return call };
+        let fields = self.fields(gateway, column).await;
+        fields.iter().fold(call, |call, (name, value)| call.header(name, value))
+    }
+
+    /// What the column brings.
+    async fn fields(&self, gateway: &Gateway, column: &str) -> Vec<(&'static str, String)> {
+        let Some(token) = self.token(gateway, column).await else { return Vec::new() };
         let site = match column {
             "cookie" | "~expired" => "same-origin",
             "foreign" => "cross-site",
-            _ => return call.bearer(&token),
+            _ => return vec![("authorization", format!("Bearer {token}"))],
         };
-        call.header("cookie", &format!("__Host-portcullis-access={token}")).header("sec-fetch-site", site)
+        vec![("cookie", format!("__Host-portcullis-access={token}")), ("sec-fetch-site", site.to_owned())]
     }
 
     /// The token of a column; tokens the portal would not make are signed here with its key.
@@ -160,7 +168,11 @@ fn outcome(answer: &Answer) -> String {
     if answer.status == 401 && answer.json()["error"] == "invalid_client" {
         return CLIENT.to_owned();
     }
-    match (answer.status, code.as_str()) {
+    word(answer.status, &code)
+}
+
+fn word(status: u16, code: &str) -> String {
+    match (status, code) {
         (401, "credentials_missing") => WHO.to_owned(),
         (401, "invalid_token") => BAD.to_owned(),
         (403, "role_missing") => ROLE.to_owned(),
@@ -172,18 +184,52 @@ fn outcome(answer: &Answer) -> String {
     }
 }
 
+/// A gateway with all users. Each has a column of its own: some calls end all sessions of a user.
+async fn populated(upstream: &Upstream) -> Gateway {
+    // The only role anyone can register with is the default one, so the curator registers first.
+    let mut gateway = setup(upstream, "curator").start().await;
+    gateway.client().register("curator@example.org").await;
+    gateway.restart_with(&yaml(upstream, "user")).await;
+    for name in ["user", "scoped", "ended", "browser"] {
+        gateway.client().register(&format!("{name}@example.org")).await;
+    }
+    gateway.clock.advance(Duration::from_secs(1));
+    gateway
+}
+
+/// Asked by another proxy that forwards itself, the gateway decides as it does where it forwards.
+#[tokio::test]
+async fn a_decision_for_another_proxy_is_what_the_table_says() {
+    let upstream = Upstream::start().await;
+    let gateway = populated(&upstream).await;
+    let client = gateway.client();
+    let mut wrong = Vec::new();
+    for (name, request, expected) in EXPECTED {
+        let (method, path) = request.split_once(' ').unwrap();
+        let columns = Columns::fresh(&client).await;
+        for (column, expected) in CREDENTIALS.into_iter().zip(expected) {
+            // What the gateway answers itself is no service's.
+            let expected = if name.starts_with("portal_") { "404 no_route" } else { expected };
+            let fields = columns.fields(&gateway, column).await;
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, &**value)).collect();
+            for proxy in PROXIES {
+                let decided = ask(gateway.address(), PROXY, &question(proxy, method, path), &fields).await;
+                let got = word(decided.true_status(), &decided.code());
+                if got != expected || (decided.status == 200) != (expected == IN) {
+                    wrong.push(format!("{name} with {column}, asked by {proxy}: {got}, not {expected}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    upstream.assert_untouched();
+}
+
 #[tokio::test]
 async fn every_route_admits_exactly_whom_the_table_says() {
     let upstream = Upstream::start().await;
-    // The only role anyone can register with is the default one, so the curator registers first.
-    let mut gateway = setup(&upstream, "curator").start().await;
-    gateway.client().register("curator@example.org").await;
-    gateway.restart_with(&yaml(&upstream, "user")).await;
+    let gateway = populated(&upstream).await;
     let client = gateway.client();
-    for name in ["user", "scoped", "ended", "browser"] {
-        client.register(&format!("{name}@example.org")).await;
-    }
-    gateway.clock.advance(Duration::from_secs(1));
 
     let snapshot = gateway.running().snapshot();
     let mut routes: BTreeMap<&str, &RouteEntry> =

@@ -15,6 +15,7 @@ use crate::harness::{client::PASSWORD, peer::patiently, soon};
 
 mod chroma;
 mod fastapi;
+mod forward_auth;
 mod lightrag;
 mod nginx;
 mod open_webui;

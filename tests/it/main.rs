@@ -6,13 +6,13 @@
 //!
 //! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
-//! may read and write), [`limits`] and [`shared_limits`] (who pays for whom).
+//! may read and write), [`forward_auth`] (what other proxies are told), [`limits`] and [`shared_limits`] (who pays for whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
-//! configuration, under requests).
+//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand).
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]
@@ -87,6 +87,8 @@ mod deployments;
 #[cfg(test)]
 mod exemplars;
 #[cfg(test)]
+mod forward_auth;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod identities;
@@ -96,6 +98,10 @@ mod issuer_keys;
 mod issuers;
 #[cfg(test)]
 mod journeys;
+#[cfg(test)]
+mod key_commands;
+#[cfg(test)]
+mod key_rotation;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

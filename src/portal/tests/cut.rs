@@ -13,8 +13,9 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, Opened, PoolStats, ProfilePatch,
-        RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
+        Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, Opened,
+        PoolStats, ProfilePatch, RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault,
+        StoredKey, Use,
         feed::{FeedPage, FeedPosition, FeedReach},
     },
 };
@@ -173,7 +174,7 @@ impl Store for Cuttable {
         self.there()?.signing_keys().await
     }
 
-    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
-        self.there()?.ensure_signing_key(key).await
+    async fn advance_signing_keys(&self, ask: &KeyAsk<'_>, spares: &[NewKey]) -> Result<KeysAdvanced, StoreFault> {
+        self.there()?.advance_signing_keys(ask, spares).await
     }
 }

@@ -43,6 +43,7 @@ use crate::{
     policy::{
         claims::Claims,
         ids::{SessionId, UserId},
+        key_life::KeyRules,
         keys::{Algorithm, SigningKey},
         master_key::MasterKey,
         oauth_client::OAuthClient,
@@ -90,6 +91,7 @@ fn tokens() -> Tokens {
         algorithm: Algorithm::Es256,
         secret: None,
         signing_keys: Vec::new(),
+        rotation: KeyRules { every: None, publish_ahead: Duration::ZERO, verify_for: Duration::ZERO },
         access_ttl: Duration::from_mins(15),
         leeway: Duration::from_secs(30),
         refresh: RefreshRules {

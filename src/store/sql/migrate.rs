@@ -44,7 +44,8 @@ steps! {
     5 "0005_audit",
     6 "0006_rsa_signing_keys",
     7 "0007_feed",
-    8 "0008_session_activity",
+    8 "0008_key_life",
+    9 "0009_session_activity",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

@@ -31,8 +31,9 @@ use crate::{
         refresh::RefreshRules,
     },
     store::{
-        Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, Opened, PoolStats, ProfilePatch,
-        RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault, StoredKey, Use,
+        Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, Opened,
+        PoolStats, ProfilePatch, RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault,
+        StoredKey, Use,
         feed::{FeedPage, FeedPosition, FeedReach, News},
     },
 };
@@ -224,7 +225,7 @@ impl Store for SqlStore {
         read!(self, link => keys::all(&mut link))
     }
 
-    async fn ensure_signing_key(&self, key: &StoredKey) -> Result<Vec<StoredKey>, StoreFault> {
-        write!(self, link => keys::ensure(&mut link, key))
+    async fn advance_signing_keys(&self, ask: &KeyAsk<'_>, spares: &[NewKey]) -> Result<KeysAdvanced, StoreFault> {
+        write!(self, link => keys::advance(&mut link, ask, spares))
     }
 }

@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::reason::Reason;
+use crate::policy::{key_life::KeyState, reason::Reason};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -276,6 +276,19 @@ impl From<StatusCode> for StatusClass {
 
 impl Label for Reason {
     const NAME: &'static str = "reason";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for KeyState {
+    const NAME: &'static str = "state";
     const ALL: &'static [Self] = Self::ALL;
 
     fn index(self) -> usize {

@@ -27,7 +27,7 @@ const IS_REMOTE: u32 = 0x200;
 
 /// The span of a request.
 pub(super) fn of_request(trace: &RequestTrace, record: &Record, end: End) -> Span {
-    let verb = match Verb::from(&record.method) {
+    let verb = match Verb::from(record.asked()) {
         Verb::Other => "_OTHER",
         known => known.value(),
     };
