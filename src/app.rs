@@ -6,6 +6,7 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
+pub mod audit;
 mod ended;
 mod follow;
 mod force;
@@ -13,6 +14,7 @@ mod keys;
 mod readiness;
 mod reload;
 mod routes;
+mod sealing;
 mod shared_state;
 mod tasks;
 

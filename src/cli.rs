@@ -1,5 +1,7 @@
-//! The command line: `serve`, `check`, `schema`, `health`. The question that `health` puts to an admin listener is
+//! The command line: `serve`, `check`, `schema`, `health`, `audit`. The question that `health` puts to an admin listener is
 //! asked here too; the others are `main.rs`'s to do.
+
+mod audit;
 
 use std::{
     io::{self, Read, Write},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+
+pub use self::audit::{AuditCommand, AuditQueryArgs, OutcomeArg};
 
 /// An edge auth gateway for RAG backends.
 #[derive(Debug, Parser)]
@@ -34,6 +38,9 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// What was done, by whom, from where.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the JSON schema of the configuration file.
     Schema,
     /// Ask a running gateway's admin listener whether it lives: exit 0 or 1. For container health checks.

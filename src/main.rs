@@ -4,11 +4,12 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Follow, Rim, Stop},
-    cli::{Cli, Command, lives},
+    app::{App, Follow, Rim, Stop, audit},
+    cli::{AuditCommand, Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
 };
+use tokio::runtime::Builder;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => load(&config).map_or_else(|code| code, |settings| serve(&config, settings)),
         Command::Check { config } => load(&config).map_or_else(|code| code, |_| ExitCode::SUCCESS),
+        Command::Audit(command) => {
+            load(command.config()).map_or_else(|code| code, |settings| audited(&command, &settings))
+        }
         Command::Schema => say(&format!("{:#}", config::schema())),
         Command::Health { admin } => {
             if lives(&admin).unwrap_or(false) {
@@ -41,12 +45,22 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
 }
 
 fn serve(config: &Path, settings: Settings) -> ExitCode {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let mut builder = Builder::new_multi_thread();
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers);
     }
-    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(config, settings))) {
-        Ok(()) => ExitCode::SUCCESS,
+    ended(builder, async { run(config, settings).await.map(|()| true) })
+}
+
+fn audited(command: &AuditCommand, settings: &Settings) -> ExitCode {
+    let out = &mut std::io::stdout().lock();
+    ended(Builder::new_current_thread(), async { Ok(audit::run(settings, command, &Rim::system(), out).await?) })
+}
+
+fn ended(mut builder: Builder, work: impl Future<Output = Result<bool, Box<dyn Error>>>) -> ExitCode {
+    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(work)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(fault) => {
             complain(&format!("portcullis: {fault}"));
             ExitCode::FAILURE

@@ -1,5 +1,5 @@
 //! What runs beside the requests: looking after a lost Redis, issuers' keys, sessions that other gateways end, notes
-//! for the refresh protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! for the refresh protocol, sealing the audit, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{Rim, Shared, force::Force},
+    app::{Rim, Shared, force::Force, sealing::Sealer},
     config::settings::{Otlp, Telemetry},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
@@ -85,6 +85,10 @@ impl Tasks {
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.ended));
         if let Some(feed) = feed.clone().filter(|feed| feed.is_shared()) {
             tasks.spawn(async move { feed.follow().await });
+        }
+        if let Some(facts) = &shared.facts {
+            let (store, metrics) = (Arc::clone(&facts.store), Arc::clone(&shared.metrics));
+            tasks.spawn(Sealer::new(store, &facts.master, shared.rim.clone(), metrics).run());
         }
         let metrics = Arc::clone(&shared.metrics);
         tasks.spawn(async move {

@@ -3,10 +3,12 @@
 //! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, ended sessions); `redis/` counts the limits that several gateways
-//! share, and `limits` decides which of the two is asked. `calls` tells a request's trace what it waited for. Callers
+//! share, and `limits` decides which of the two is asked. `calls` tells a request's trace what it waited for,
+//! `audit` is what a row of the audit says. Callers
 //! never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The
 //! contract suite in `tests/contract/` holds every engine to the comments below.
 
+pub mod audit;
 pub mod calls;
 pub mod limits;
 pub mod master_key;
@@ -19,9 +21,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use self::audit::{Actor, AuditQuery, AuditRow, Detail, Sealed, Sealing};
+
 use crate::{
     clock::Timestamp,
     policy::{
+        audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
         keys::Algorithm,
         refresh::{Delivery, RefreshRules},
@@ -178,8 +183,10 @@ pub enum RefreshOutcome {
 pub struct AuditEntry {
     /// When.
     pub at: Timestamp,
-    /// What, e.g. `login_succeeded`.
+    /// What, e.g. `login_succeeded`; it says how it ended, too.
     pub event: AuditEvent,
+    /// Who did it.
+    pub actor: Actor,
     /// Whom it concerns, when known.
     pub user: Option<UserId>,
     /// Which session, when there is one.
@@ -188,6 +195,8 @@ pub struct AuditEntry {
     pub address: String,
     /// The request's id.
     pub request_id: String,
+    /// Particulars.
+    pub detail: Detail,
 }
 
 macro_rules! audit_events {
@@ -230,6 +239,14 @@ audit_events! {
     LoggedOut = "logged_out",
     /// A profile was changed.
     ProfileChanged = "profile_changed",
+    /// A login came from what calls itself something this user has not had a session with.
+    NewDevice = "new_device",
+    /// An authenticated caller lacks the role or scope that a route needs.
+    PermissionDenied = "permission_denied",
+    /// A webhook was not delivered for as long as deliveries are tried.
+    WebhookGivenUp = "webhook_given_up",
+    /// Who and from where was erased from a person's rows.
+    AuditErased = "audit_erased",
 }
 
 /// Why an account could not be made or changed.
@@ -365,7 +382,30 @@ pub trait Store: Send + Sync + 'static {
     async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault>;
 
     /// Audit rows of a user, oldest first, at most `limit`.
-    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault>;
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditRow>, StoreFault>;
+
+    /// Audit rows that fit, newest first, at most `limit`.
+    async fn audit_rows(&self, wanted: &AuditQuery, limit: u32) -> Result<Vec<AuditRow>, StoreFault>;
+
+    /// Seals the oldest rows that are not sealed yet, at most [`Sealing::most`]: each gets its place in the chain. Several
+    /// gateways make one chain; whoever comes while another is at it does nothing.
+    async fn seal_audit(&self, sealing: &Sealing<'_>) -> Result<Sealed, StoreFault>;
+
+    /// Rows of the chain after this position, in its order, at most `limit`.
+    async fn audit_chain(&self, after: u64, limit: u32) -> Result<Vec<ChainRow>, StoreFault>;
+
+    /// Seals of rows after this position, in their order, at most `limit`.
+    async fn audit_seals(&self, after: u64, limit: u32) -> Result<Vec<Seal>, StoreFault>;
+
+    /// The newest seal.
+    async fn last_audit_seal(&self) -> Result<Option<Seal>, StoreFault>;
+
+    /// Rows that are not sealed yet, with a greater number than `after`, by their numbers, at most `limit`.
+    async fn unsealed_audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreFault>;
+
+    /// Erases who, from where and the particulars from every row of a user, and appends a row (`audit_erased`) that says
+    /// how many there were, in one transaction. The chain stays whole. Gives the number; no row when it is 0.
+    async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault>;
 
     /// Every signing key.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault>;

@@ -22,7 +22,8 @@ pub use self::{
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
         FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult, RefreshResult,
-        ReloadResult, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass, UpstreamResult, Verb,
+        ReloadResult, RouteName, SealingResult, SharedStateCall, SharedStateResult, SpanResult, StatusClass,
+        UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -129,6 +130,12 @@ table! {
     ended_sessions_reads: Each<ReadResult, Counter> = "ended_sessions_reads";
     /// Seconds since the sessions that were ended at any gateway were last read.
     ended_sessions_age: Gauge = "ended_sessions_age_seconds";
+    /// Attempts to seal audit rows. One gateway at a time does; rows wait for the next attempt.
+    audit_sealings: Each<SealingResult, Counter> = "audit_sealings";
+    /// Audit rows sealed here.
+    audit_rows_sealed: Counter = "audit_rows_sealed";
+    /// Place of the last row in the audit chain when this gateway sealed last. A chain that is shorter was cut.
+    audit_position: Gauge = "audit_position";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Reloads of the configuration that were asked for or found something changed.

@@ -13,7 +13,11 @@ use portcullis::{
         ids::{SessionId, UserId},
         refresh::{Delivery, RefreshRules},
     },
-    store::{Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SharedStore, sql},
+    store::{
+        Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SharedStore,
+        audit::{Actor, Detail},
+        sql,
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, PgConnection, SqliteConnection};
@@ -57,17 +61,37 @@ impl Fixture {
 
     /// Runs SQL behind the store's back.
     pub(crate) async fn tamper(&self, sql: &'static str) {
+        self.tampered(sql).await.unwrap();
+    }
+
+    /// The same, when the database may have a say.
+    pub(crate) async fn tampered(&self, sql: &'static str) -> Result<(), sqlx::Error> {
         match &self.settings.engine {
             Engine::Postgres { url } => {
                 let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
-                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
             }
             Engine::Sqlite { path } => {
                 let url = format!("sqlite://{}", path.display());
                 let mut connection = SqliteConnection::connect(&url).await.unwrap();
-                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
             }
         }
+    }
+
+    /// Runs SQL as somebody does who owns the tables: no trigger of the audit's is in the way.
+    pub(crate) async fn tamper_with_audit(&self, sql: &'static str) {
+        self.tamper(match &self.settings.engine {
+            Engine::Postgres { .. } => {
+                "ALTER TABLE audit DISABLE TRIGGER USER; ALTER TABLE audit_seals DISABLE TRIGGER USER"
+            }
+            Engine::Sqlite { .. } => {
+                "DROP TRIGGER IF EXISTS audit_append_only; DROP TRIGGER IF EXISTS audit_not_deleted; \
+                 DROP TRIGGER IF EXISTS audit_seals_append_only; DROP TRIGGER IF EXISTS audit_seals_not_deleted"
+            }
+        })
+        .await;
+        self.tamper(sql).await;
     }
 
     /// A connection of the test's own, to stand in the store's way on PostgreSQL.
@@ -107,7 +131,13 @@ impl Fixture {
 
     /// The events audited of a user, oldest first.
     pub(crate) async fn events(&self, user: UserId) -> Vec<AuditEvent> {
-        self.store.audit_of(user, 1_000).await.unwrap().into_iter().map(|entry| entry.event).collect()
+        self.store
+            .audit_of(user, 1_000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| AuditEvent::named(&row.event).unwrap())
+            .collect()
     }
 }
 
@@ -170,6 +200,8 @@ pub(crate) fn entry(event: AuditEvent, at: Timestamp) -> AuditEntry {
         session: None,
         address: "192.0.2.7".into(),
         request_id: format!("req-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+        actor: Actor::Anonymous,
+        detail: Detail::default(),
     }
 }
 

@@ -9,12 +9,14 @@ use secrecy::SecretString;
 use crate::{
     clock::Timestamp,
     policy::{
+        audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
         refresh::RefreshRules,
     },
     store::{
         Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
         Session, SharedStore, Store, StoreFault, StoredKey,
+        audit::{AuditQuery, AuditRow, Sealed, Sealing},
     },
 };
 
@@ -128,8 +130,36 @@ impl Store for Cuttable {
         self.there()?.append_audit(e).await
     }
 
-    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault> {
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
         self.there()?.audit_of(user, limit).await
+    }
+
+    async fn audit_rows(&self, wanted: &AuditQuery, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        self.there()?.audit_rows(wanted, limit).await
+    }
+
+    async fn seal_audit(&self, sealing: &Sealing<'_>) -> Result<Sealed, StoreFault> {
+        self.there()?.seal_audit(sealing).await
+    }
+
+    async fn audit_chain(&self, after: u64, limit: u32) -> Result<Vec<ChainRow>, StoreFault> {
+        self.there()?.audit_chain(after, limit).await
+    }
+
+    async fn audit_seals(&self, after: u64, limit: u32) -> Result<Vec<Seal>, StoreFault> {
+        self.there()?.audit_seals(after, limit).await
+    }
+
+    async fn last_audit_seal(&self) -> Result<Option<Seal>, StoreFault> {
+        self.there()?.last_audit_seal().await
+    }
+
+    async fn unsealed_audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        self.there()?.unsealed_audit(after, limit).await
+    }
+
+    async fn erase_audit_of(&self, user: UserId, e: &AuditEntry) -> Result<u64, StoreFault> {
+        self.there()?.erase_audit_of(user, e).await
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault> {

@@ -43,6 +43,7 @@ steps! {
     4 "0004_signing_keys",
     5 "0005_audit",
     6 "0006_rsa_signing_keys",
+    7 "0007_audit_chain",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

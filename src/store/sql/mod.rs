@@ -1,12 +1,13 @@
 //! The store on PostgreSQL and SQLite, one body for both.
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link,
-//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `keys` and `audit`, each
+//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `keys`, `audit` and `audit_chain`, each
 //! written once on `query`'s types. `link` holds the connections, `fault` says what a driver's error means. Only
 //! this room names `sqlx`.
 
 mod accounts;
 mod audit;
+mod audit_chain;
 mod fault;
 mod keys;
 mod link;
@@ -26,12 +27,14 @@ use crate::{
     clock::Timestamp,
     config::settings,
     policy::{
+        audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
         refresh::RefreshRules,
     },
     store::{
         Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
         Session, SharedStore, Store, StoreFault, StoredKey,
+        audit::{AuditQuery, AuditRow, Sealed, Sealing},
     },
 };
 
@@ -171,8 +174,36 @@ impl Store for SqlStore {
         write!(self, link => async { Ok(audit::append(&mut link, audit).await?) })
     }
 
-    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault> {
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
         read!(self, link => audit::of_user(&mut link, user, limit))
+    }
+
+    async fn audit_rows(&self, wanted: &AuditQuery, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        read!(self, link => audit::query(&mut link, wanted, limit))
+    }
+
+    async fn seal_audit(&self, sealing: &Sealing<'_>) -> Result<Sealed, StoreFault> {
+        write!(self, link => audit_chain::seal(&mut link, sealing))
+    }
+
+    async fn audit_chain(&self, after: u64, limit: u32) -> Result<Vec<ChainRow>, StoreFault> {
+        read!(self, link => audit_chain::rows(&mut link, after, limit))
+    }
+
+    async fn audit_seals(&self, after: u64, limit: u32) -> Result<Vec<Seal>, StoreFault> {
+        read!(self, link => audit_chain::seals(&mut link, after, limit))
+    }
+
+    async fn last_audit_seal(&self) -> Result<Option<Seal>, StoreFault> {
+        read!(self, link => audit_chain::last_seal(&mut link))
+    }
+
+    async fn unsealed_audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        read!(self, link => audit::unsealed(&mut link, after, limit))
+    }
+
+    async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault> {
+        write!(self, link => audit::erase(&mut link, user, audit))
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault> {

@@ -76,9 +76,11 @@ pub(super) enum Bind<'q> {
     Id(Option<Uuid>),
     Text(Option<&'q str>),
     Int(i64),
+    MaybeInt(Option<i64>),
     Bool(bool),
     Bytes(&'q [u8]),
     Time(Timestamp),
+    MaybeTime(Option<Timestamp>),
     Words(&'q [String]),
 }
 
@@ -103,6 +105,8 @@ binds! {
     bool, yes => Self::Bool(yes);
     &'q [u8], bytes => Self::Bytes(bytes);
     Timestamp, at => Self::Time(at);
+    Option<Timestamp>, at => Self::MaybeTime(at);
+    Option<u64>, count => Self::MaybeInt(count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
     &'q [String], words => Self::Words(words);
 }
 
@@ -128,9 +132,11 @@ macro_rules! bound {
                 Bind::Id(id) => query.bind(id),
                 Bind::Text(text) => query.bind(text),
                 Bind::Int(int) => query.bind(int),
+                Bind::MaybeInt(int) => query.bind(int),
                 Bind::Bool(yes) => query.bind(yes),
                 Bind::Bytes(bytes) => query.bind(bytes),
                 Bind::Time(at) => query.bind(Moment(at)),
+                Bind::MaybeTime(at) => query.bind(at.map(Moment)),
                 Bind::Words(words) => query.bind(Json(words)),
             };
         }
@@ -240,12 +246,22 @@ impl Row {
         u64::try_from(int).map_err(|error| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() })
     }
 
+    pub(super) fn maybe_count(&self, column: &str) -> Result<Option<u64>, sqlx::Error> {
+        let decode =
+            |error: std::num::TryFromIntError| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() };
+        get!(self, column, Option<i64>)?.map(|int| u64::try_from(int).map_err(decode)).transpose()
+    }
+
     pub(super) fn yes(&self, column: &str) -> Result<bool, sqlx::Error> {
         get!(self, column, bool)
     }
 
     pub(super) fn bytes(&self, column: &str) -> Result<Vec<u8>, sqlx::Error> {
         get!(self, column, Vec<u8>)
+    }
+
+    pub(super) fn maybe_bytes(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        get!(self, column, Option<Vec<u8>>)
     }
 
     pub(super) fn time(&self, column: &str) -> Result<Timestamp, sqlx::Error> {

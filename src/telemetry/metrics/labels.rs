@@ -216,6 +216,18 @@ labels! {
         Failed = "failed",
     }
 
+    /// What came of an attempt to seal audit rows.
+    SealingResult: "result" {
+        /// Rows were sealed.
+        Sealed = "sealed",
+        /// There was nothing to seal.
+        Idle = "idle",
+        /// Another gateway was at it.
+        Elsewhere = "elsewhere",
+        /// The store is lost.
+        Failed = "failed",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.
