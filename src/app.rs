@@ -7,6 +7,7 @@
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
 pub mod audit;
+mod denials;
 mod ended;
 mod follow;
 mod force;
@@ -17,6 +18,7 @@ mod routes;
 mod sealing;
 mod shared_state;
 mod tasks;
+mod webhooks;
 
 use std::{
     net::SocketAddr,
@@ -42,6 +44,7 @@ use crate::{
     edge::{BindFault, Edge},
     gate::{
         authenticate::Authenticate,
+        authorise::Authorise,
         charge::SubjectLimit,
         dispatch::{Dispatch, SnapshotPortal},
         finish::RequestLog,
@@ -60,7 +63,12 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::ended_sessions::EndedSessions, redis::Redis},
+    store::{
+        SharedStore,
+        memory::ended_sessions::EndedSessions,
+        redis::Redis,
+        security::{SecurityWatch, Subscription},
+    },
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -178,9 +186,9 @@ impl App {
         let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force.counters), Some(accounts))?;
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
-        let (seen, seen_queue) = tasks::seen_queue();
+        let (senders, queues) = tasks::queues();
         let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
-        let layers = shared.layers(&settings, &snapshot, seen, traces);
+        let layers = shared.layers(&settings, &snapshot, senders, traces);
         let gate = pipeline(layers, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
@@ -194,7 +202,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), hash_pool.clone(), (seen_queue, spans));
+        let tasks = tasks::Tasks::start(&shared, &settings, Arc::clone(&force), hash_pool.clone(), (queues, spans));
         shared.took(&settings);
         metrics.config_last_reload_successful.set(1);
         lifecycle.started();
@@ -285,6 +293,20 @@ pub fn snapshot(
     routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, metrics }, None)
 }
 
+/// Who hears of security events.
+fn security_watch(settings: &Settings, metrics: &Arc<Metrics>, rim: &Rim) -> SecurityWatch {
+    let subscription = |webhook: &Arc<settings::Webhook>| Subscription {
+        name: Arc::clone(&webhook.name),
+        events: webhook.events.clone(),
+    };
+    let metrics = Arc::clone(metrics);
+    SecurityWatch {
+        webhooks: settings.webhooks.iter().map(subscription).collect(),
+        told: Box::new(move |event| metrics.security_events.of(event).inc()),
+        entropy: Arc::clone(&rim.entropy),
+    }
+}
+
 impl Facts {
     async fn open(
         kept: &settings::Store,
@@ -293,7 +315,8 @@ impl Facts {
         rim: &Rim,
     ) -> Result<(Self, Keyring), StartFault> {
         let claim = crate::store::sql::claim(kept)?;
-        let store = crate::store::sql::open(kept).await?;
+        let watch = Some(Arc::new(security_watch(settings, metrics, rim)));
+        let store = crate::store::sql::open_watched(kept, watch).await?;
         let (keyring, master) = sealed(&store, kept, settings, rim).await?;
         let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
         let ended = EndedFeed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
@@ -324,7 +347,7 @@ impl Shared {
         &self,
         settings: &Settings,
         snapshot: &Arc<ArcSwap<Snapshot>>,
-        seen: tokio::sync::mpsc::Sender<crate::gate::authenticate::Seen>,
+        (seen, denied): tasks::Senders,
         traces: Option<Arc<Traces>>,
     ) -> Layers {
         let clock = || Arc::clone(&self.rim.clock);
@@ -346,6 +369,7 @@ impl Shared {
                 seen,
                 Arc::clone(&self.metrics),
             ),
+            authorise: Authorise::new(denied, Arc::clone(&self.metrics)),
             subject_limit: SubjectLimit,
             identity: Identity::new(Arc::clone(&self.keyring), Arc::clone(&self.references)),
         }

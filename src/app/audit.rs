@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::{
     app::Rim,
@@ -23,6 +23,7 @@ use crate::{
         AuditEntry, AuditEvent, SharedStore, Store, StoreFault,
         audit::{Actor, AuditQuery, AuditRow, Detail, Outcome},
         master_key::{MasterKeyFault, master_key},
+        security::rfc3339,
         sql,
     },
 };
@@ -238,11 +239,6 @@ async fn query(
         left -= page;
     }
     Ok(())
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.micros()) * 1_000).ok();
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// One line; whatever came from outside cannot end it or move the cursor.

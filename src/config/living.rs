@@ -31,6 +31,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("clusters", Taken::Live),
     ("routes", Taken::Live),
     ("portal", Taken::Live),
+    ("security_events", Taken::AtStart),
     ("telemetry", Taken::AtStart),
     ("telemetry.request_id_header", Taken::Live),
 ];

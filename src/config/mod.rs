@@ -27,6 +27,7 @@ mod routing;
 mod runtime;
 mod scalar;
 mod secret;
+mod security_events;
 pub mod settings;
 mod shared_state;
 mod signing_keys;
@@ -163,6 +164,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);
     issuers.check_subjects(portal.as_ref(), checks);
+    let webhooks = security_events::check(raw.security_events, no_store, checks);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
     let presets: Vec<_> = clusters.iter().flatten().filter_map(|cluster| cluster.identity.preset).collect();
@@ -194,6 +196,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         clusters: clusters?,
         routes,
         portal,
+        webhooks: webhooks?,
         telemetry: telemetry?,
         written: Arc::default(),
     };

@@ -13,6 +13,7 @@ use super::{
     portal::RawPortal,
     routes::RawRoute,
     runtime::RawRuntime,
+    security_events::RawSecurityEvents,
     shared_state::RawSharedState,
     store::RawStore,
     telemetry::RawTelemetry,
@@ -59,6 +60,9 @@ pub(super) struct RawSettings {
     /// The built-in account endpoints.
     #[serde(default)]
     pub(super) portal: Item<RawPortal>,
+    /// Who is told when something looks like an attack.
+    #[serde(default)]
+    pub(super) security_events: Item<RawSecurityEvents>,
     /// What the gateway says about itself.
     #[serde(default)]
     pub(super) telemetry: Item<RawTelemetry>,

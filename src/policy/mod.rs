@@ -36,3 +36,4 @@ pub mod rewrite;
 pub mod token;
 pub mod trace;
 pub mod validate;
+pub mod webhook;

@@ -95,12 +95,6 @@ impl AuditEvent {
         }
     }
 
-    /// Whether somebody may want to be woken for it: told in a metric and to webhooks.
-    #[must_use]
-    pub const fn is_security(self) -> bool {
-        matches!(self, Self::RefreshReuseDetected | Self::RefreshAhead | Self::NewDevice | Self::PermissionDenied)
-    }
-
     /// The event of this name.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {

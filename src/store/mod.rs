@@ -4,7 +4,7 @@
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, ended sessions); `redis/` counts the limits that several gateways
 //! share, and `limits` decides which of the two is asked. `calls` tells a request's trace what it waited for,
-//! `audit` is what a row of the audit says. Callers
+//! `audit` is what a row of the audit says, `security` who hears of some of them at once. Callers
 //! never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The
 //! contract suite in `tests/contract/` holds every engine to the comments below.
 
@@ -14,14 +14,19 @@ pub mod limits;
 pub mod master_key;
 pub mod memory;
 pub mod redis;
+pub mod security;
 pub mod sql;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use uuid::Uuid;
 
-use self::audit::{Actor, AuditQuery, AuditRow, Detail, Sealed, Sealing};
+use self::{
+    audit::{Actor, AuditQuery, AuditRow, Detail, Sealed, Sealing},
+    security::Message,
+};
 
 use crate::{
     clock::Timestamp,
@@ -344,7 +349,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Account, AccountFault>;
 
     /// Opens a session for an account that is active at this moment, sets `last_login_at`, writes the audit row, in
-    /// one transaction. Gives the account as it is then; `None` when it is no longer active (nothing written).
+    /// one transaction. A second row (`new_device`) when this user has had sessions, but none with this user agent. Gives
+    /// the account as it is then; `None` when it is no longer active (nothing written).
     async fn open_session(&self, session: &NewSession, audit: &AuditEntry) -> Result<Option<Account>, StoreFault>;
 
     /// A session by id, ended or not.
@@ -406,6 +412,28 @@ pub trait Store: Send + Sync + 'static {
     /// Erases who, from where and the particulars from every row of a user, and appends a row (`audit_erased`) that says
     /// how many there were, in one transaction. The chain stays whole. Gives the number; no row when it is 0.
     async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault>;
+
+    /// Messages of a webhook that are due, the most overdue first, at most `most`; nobody else is given them before
+    /// `until`.
+    async fn claim_webhook_messages(
+        &self,
+        webhook: &str,
+        now: Timestamp,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Message>, StoreFault>;
+
+    /// A message that was claimed is due again then, unless somebody else has claimed it since.
+    async fn retry_webhook(&self, webhook: &str, message: &Message, at: Timestamp) -> Result<(), StoreFault>;
+
+    /// Drops a message; gives whether it was still there.
+    async fn webhook_delivered(&self, webhook: &str, id: Uuid) -> Result<bool, StoreFault>;
+
+    /// Drops a message that will not be delivered, if it is still there, and then writes the audit row.
+    async fn webhook_given_up(&self, webhook: &str, id: Uuid, audit: &AuditEntry) -> Result<(), StoreFault>;
+
+    /// Drops all but the newest `keep` messages of a webhook, and any webhook's from before a moment. Gives how many.
+    async fn trim_webhook_messages(&self, webhook: &str, keep: u32, before: Timestamp) -> Result<u64, StoreFault>;
 
     /// Every signing key.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault>;

@@ -43,6 +43,7 @@ mod fixture;
 mod keys;
 mod opening;
 mod outage;
+mod outbox;
 mod proxy;
 mod redis;
 mod refresh;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,6 +18,7 @@ use crate::{
         Account, AccountFault, AuditEntry, Login, NewAccount, NewSession, PoolStats, ProfilePatch, RefreshOutcome,
         Session, SharedStore, Store, StoreFault, StoredKey,
         audit::{AuditQuery, AuditRow, Sealed, Sealing},
+        security::Message,
     },
 };
 
@@ -160,6 +162,32 @@ impl Store for Cuttable {
 
     async fn erase_audit_of(&self, user: UserId, e: &AuditEntry) -> Result<u64, StoreFault> {
         self.there()?.erase_audit_of(user, e).await
+    }
+
+    async fn claim_webhook_messages(
+        &self,
+        webhook: &str,
+        now: Timestamp,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Message>, StoreFault> {
+        self.there()?.claim_webhook_messages(webhook, now, until, most).await
+    }
+
+    async fn retry_webhook(&self, webhook: &str, message: &Message, at: Timestamp) -> Result<(), StoreFault> {
+        self.there()?.retry_webhook(webhook, message, at).await
+    }
+
+    async fn webhook_delivered(&self, webhook: &str, id: Uuid) -> Result<bool, StoreFault> {
+        self.there()?.webhook_delivered(webhook, id).await
+    }
+
+    async fn webhook_given_up(&self, webhook: &str, id: Uuid, e: &AuditEntry) -> Result<(), StoreFault> {
+        self.there()?.webhook_given_up(webhook, id, e).await
+    }
+
+    async fn trim_webhook_messages(&self, webhook: &str, keep: u32, before: Timestamp) -> Result<u64, StoreFault> {
+        self.there()?.trim_webhook_messages(webhook, keep, before).await
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault> {

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     policy::{ids::UserId, validate::lookup_key},
-    store::{Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, ProfilePatch, StoreFault},
+    store::{
+        Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, ProfilePatch, StoreFault,
+        audit::Particular,
+    },
 };
 
 macro_rules! select_account {
@@ -171,7 +174,12 @@ pub(super) async fn open_session(
     if active == 0 {
         return Ok(None);
     }
+    let new_device = sessions::is_new_device(link, session).await?;
     sessions::insert(link, session).await?;
     audit::append(link, entry).await?;
+    if new_device {
+        let detail = entry.detail.clone().text(Particular::UserAgent, session.user_agent.as_deref());
+        audit::append(link, &AuditEntry { event: AuditEvent::NewDevice, detail, ..entry.clone() }).await?;
+    }
     existing(link, session.user).await.map(Some)
 }

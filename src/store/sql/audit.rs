@@ -2,6 +2,7 @@
 
 use super::{
     link::Link,
+    outbox,
     query::{Query, Row},
 };
 use crate::{
@@ -28,8 +29,8 @@ pub(super) async fn append(link: &mut Link, entry: &AuditEntry) -> Result<(), sq
     .bind(entry.request_id.as_str())
     .bind(detail.as_deref())
     .execute(link)
-    .await
-    .map(drop)
+    .await?;
+    outbox::note(link, entry).await
 }
 
 macro_rules! select_rows {
@@ -94,6 +95,7 @@ pub(super) async fn erase(link: &mut Link, user: UserId, entry: &AuditEntry) -> 
     .bind(entry.at)
     .execute(link)
     .await?;
+    Query::new("DELETE FROM webhook_outbox WHERE user_id = $1").bind(user).execute(link).await?;
     if erased > 0 {
         let rows = usize::try_from(erased).unwrap_or(usize::MAX);
         let detail = Detail::default().count(Particular::Rows, rows);

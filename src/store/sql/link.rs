@@ -9,9 +9,13 @@ use sqlx::{Database, PgPool, Pool, Postgres, Sqlite, SqlitePool, pool::PoolConne
 use std::sync::Arc;
 
 use super::{fault, query::Query};
-use crate::store::{
-    PoolStats,
-    calls::{Asked, Server, System, Telling},
+use crate::{
+    policy::webhook::SecurityEvent,
+    store::{
+        PoolStats,
+        calls::{Asked, Server, System, Telling},
+        security::SecurityWatch,
+    },
 };
 
 /// The connections of one store.
@@ -50,6 +54,10 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     /// Nothing is under way on it: it may be given back.
     settled: bool,
+    /// Who is told of security events.
+    pub(super) watch: Option<Arc<SecurityWatch>>,
+    /// Security events of this transaction.
+    pub(super) noted: Vec<SecurityEvent>,
 }
 
 /// Which engine's connection.
@@ -67,7 +75,7 @@ impl Pools {
             Self::Postgres { pool, server } => postgres(pool, server).await?,
             Self::Sqlite { readers, .. } => sqlite(readers).await?,
         };
-        Ok(Link { connection, settled: false })
+        Ok(Link { connection, settled: false, watch: None, noted: Vec::new() })
     }
 
     /// A link with an open transaction. End the call with [`Link::finish`].
@@ -78,7 +86,7 @@ impl Pools {
             // noticed here, not half-way.
             Self::Sqlite { writer, .. } => (sqlite(writer).await?, "BEGIN IMMEDIATE"),
         };
-        let mut link = Link { connection, settled: false };
+        let mut link = Link { connection, settled: false, watch: None, noted: Vec::new() };
         Query::new(begin).execute(&mut link).await?;
         Ok(link)
     }
@@ -125,6 +133,9 @@ impl Link {
         if outcome.is_ok() {
             Query::new("COMMIT").execute(&mut self).await?;
             self.settled = true;
+            if let Some(watch) = &self.watch {
+                self.noted.iter().for_each(|event| (watch.told)(*event));
+            }
         } else {
             // The first error is the one worth telling. A rollback that fails too leaves the link unsettled: closed.
             self.settled = Query::new("ROLLBACK").execute(&mut self).await.is_ok();

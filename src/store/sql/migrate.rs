@@ -44,6 +44,7 @@ steps! {
     5 "0005_audit",
     6 "0006_rsa_signing_keys",
     7 "0007_audit_chain",
+    8 "0008_webhook_outbox",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

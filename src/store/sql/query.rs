@@ -95,6 +95,7 @@ macro_rules! binds {
 }
 
 binds! {
+    Uuid, id => Self::Id(Some(id));
     UserId, id => Self::Id(Some(id.0));
     SessionId, id => Self::Id(Some(id.0));
     Option<UserId>, id => Self::Id(id.map(|id| id.0));
