@@ -59,11 +59,10 @@ impl Delivery {
             };
             match done {
                 Ok(()) if std::mem::take(&mut failing) => tracing::info!("webhooks' messages are read again"),
-                Ok(()) => {}
                 Err(fault) if !std::mem::replace(&mut failing, true) => {
                     tracing::warn!(%fault, "webhooks' messages are not read; they wait");
                 }
-                Err(_) => {}
+                Ok(()) | Err(_) => {}
             }
         }
     }

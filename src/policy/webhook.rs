@@ -75,7 +75,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 pub fn wait_after(attempts: u64, chance: u32) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     let full = FIRST.saturating_mul(1 << doublings).min(LONGEST);
-    full - full.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0)
+    full.mul_f64(1.0 - f64::from(chance) / f64::from(u32::MAX) / 2.0)
 }
 
 #[cfg(test)]

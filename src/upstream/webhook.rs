@@ -65,3 +65,38 @@ async fn send(webhook: &Webhook, id: &str, now: i64, body: &str) -> Result<(), D
     let (answer, _connection) = stream.ask(request).await?;
     if answer.status().is_success() { Ok(()) } else { Err(DeliveryFault::Status(answer.status())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+    use secrecy::SecretSlice;
+
+    use super::*;
+
+    fn webhook(url: &'static str, allow_private: bool) -> Webhook {
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        Webhook {
+            name: "a".into(),
+            url: Uri::from_static(url),
+            secret: SecretSlice::from(vec![7; 32]),
+            events: Vec::new(),
+            allow_private,
+            tls: Arc::new(tls),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_webhook_reaches_no_private_address_unless_it_may() {
+        // A name that leads to this machine: nothing listens there, and it is not even tried.
+        let refused = deliver(&webhook("https://localhost:9/x", false), "id", 1, "{}").await.unwrap_err();
+        assert!(matches!(refused, DeliveryFault::Connect(FetchFault::Private(_))), "{refused}");
+        let tried = deliver(&webhook("https://localhost:9/x", true), "id", 1, "{}").await.unwrap_err();
+        assert!(matches!(tried, DeliveryFault::Connect(FetchFault::Connect(_))), "{tried}");
+        let plain = deliver(&webhook("http://hooks.example/x", true), "id", 1, "{}").await.unwrap_err();
+        assert!(matches!(plain, DeliveryFault::Connect(FetchFault::Insecure(_))), "{plain}");
+    }
+}

@@ -18,6 +18,7 @@ mod presets;
 mod robust;
 #[cfg(test)]
 mod secrets;
+mod security_events;
 #[cfg(test)]
 mod shipped;
 #[cfg(test)]

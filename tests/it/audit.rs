@@ -10,7 +10,7 @@ use crate::{
     harness::{
         binary::Binary,
         client::{Answer, PASSWORD},
-        gateway::{MASTER_KEY, standard},
+        gateway::{Engine, Gateway, MASTER_KEY, standard},
         gateways::{Deployment, Gateways},
         soon,
         tokens::claims_of,
@@ -297,6 +297,28 @@ async fn a_gateway_killed_between_cause_and_seal_leaves_its_rows_to_the_next() {
     });
     assert!(told.await.contains("unsealed: 0"));
     drop(gateway);
+}
+
+/// The manual's commands, as they stand there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_of_the_manual_work() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    let user = gateway.client().register("ann@example.org").await.user["id"].as_str().unwrap().to_owned();
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let blocks = manual.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut done = Vec::new();
+    for line in blocks.flat_map(str::lines) {
+        let line = line.replace("0195d0c4-0000-7000-8000-000000000001", &user).replace(" --config gateway.yaml", "");
+        let arguments: Vec<_> = line.strip_prefix("portcullis ").unwrap().split(' ').collect();
+        let output = gateway.portcullis(&arguments);
+        assert!(output.status.success(), "{line}: {}", text(&output));
+        done.push(text(&output));
+    }
+    assert_eq!(done.len(), 5);
+    assert!(done[0].lines().count() == 2 && done[0].contains("registered succeeded actor=user:"), "{}", done[0]);
+    assert_eq!(done[4], "erased rows: 2\n");
 }
 
 /// A mistyped path is told, not made into a new database; without a store there is nothing to verify.
