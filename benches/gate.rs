@@ -27,6 +27,7 @@ use portcullis::{
     },
     gate::{
         authenticate::Authenticate,
+        authorise::Authorise,
         body::GateBody,
         charge::SubjectLimit,
         finish::RequestLog,
@@ -182,8 +183,9 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
             TokenCache::new(100_000),
             Arc::new(Revocations::default()),
             seen,
-            metrics,
+            Arc::clone(&metrics),
         ),
+        authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),
         subject_limit: SubjectLimit,
         identity: Identity::new(
             Arc::clone(&keyring),

@@ -122,6 +122,8 @@ impl Bench {
             session: Some(session.id),
             address: "127.0.0.1".to_owned(),
             request_id: "bench".to_owned(),
+            actor: portcullis::store::audit::Actor::User(user),
+            detail: portcullis::store::audit::Detail::default(),
         };
         let account = self.store.register(&account, &session, &audit).await?;
         let tokens = &self.settings.tokens;

@@ -6,7 +6,9 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
+pub mod audit;
 pub mod commands;
+mod denials;
 mod feed;
 mod follow;
 mod force;
@@ -14,8 +16,10 @@ mod keys;
 mod readiness;
 mod reload;
 mod routes;
+mod sealing;
 mod shared_state;
 mod tasks;
+mod webhooks;
 
 use std::{
     net::SocketAddr,
@@ -41,6 +45,7 @@ use crate::{
     edge::{BindFault, Edge},
     gate::{
         authenticate::Authenticate,
+        authorise::Authorise,
         charge::SubjectLimit,
         dispatch::{Dispatch, SnapshotPortal},
         finish::RequestLog,
@@ -59,7 +64,12 @@ use crate::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
-    store::{SharedStore, memory::revocations::Revocations, redis::Redis},
+    store::{
+        SharedStore,
+        memory::revocations::Revocations,
+        redis::Redis,
+        security::{SecurityWatch, Subscription},
+    },
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
@@ -179,9 +189,9 @@ impl App {
         let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force.counters), Some(accounts))?;
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
-        let (seen, seen_queue) = tasks::seen_queue();
+        let (senders, queues) = tasks::queues();
         let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
-        let layers = shared.layers(&settings, &snapshot, seen, traces);
+        let layers = shared.layers(&settings, &snapshot, senders, traces);
         let gate = pipeline(layers, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
@@ -195,7 +205,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, Arc::clone(&force), hash_pool.clone(), (seen_queue, spans));
+        let tasks = tasks::Tasks::start(&shared, &settings, Arc::clone(&force), hash_pool.clone(), (queues, spans));
         shared.took(&settings);
         metrics.config_last_reload_successful.set(1);
         lifecycle.started();
@@ -270,6 +280,20 @@ pub fn snapshot(
     routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, metrics }, None)
 }
 
+/// Who hears of security events.
+fn security_watch(settings: &Settings, metrics: &Arc<Metrics>, rim: &Rim) -> SecurityWatch {
+    let subscription = |webhook: &Arc<settings::Webhook>| Subscription {
+        name: Arc::clone(&webhook.name),
+        events: webhook.events.clone(),
+    };
+    let metrics = Arc::clone(metrics);
+    SecurityWatch {
+        webhooks: settings.webhooks.iter().map(subscription).collect(),
+        told: Box::new(move |event| metrics.security_events.of(event).inc()),
+        entropy: Arc::clone(&rim.entropy),
+    }
+}
+
 impl Facts {
     async fn open(
         kept: &settings::Store,
@@ -278,7 +302,8 @@ impl Facts {
         rim: &Rim,
     ) -> Result<Self, StartFault> {
         let claim = crate::store::sql::claim(kept)?;
-        let store = crate::store::sql::open(kept).await?;
+        let watch = Some(Arc::new(security_watch(settings, metrics, rim)));
+        let store = crate::store::sql::open_watched(kept, watch).await?;
         let vault = keys::Vault::open(Arc::clone(&store), kept, settings, rim).await?;
         let master = vault.master();
         let keys = Arc::new(keys::KeyKeeper::open(vault, settings, Arc::clone(metrics)).await?);
@@ -310,7 +335,7 @@ impl Shared {
         &self,
         settings: &Settings,
         snapshot: &Arc<ArcSwap<Snapshot>>,
-        seen: tokio::sync::mpsc::Sender<crate::gate::authenticate::Seen>,
+        (seen, denied): tasks::Senders,
         traces: Option<Arc<Traces>>,
     ) -> Layers {
         let clock = || Arc::clone(&self.rim.clock);
@@ -332,6 +357,7 @@ impl Shared {
                 seen,
                 Arc::clone(&self.metrics),
             ),
+            authorise: Authorise::new(denied, Arc::clone(&self.metrics)),
             subject_limit: SubjectLimit,
             identity: Identity::new(Arc::clone(&self.keyring), Arc::clone(&self.references)),
         }

@@ -1,8 +1,10 @@
 //! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
-//! gateways (`keys`). The question that `health` puts to an admin listener is asked here too; the others are `main.rs`'s
-//! to do, and the families' `app/commands`'s.
+//! gateways (`keys`, `audit`). The question that `health` puts to an admin listener is asked here too; the others are
+//! `main.rs`'s to do, and the families' `app/commands`'s and `app/audit`'s.
 
 pub mod keys;
+
+mod audit;
 
 use std::{
     io::{self, Read, Write},
@@ -12,6 +14,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+
+pub use self::audit::{AuditCommand, AuditQueryArgs, OutcomeArg};
 
 /// An edge auth gateway for RAG backends.
 #[derive(Debug, Parser)]
@@ -37,6 +41,9 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// What was done, by whom, from where.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the JSON schema of the configuration file.
     Schema,
     /// Look after the signing keys, beside gateways that run.

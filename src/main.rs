@@ -4,7 +4,7 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Follow, Rim, Stop, commands},
+    app::{App, Follow, Rim, Stop, audit, commands},
     cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
@@ -22,12 +22,15 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => with(&config, |settings| drive(settings.workers, run(&config, settings))),
         Command::Check { config } => with(&config, |_| ExitCode::SUCCESS),
+        Command::Audit(command) => with(command.config(), |settings| {
+            let out = &mut std::io::stdout().lock();
+            drive(Some(1), async { Ok(u8::from(!audit::run(&settings, &command, &Rim::system(), out).await?).into()) })
+        }),
         Command::Schema => say(&format!("{:#}", config::schema())),
         Command::Keys(command) => with(&command.at().config, |settings| {
-            drive(Some(1), async { Ok(Some(commands::keys(&command, &settings, &Rim::system()).await?)) })
+            drive(Some(1), async { Ok(say(&commands::keys(&command, &settings, &Rim::system()).await?)) })
         }),
-        Command::Health { admin } if lives(&admin).unwrap_or(false) => ExitCode::SUCCESS,
-        Command::Health { .. } => ExitCode::FAILURE,
+        Command::Health { admin } => u8::from(!lives(&admin).unwrap_or(false)).into(),
     }
 }
 
@@ -39,14 +42,12 @@ fn with(path: &Path, work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     config::load(path, &ProcessEnvironment).map_or_else(broken, work)
 }
 
-/// Runs to the end, and prints what it says then.
-fn drive(workers: Option<usize>, work: impl Future<Output = Result<Option<String>, Box<dyn Error>>>) -> ExitCode {
+/// Runs to the end.
+fn drive(workers: Option<usize>, work: impl Future<Output = Result<ExitCode, Box<dyn Error>>>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = workers {
-        builder.worker_threads(workers);
-    }
+    workers.map(|workers| builder.worker_threads(workers));
     match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(work)) {
-        Ok(told) => told.map_or(ExitCode::SUCCESS, |told| say(&told)),
+        Ok(code) => code,
         Err(fault) => {
             complain(&format!("portcullis: {fault}"));
             ExitCode::FAILURE
@@ -54,7 +55,7 @@ fn drive(workers: Option<usize>, work: impl Future<Output = Result<Option<String
     }
 }
 
-async fn run(config: &Path, settings: Settings) -> Result<Option<String>, Box<dyn Error>> {
+async fn run(config: &Path, settings: Settings) -> Result<ExitCode, Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let _log = logging::install(&settings.telemetry, &metrics)?;
     let file = Follow::new(config, Arc::new(ProcessEnvironment))?;
@@ -65,7 +66,7 @@ async fn run(config: &Path, settings: Settings) -> Result<Option<String>, Box<dy
     stop.asked().await;
     tracing::info!("draining");
     running.stop().await;
-    Ok(None)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn say(text: &str) -> ExitCode {

@@ -27,7 +27,7 @@ use crate::{
         keys::{Algorithm, KeyFault, SigningKey},
         master_key::MasterKey,
     },
-    store::{KeyAsk, KeyLife, KeysAdvanced, NewKey, SharedStore, StoreFault, StoredKey},
+    store::{KeyAsk, KeyLife, KeysAdvanced, NewKey, SharedStore, StoreFault, StoredKey, audit::Actor},
     telemetry::metrics::{Metrics, ReadResult},
 };
 
@@ -36,9 +36,6 @@ const PURPOSE: &str = "signing-key";
 
 /// How often the table is read. [`crate::policy::key_life::LEARNED`] is several times this.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// Who asks, in the audit.
-const GATEWAY: &str = "gateway";
 
 /// Why there are no keys to sign with.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +115,7 @@ impl Vault {
         &self,
         order: Order<'_>,
         needed: &[Algorithm],
-        by: &str,
+        by: &Actor,
     ) -> Result<(Vec<Step>, Vec<StoredKey>), KeysFault> {
         let mut spares: Vec<NewKey> = Vec::new();
         loop {
@@ -239,7 +236,7 @@ async fn current(vault: &Vault, needed: &[Algorithm], held: Held) -> Result<(Hel
     if !vault.is_due(&read.lives, needed) {
         return Ok((read, Ok(())));
     }
-    match vault.advance(Order::Due, needed, GATEWAY).await {
+    match vault.advance(Order::Due, needed, &Actor::System).await {
         Ok((steps, stored)) => {
             for step in steps {
                 tracing::info!(?step, "signing keys");

@@ -1,5 +1,6 @@
 //! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, notes for
-//! the refresh protocol, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! the refresh protocol, the audit (refusals, seals, webhooks), housekeeping, gauges that nobody moves, the export of
+//! spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
@@ -11,10 +12,17 @@ use tokio::{
 };
 
 use crate::{
-    app::{Rim, Shared, feed::Feed, force::Force},
+    app::{
+        Facts, Rim, Shared,
+        denials::{self, Denials},
+        feed::Feed,
+        force::Force,
+        sealing::Sealer,
+        webhooks::Delivery,
+    },
     clock::Clock,
-    config::settings::{Otlp, Telemetry},
-    gate::authenticate::Seen,
+    config::settings::{Otlp, Settings, Telemetry},
+    gate::{authenticate::Seen, authorise::Denied},
     portal::hash_pool::HashPool,
     store::{SharedStore, Use, redis::Redis},
     telemetry::{
@@ -36,9 +44,17 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// How often gauges that nobody moves are read: often enough for any scrape.
 const GAUGES: Duration = Duration::from_secs(1);
 
-/// The queue of first uses.
-pub(super) fn seen_queue() -> (mpsc::Sender<Seen>, mpsc::Receiver<Seen>) {
-    mpsc::channel(SEEN_QUEUE)
+/// Where the pipeline tells what is to be written down: first uses, refusals.
+pub(super) type Senders = (mpsc::Sender<Seen>, mpsc::Sender<Denied>);
+
+/// Where that is read.
+pub(super) type Queues = (mpsc::Receiver<Seen>, mpsc::Receiver<Denied>);
+
+/// What the pipeline tells without waiting.
+pub(super) fn queues() -> (Senders, Queues) {
+    let (seen, seen_queue) = mpsc::channel(SEEN_QUEUE);
+    let (denied, denied_queue) = mpsc::channel(denials::QUEUE);
+    ((seen, denied), (seen_queue, denied_queue))
 }
 
 /// The tasks; they end when stopped or dropped.
@@ -62,9 +78,10 @@ pub(super) fn spans(settings: &Telemetry, metrics: &Arc<Metrics>, rim: &Rim) -> 
 impl Tasks {
     pub(super) fn start(
         shared: &Shared,
+        settings: &Settings,
         force: Arc<ArcSwap<Force>>,
         hash_pool: Option<Arc<HashPool>>,
-        (seen, spans): (mpsc::Receiver<Seen>, Spans),
+        ((seen, denied), spans): (Queues, Spans),
     ) -> Self {
         let mut tasks = JoinSet::new();
         if let Some(redis) = shared.redis.clone() {
@@ -93,6 +110,9 @@ impl Tasks {
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
         if let Some(feed) = &feed {
             follow(feed, shared.redis.as_ref(), &mut tasks);
+        }
+        if let Some(facts) = &shared.facts {
+            audit(&mut tasks, shared, facts, settings, denied);
         }
         let metrics = Arc::clone(&shared.metrics);
         tasks.spawn(async move {
@@ -142,6 +162,18 @@ fn follow(feed: &Arc<Feed>, redis: Option<&Arc<Redis>>, tasks: &mut JoinSet<()>)
     if let Some(redis) = redis.cloned() {
         let calling = Arc::clone(feed);
         tasks.spawn(async move { calling.over(&redis).await });
+    }
+}
+
+/// What writes audit rows, seals them and tells of them.
+fn audit(tasks: &mut JoinSet<()>, shared: &Shared, facts: &Facts, settings: &Settings, denied: mpsc::Receiver<Denied>) {
+    let (store, metrics) = (|| Arc::clone(&facts.store), || Arc::clone(&shared.metrics));
+    tasks.spawn(Sealer::new(store(), &facts.master, shared.rim.clone(), metrics()).run());
+    let denials = Denials { store: store(), clock: Arc::clone(&shared.rim.clock), metrics: metrics() };
+    tasks.spawn(denials.run(denied));
+    for webhook in &settings.webhooks {
+        let (webhook, rim) = (Arc::clone(webhook), shared.rim.clone());
+        tasks.spawn(Delivery { webhook, store: store(), rim, metrics: metrics() }.run());
     }
 }
 

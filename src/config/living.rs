@@ -34,6 +34,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("portal", Taken::Live),
     ("oauth", Taken::Live),
     ("forward_auth", Taken::Live),
+    ("security_events", Taken::AtStart),
     ("telemetry", Taken::AtStart),
     ("telemetry.request_id_header", Taken::Live),
 ];

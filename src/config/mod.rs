@@ -29,6 +29,7 @@ mod routing;
 mod runtime;
 mod scalar;
 mod secret;
+mod security_events;
 pub mod settings;
 mod shared_state;
 mod signing_keys;
@@ -167,6 +168,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let oauth = oauth::check(raw.oauth, portal.as_ref().map(|portal| portal.enabled), checks);
     issuers.check_subjects(portal.as_ref(), checks);
     let forward_auth = forward_auth::check(raw.forward_auth, listeners.as_ref(), checks);
+    let webhooks = security_events::check(raw.security_events, no_store, checks);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
     let presets: Vec<_> = clusters.iter().flatten().filter_map(|cluster| cluster.identity.preset).collect();
@@ -200,6 +202,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         portal,
         oauth: oauth?,
         forward_auth: forward_auth?,
+        webhooks: webhooks?,
         telemetry: telemetry?,
         written: Arc::default(),
     };

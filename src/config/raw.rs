@@ -15,6 +15,7 @@ use super::{
     portal::RawPortal,
     routes::RawRoute,
     runtime::RawRuntime,
+    security_events::RawSecurityEvents,
     shared_state::RawSharedState,
     store::RawStore,
     telemetry::RawTelemetry,
@@ -67,6 +68,9 @@ pub(super) struct RawSettings {
     /// Which other proxies may ask whether they may forward a request.
     #[serde(default)]
     pub(super) forward_auth: Item<RawForwardAuth>,
+    /// Who is told when something looks like an attack.
+    #[serde(default)]
+    pub(super) security_events: Item<RawSecurityEvents>,
     /// What the gateway says about itself.
     #[serde(default)]
     pub(super) telemetry: Item<RawTelemetry>,

@@ -7,6 +7,7 @@
 mod identity;
 mod issuers;
 mod routes;
+mod security_events;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
+    security_events::Webhook,
 };
 use super::written::Written;
 use crate::policy::{
@@ -56,6 +58,8 @@ pub struct Settings {
     pub oauth: Vec<OAuthClient>,
     /// Who may ask for decisions.
     pub forward_auth: ForwardAuth,
+    /// Who is told of security events.
+    pub webhooks: Vec<Arc<Webhook>>,
     /// Logs and traces.
     pub telemetry: Telemetry,
     /// What it was made of: for telling one configuration from another.

@@ -33,6 +33,8 @@ pub struct Layers {
     pub address_peek: AddressPeek,
     /// Who calls.
     pub authenticate: Authenticate,
+    /// Whether they may.
+    pub authorise: Authorise,
     /// The subject's limits, then the address's, charged.
     pub subject_limit: SubjectLimit,
     /// Who calls, for the upstream.
@@ -74,7 +76,7 @@ where
         // that probing for forbidden things is limited too. May wait: for Redis, when a limit is shared.
         .layer(layers.subject_limit)
         // The only maker of the permit that portal and upstream demand.
-        .layer(StageLayer(Authorise))
+        .layer(StageLayer(layers.authorise))
         // After authorisation: no byte of a body is read for a request that is refused.
         .layer(StageLayer(BodyLimit))
         // Last: signs only for requests that will be sent.

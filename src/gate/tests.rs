@@ -28,6 +28,7 @@ use crate::{
     edge::Connection,
     gate::{
         authenticate::Authenticate,
+        authorise::Authorise,
         body::GateBody,
         charge::SubjectLimit,
         exchange::Exchange,
@@ -154,8 +155,9 @@ impl Gate {
                 TokenCache::new(100),
                 Arc::clone(&known),
                 tokio::sync::mpsc::channel(1).0,
-                metrics,
+                Arc::clone(&metrics),
             ),
+            authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),
             subject_limit: SubjectLimit,
             identity: Identity::new(
                 keyring,

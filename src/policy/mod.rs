@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod addresses;
+pub mod audit_chain;
 pub mod bearer;
 pub mod by_reference;
 pub mod claims;
@@ -39,3 +40,4 @@ pub mod rfc3339;
 pub mod token;
 pub mod trace;
 pub mod validate;
+pub mod webhook;

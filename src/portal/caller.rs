@@ -14,7 +14,10 @@ use crate::{
         reason::Reason,
     },
     portal::state::Shared,
-    store::{AuditEntry, AuditEvent},
+    store::{
+        AuditEntry, AuditEvent,
+        audit::{Actor, Detail},
+    },
     telemetry::record::Record,
 };
 
@@ -46,8 +49,17 @@ impl Caller {
         user: Option<UserId>,
         session: Option<SessionId>,
     ) -> AuditEntry {
-        let request_id = self.record.request_id().to_owned();
-        AuditEntry { at, event, user, session, address: self.address(), request_id }
+        AuditEntry {
+            at,
+            event,
+            // Who fails to log in is not whom they say they are.
+            actor: user.filter(|_| event != AuditEvent::LoginFailed).map_or(Actor::Anonymous, Actor::User),
+            user,
+            session,
+            address: self.address(),
+            request_id: self.record.request_id().to_owned(),
+            detail: Detail::default(),
+        }
     }
 
     /// Work that takes its time: told in the request's trace, if it is sampled.

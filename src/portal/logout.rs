@@ -63,7 +63,7 @@ async fn end(state: Shared, named: Named, all: bool, audit: AuditEntry) -> Resul
             (proven.session.id, proven.session.user)
         }
     };
-    let audit = AuditEntry { user: Some(user), session: Some(sid), ..audit };
+    let audit = audit.by_owner(user, sid);
     let ended = state.store.end_sessions(sid, all, &audit).await?;
     // The named session too when it had ended before: it may have ended at another gateway.
     std::iter::once(sid).chain(ended).for_each(|sid| state.end_here(sid));

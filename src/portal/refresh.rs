@@ -52,7 +52,7 @@ pub(crate) async fn refresh(
 async fn step(state: Shared, token: SecretString, audit: AuditEntry) -> Result<RefreshOutcome, Refusal> {
     let proven = state.prove(&token).await?.ok_or(Reason::RefreshInvalid)?;
     let (sid, user) = (proven.session.id, proven.session.user);
-    let audit = AuditEntry { user: Some(user), session: Some(sid), ..audit };
+    let audit = audit.by_owner(user, sid);
     let outcome = state.store.refresh(sid, proven.token.counter, &state.tokens.refresh, &audit).await;
     state.metrics.refresh.of(result(&outcome)).inc();
     if let Ok(RefreshOutcome::Reused { .. }) = outcome {

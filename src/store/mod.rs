@@ -3,26 +3,37 @@
 //! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, ended sessions); `redis/` counts the limits that several gateways
-//! share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each other. `calls` tells a request's trace what it waited for. Callers
+//! share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each other.
+//! `audit` is what a row of the audit says, `security` who hears of some of them at once. `calls` tells a request's trace
+//! what it waited for. Callers
 //! never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The
 //! contract suite in `tests/contract/` holds every engine to the comments below.
 
+pub mod audit;
 pub mod calls;
 pub mod feed;
 pub mod limits;
 pub mod master_key;
 pub mod memory;
 pub mod redis;
+pub mod security;
 pub mod sql;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use uuid::Uuid;
+
+use self::{
+    audit::{Actor, AuditQuery, AuditRow, Sealed, Sealing},
+    security::Message,
+};
 
 use crate::{
     clock::Timestamp,
     policy::{
+        audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
         key_life::{KeyRules, Order, Step},
         keys::Algorithm,
@@ -31,6 +42,7 @@ use crate::{
     store::feed::{FeedPage, FeedPosition, FeedReach, SubjectBefore},
 };
 
+pub use self::audit::{AuditEntry, AuditEvent};
 pub use crate::policy::key_life::{KeyLife, KeyState};
 
 /// A store, shared by everything that acts.
@@ -216,79 +228,6 @@ pub enum RefreshOutcome {
     Refused,
 }
 
-/// What happened, to whom, from where: one row, written in its cause's transaction. Never a secret.
-#[derive(Debug, Clone)]
-pub struct AuditEntry {
-    /// When.
-    pub at: Timestamp,
-    /// What, e.g. `login_succeeded`.
-    pub event: AuditEvent,
-    /// Whom it concerns, when known.
-    pub user: Option<UserId>,
-    /// Which session, when there is one.
-    pub session: Option<SessionId>,
-    /// Client address.
-    pub address: String,
-    /// The request's id.
-    pub request_id: String,
-}
-
-macro_rules! audit_events {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// The closed list of audited events.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum AuditEvent {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl AuditEvent {
-            /// Every event, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The stable word in the table.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-        }
-    };
-}
-
-audit_events! {
-    /// An account was made.
-    Registered = "registered",
-    /// A login succeeded.
-    LoginSucceeded = "login_succeeded",
-    /// A login failed.
-    LoginFailed = "login_failed",
-    /// A session was refreshed.
-    Refreshed = "refreshed",
-    /// An old refresh token came back.
-    RefreshReuseDetected = "refresh_reuse_detected",
-    /// A refresh token came whose counter was never issued.
-    RefreshAhead = "refresh_ahead",
-    /// A session was ended by its owner.
-    LoggedOut = "logged_out",
-    /// A session was ended by its owner, from the list of sessions.
-    SessionRevoked = "session_revoked",
-    /// A session was ended because its owner had too many.
-    SessionLimit = "session_limit",
-    /// A profile was changed.
-    ProfileChanged = "profile_changed",
-    /// An access token, a session, or all of a subject's tokens, was revoked by somebody else than its owner.
-    TokenRevoked = "token_revoked",
-    /// A user was given other roles or another organisation.
-    AuthorizationChanged = "authorization_changed",
-    /// A signing key was made and published.
-    KeyPublished = "key_published",
-    /// A signing key began to sign.
-    KeyActivated = "key_activated",
-    /// A signing key was removed: the last token it signed is over, or somebody said so.
-    KeyRetired = "key_retired",
-}
-
 /// Why an account could not be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountFault {
@@ -355,8 +294,8 @@ pub struct KeyAsk<'a> {
     pub rules: &'a KeyRules,
     /// Now.
     pub now: Timestamp,
-    /// Who asks, for the audit: `gateway`, or the command.
-    pub by: &'a str,
+    /// Who asks, for the audit.
+    pub by: &'a Actor,
 }
 
 /// What came of it.
@@ -410,7 +349,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Account, AccountFault>;
 
     /// Opens a session for an account that is active at this moment, sets `last_login_at`, writes the audit row, in
-    /// one transaction. `None` when it is no longer active (nothing written). In that same transaction, the user's oldest
+    /// one transaction. A second row (`new_device`) when this user has had sessions, but none with this user agent. `None`
+    /// when it is no longer active (nothing written). In that same transaction, the user's oldest
     /// live sessions beyond the limit end, each with its audit row `session_limit`; at most a thousand at once, should
     /// there ever be so many more. However many log in at once, no more than the limit are left.
     async fn open_session(
@@ -485,7 +425,52 @@ pub trait Store: Send + Sync + 'static {
     async fn append_audit(&self, audit: &AuditEntry) -> Result<(), StoreFault>;
 
     /// Audit rows of a user, oldest first, at most `limit`.
-    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault>;
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditRow>, StoreFault>;
+
+    /// Audit rows that fit, newest first, at most `limit`.
+    async fn audit_rows(&self, wanted: &AuditQuery, limit: u32) -> Result<Vec<AuditRow>, StoreFault>;
+
+    /// Seals the oldest rows that are not sealed yet, at most [`Sealing::most`]: each gets its place in the chain. Several
+    /// gateways make one chain; whoever comes while another is at it does nothing.
+    async fn seal_audit(&self, sealing: &Sealing<'_>) -> Result<Sealed, StoreFault>;
+
+    /// Rows of the chain after this position, in its order, at most `limit`.
+    async fn audit_chain(&self, after: u64, limit: u32) -> Result<Vec<ChainRow>, StoreFault>;
+
+    /// Seals of rows after this position, in their order, at most `limit`.
+    async fn audit_seals(&self, after: u64, limit: u32) -> Result<Vec<Seal>, StoreFault>;
+
+    /// The newest seal.
+    async fn last_audit_seal(&self) -> Result<Option<Seal>, StoreFault>;
+
+    /// Rows that are not sealed yet, with a greater number than `after`, by their numbers, at most `limit`.
+    async fn unsealed_audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreFault>;
+
+    /// Erases who, from where and the particulars from every row of a user, and appends a row (`audit_erased`) that says
+    /// how many there were, in one transaction. The chain stays whole. Gives the number; no row when it is 0.
+    async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault>;
+
+    /// Messages of a webhook that are due, the most overdue first, at most `most`; nobody else is given them before
+    /// `until`.
+    async fn claim_webhook_messages(
+        &self,
+        webhook: &str,
+        now: Timestamp,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Message>, StoreFault>;
+
+    /// A message that was claimed is due again then, unless somebody else has claimed it since.
+    async fn retry_webhook(&self, webhook: &str, message: &Message, at: Timestamp) -> Result<(), StoreFault>;
+
+    /// Drops a message; gives whether it was still there.
+    async fn webhook_delivered(&self, webhook: &str, id: Uuid) -> Result<bool, StoreFault>;
+
+    /// Drops a message that will not be delivered, if it is still there, and then writes the audit row.
+    async fn webhook_given_up(&self, webhook: &str, id: Uuid, audit: &AuditEntry) -> Result<(), StoreFault>;
+
+    /// Drops all but the newest `keep` messages of a webhook, and any webhook's from before a moment. Gives how many.
+    async fn trim_webhook_messages(&self, webhook: &str, keep: u32, before: Timestamp) -> Result<u64, StoreFault>;
 
     /// Every signing key.
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault>;

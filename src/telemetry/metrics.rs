@@ -20,13 +20,13 @@ pub use self::{
     exemplars::{Traced, TracedHistogram},
     exposition::Format,
     labels::{
-        AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
-        FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult, RefreshResult,
-        ReloadResult, RevocationKind, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass,
-        UpstreamResult, Verb,
+        AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
+        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
+        RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
+        SpanResult, StatusClass, UpstreamResult, Verb, WebhookName,
     },
 };
-use crate::policy::{key_life::KeyState, reason::Reason};
+use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
 
 /// Requests of one route. Cells are made when a combination is first seen; after that it is three loads and an add.
 pub type RequestCells = Rare<Reason, Rare<Verb, Rare<StatusClass, Counter>>>;
@@ -138,6 +138,18 @@ table! {
     signing_key_age: Gauge = "signing_key_age_seconds";
     /// Readings of the signing keys; one that fails leaves in use what is held.
     signing_key_reads: Each<ReadResult, Counter> = "signing_key_reads";
+    /// Attempts to seal audit rows. One gateway at a time does; rows wait for the next attempt.
+    audit_sealings: Each<SealingResult, Counter> = "audit_sealings";
+    /// Audit rows sealed here.
+    audit_rows_sealed: Counter = "audit_rows_sealed";
+    /// Place of the last row in the audit chain when this gateway sealed last. A chain that is shorter was cut.
+    audit_position: Gauge = "audit_position";
+    /// Events that may mean an attack, as they were audited here.
+    security_events: Each<SecurityEvent, Counter> = "security_events";
+    /// Requests of authenticated callers that were refused for a role or scope and are not in the audit: too many.
+    permission_denials_dropped: Counter = "permission_denials_dropped";
+    /// Messages to webhooks.
+    webhook_deliveries: Named<WebhookName, Each<DeliveryResult, Counter>> = "webhook_deliveries";
     /// Connections of the store's pool.
     store_pool_connections: Each<PoolState, Gauge> = "store_pool_connections";
     /// Reloads of the configuration that were asked for or found something changed.

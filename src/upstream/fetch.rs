@@ -19,7 +19,7 @@ use http::{
 };
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::TlsConnector;
 
@@ -121,7 +121,7 @@ pub fn same_or_listed(url: &Uri, source: &KeySource) -> Result<(), FetchFault> {
 }
 
 /// Where a URL leads, as far as it may lead there.
-struct Target {
+pub(super) struct Target {
     https: bool,
     host: String,
     port: u16,
@@ -130,7 +130,8 @@ struct Target {
 }
 
 impl Target {
-    fn of(url: &Uri) -> Result<Self, FetchFault> {
+    /// Only https, or a loopback address.
+    pub(super) fn of(url: &Uri) -> Result<Self, FetchFault> {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let https = url.scheme_str() == Some("https");
         let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -142,11 +143,12 @@ impl Target {
         Ok(Self { https, host, port: url.port_u16().unwrap_or(if https { 443 } else { 80 }), loopback })
     }
 
-    async fn connect(&self, source: &KeySource) -> Result<Stream, FetchFault> {
+    /// The very address that was looked at is connected to.
+    pub(super) async fn connect(&self, allow_private: bool, tls: Arc<ClientConfig>) -> Result<Stream, FetchFault> {
         let failed = |error: io::Error| FetchFault::Connect(error.to_string());
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(failed)?;
         let permitted = |address: &SocketAddr| {
-            source.allow_private || addresses::is_public(address.ip()) || (self.loopback && address.ip().is_loopback())
+            allow_private || addresses::is_public(address.ip()) || (self.loopback && address.ip().is_loopback())
         };
         let permitted: Vec<SocketAddr> = found.filter(permitted).take(MAX_ADDRESSES).collect();
         if permitted.is_empty() {
@@ -157,7 +159,7 @@ impl Target {
             return Ok(Stream::plain(tcp));
         }
         let name = ServerName::try_from(self.host.clone()).map_err(|error| FetchFault::Connect(error.to_string()))?;
-        Stream::tls(&TlsConnector::from(Arc::clone(&source.tls)), name, tcp).await.map_err(failed)
+        Stream::tls(&TlsConnector::from(tls), name, tcp).await.map_err(failed)
     }
 }
 
@@ -172,7 +174,7 @@ async fn ask(url: &Uri, target: &Target, source: &KeySource) -> Result<(Response
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| FetchFault::Document(error.to_string()))?;
-    let stream = target.connect(source).await?;
+    let stream = target.connect(source.allow_private, Arc::clone(&source.tls)).await?;
     stream.ask(request).await.map_err(|error| FetchFault::Broken(error.to_string()))
 }
 

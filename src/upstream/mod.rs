@@ -23,3 +23,4 @@ pub mod health;
 pub mod issuers;
 pub mod line;
 mod told;
+pub mod webhook;

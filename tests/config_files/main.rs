@@ -23,6 +23,7 @@ mod robust;
 mod rotation;
 #[cfg(test)]
 mod secrets;
+mod security_events;
 #[cfg(test)]
 mod shipped;
 #[cfg(test)]

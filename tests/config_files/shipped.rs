@@ -95,6 +95,7 @@ fn the_sample_file_names_every_key() {
     let mut found = keys_of_sample();
     found.remove("store.master_key.file");
     found.remove("issuers.*.secret.env");
+    found.remove("security_events.webhooks.*.secret.env");
     found.remove("tokens.secret.env");
     found.remove("oauth.clients[].secret.env");
     found.remove("tokens.signing_key.file");

@@ -135,7 +135,8 @@ async fn ending_the_others_keeps_this_one_and_tells_of_each(on: Fixture) {
         assert_eq!(on.store.session(kept).await.unwrap().unwrap().ended_at, None);
     }
     let rows = on.store.audit_of(account.id, 10).await.unwrap();
-    let mut named: Vec<_> = rows.iter().map(|row| (row.event, row.session.unwrap())).collect();
+    let mut named: Vec<_> =
+        rows.iter().map(|row| (AuditEvent::named(&row.event).unwrap(), row.session.unwrap())).collect();
     named.sort_unstable_by_key(|(_, session)| *session);
     assert_eq!(named, expected.map(|session| (AuditEvent::SessionRevoked, session)));
     assert_eq!(on.store.end_other_sessions(second, &told).await.unwrap(), []);
@@ -154,7 +155,7 @@ async fn the_oldest_sessions_end_when_there_are_too_many(on: Fixture) {
     assert_eq!(listed(&on, account.id, at).await, [third, second]);
     assert_eq!(on.store.session(first).await.unwrap().unwrap().ended_at, Some(at));
     let rows = on.store.audit_of(account.id, 10).await.unwrap();
-    let rows: Vec<_> = rows.iter().map(|row| (row.event, row.session.unwrap())).collect();
+    let rows: Vec<_> = rows.iter().map(|row| (AuditEvent::named(&row.event).unwrap(), row.session.unwrap())).collect();
     assert!(rows.contains(&(AuditEvent::SessionLimit, first)), "{rows:?}");
     assert_eq!(rows.len(), 3, "{rows:?}");
 }

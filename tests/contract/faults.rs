@@ -8,7 +8,6 @@ const PLANTED: &str = "planted-4f1c";
 
 on_both_engines! {
     an_account_without_a_role_is_inconsistent_not_powerless,
-    an_unknown_audit_event_is_inconsistent,
     a_refused_row_is_inconsistent_rolled_back_and_its_values_are_not_told,
     an_account_asked_for_without_a_role_is_not_made,
     a_failed_call_leaves_its_connection_usable,
@@ -23,15 +22,6 @@ async fn an_account_without_a_role_is_inconsistent_not_powerless(on: Fixture) {
     let fault = on.store.refresh(session, 1, &crate::fixture::RULES, &told).await.unwrap_err();
     assert!(matches!(fault, StoreFault::Inconsistent(_)), "{fault}");
     assert_eq!(on.store.session(session).await.unwrap().unwrap().counter, 1);
-}
-
-async fn an_unknown_audit_event_is_inconsistent(on: Fixture) {
-    let user = crate::fixture::user_id();
-    let told = portcullis::store::AuditEntry { user: Some(user), ..entry(AuditEvent::LoginFailed, NOW) };
-    on.store.append_audit(&told).await.unwrap();
-    on.tamper("UPDATE audit SET event = 'planted-4f1c'").await;
-    let fault = on.store.audit_of(user, 10).await.unwrap_err();
-    assert!(matches!(&fault, StoreFault::Inconsistent(told) if !told.contains(PLANTED)), "{fault}");
 }
 
 async fn a_refused_row_is_inconsistent_rolled_back_and_its_values_are_not_told(on: Fixture) {

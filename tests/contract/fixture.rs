@@ -15,6 +15,7 @@ use portcullis::{
     },
     store::{
         Account, AuditEntry, AuditEvent, NewAccount, NewSession, RefreshOutcome, SessionLimit, SharedStore, Use,
+        audit::{Actor, Detail},
         feed::{FeedPosition, FeedReach, News},
         sql,
     },
@@ -64,15 +65,20 @@ impl Fixture {
 
     /// Runs SQL behind the store's back.
     pub(crate) async fn tamper(&self, sql: &'static str) {
+        self.tampered(sql).await.unwrap();
+    }
+
+    /// The same, when the database may have a say.
+    pub(crate) async fn tampered(&self, sql: &'static str) -> Result<(), sqlx::Error> {
         match &self.settings.engine {
             Engine::Postgres { url } => {
                 let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
-                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
             }
             Engine::Sqlite { path } => {
                 let url = format!("sqlite://{}", path.display());
                 let mut connection = SqliteConnection::connect(&url).await.unwrap();
-                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
             }
         }
     }
@@ -98,7 +104,7 @@ impl Fixture {
 
     /// The same, of those that name this key.
     pub(crate) async fn audited_of(&self, event: &str, kid: &str) -> i64 {
-        self.count(&format!("SELECT count(*) FROM audit WHERE event = '{event}' AND request_id = '{kid}'")).await
+        self.count(&format!("SELECT count(*) FROM audit WHERE event = '{event}' AND detail LIKE '%{kid}%'")).await
     }
 
     async fn count(&self, sql: &str) -> i64 {
@@ -113,6 +119,21 @@ impl Fixture {
                 sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
             }
         }
+    }
+
+    /// Runs SQL as somebody does who owns the tables: no trigger of the audit's is in the way.
+    pub(crate) async fn tamper_with_audit(&self, sql: &'static str) {
+        self.tamper(match &self.settings.engine {
+            Engine::Postgres { .. } => {
+                "ALTER TABLE audit DISABLE TRIGGER USER; ALTER TABLE audit_seals DISABLE TRIGGER USER"
+            }
+            Engine::Sqlite { .. } => {
+                "DROP TRIGGER IF EXISTS audit_append_only; DROP TRIGGER IF EXISTS audit_not_deleted; \
+                 DROP TRIGGER IF EXISTS audit_seals_append_only; DROP TRIGGER IF EXISTS audit_seals_not_deleted"
+            }
+        })
+        .await;
+        self.tamper(sql).await;
     }
 
     /// A connection of the test's own, to stand in the store's way on PostgreSQL.
@@ -163,7 +184,13 @@ impl Fixture {
 
     /// The events audited of a user, oldest first.
     pub(crate) async fn events(&self, user: UserId) -> Vec<AuditEvent> {
-        self.store.audit_of(user, 1_000).await.unwrap().into_iter().map(|entry| entry.event).collect()
+        self.store
+            .audit_of(user, 1_000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| AuditEvent::named(&row.event).unwrap())
+            .collect()
     }
 }
 
@@ -226,6 +253,8 @@ pub(crate) fn entry(event: AuditEvent, at: Timestamp) -> AuditEntry {
         session: None,
         address: "192.0.2.7".into(),
         request_id: format!("req-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+        actor: Actor::Anonymous,
+        detail: Detail::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use portcullis::{
         key_life::{KeyRules, Order, Step},
         keys::Algorithm,
     },
-    store::{KeyAsk, KeyState, KeysAdvanced, NewKey, SharedStore, StoredKey, master_key, sql},
+    store::{KeyAsk, KeyState, KeysAdvanced, NewKey, SharedStore, StoredKey, audit::Actor, master_key, sql},
 };
 use secrecy::ExposeSecret;
 
@@ -50,7 +50,7 @@ fn named(keys: &[StoredKey]) -> Vec<(&str, KeyState)> {
 }
 
 async fn ask(store: &SharedStore, order: Order<'_>, now: Timestamp, spares: &[NewKey]) -> KeysAdvanced {
-    let ask = KeyAsk { order, needed: NEEDED, rules: &RULES, now, by: "contract" };
+    let ask = KeyAsk { order, needed: NEEDED, rules: &RULES, now, by: &Actor::System };
     store.advance_signing_keys(&ask, spares).await.unwrap()
 }
 
@@ -116,7 +116,7 @@ async fn another_algorithm_has_a_key_of_its_own(on: Fixture) {
         needed: &[Algorithm::EdDsa, Algorithm::Rs256],
         rules: &RULES,
         now: hours(1),
-        by: "contract",
+        by: &Actor::System,
     };
     for kid in ["second", "third"] {
         let rsa = NewKey { algorithm: Algorithm::Rs256, ..key(kid) };

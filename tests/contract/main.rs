@@ -37,6 +37,7 @@ macro_rules! on_both_engines {
 
 mod accounts;
 mod audit;
+mod audit_chain;
 mod devices;
 mod faults;
 mod feed;
@@ -44,6 +45,7 @@ mod fixture;
 mod keys;
 mod opening;
 mod outage;
+mod outbox;
 mod proxy;
 mod redis;
 mod refresh;

@@ -1,7 +1,7 @@
 //! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
 //! its own, with the test's clock.
 
-use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, fmt::Write, net::SocketAddr, process::Output, sync::Arc};
 
 use portcullis::{
     app::{
@@ -24,7 +24,7 @@ use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::{
-    harness::{client::Client, clock::ManualClock, invariants::Invariants, raw::Raw, soon, upstream::Upstream},
+    harness::{binary, client::Client, clock::ManualClock, invariants::Invariants, raw::Raw, soon, upstream::Upstream},
     support::postgres,
 };
 
@@ -220,6 +220,30 @@ impl Gateway {
     pub(crate) async fn reload_files(&mut self) -> ReloadResult {
         // Boxed: it holds several whole settings, and every test's future would hold it.
         soon("the reload", Box::pin(self.running().reload(self.setup.settings()))).await
+    }
+
+    /// Runs the program with these arguments on this gateway's configuration.
+    pub(crate) fn portcullis(&self, arguments: &[&str]) -> Output {
+        let file = self.setup.folder.path().join("portcullis.yaml");
+        std::fs::write(&file, &self.setup.yaml).unwrap();
+        binary::run(&[arguments, &["--config", file.to_str().unwrap()]].concat(), &self.setup.environment)
+    }
+
+    /// Runs SQL as somebody does who owns the tables: no trigger of the audit's is in the way.
+    pub(crate) async fn tamper_with_audit(&self, sql: &'static str) {
+        match self.setup.settings().unwrap().store.unwrap().engine {
+            settings::Engine::Sqlite { path } => {
+                let mut hand = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+                let drop = "DROP TRIGGER IF EXISTS audit_append_only; DROP TRIGGER IF EXISTS audit_not_deleted";
+                sqlx::raw_sql(drop).execute(&mut hand).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut hand).await.unwrap();
+            }
+            settings::Engine::Postgres { url } => {
+                let mut hand = PgConnection::connect(url.expose_secret()).await.unwrap();
+                sqlx::raw_sql("ALTER TABLE audit DISABLE TRIGGER USER").execute(&mut hand).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut hand).await.unwrap();
+            }
+        }
     }
 
     /// What lies beside the configuration.

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use portcullis::store::{AuditEntry, AuditEvent};
+use portcullis::store::{
+    AuditEntry, AuditEvent,
+    audit::{Actor, Detail},
+};
 use serde_json::json;
 
 use crate::{
@@ -189,6 +192,8 @@ async fn an_end_that_is_committed_late_or_by_a_slower_clock_is_not_missed() {
         session: Some(sid),
         address: String::new(),
         request_id: String::new(),
+        actor: Actor::System,
+        detail: Detail::default(),
     };
     assert_eq!(gateways.store().await.end_sessions(sid, false, &late).await.unwrap(), [sid]);
     gateways.know_what_ended().await;

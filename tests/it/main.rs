@@ -16,7 +16,7 @@
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]
-//! (how a metric leads to one).
+//! (how a metric leads to one), [`audit`] (what was done, by whom) and [`webhooks`] (who is told at once).
 //!
 //! With real programs: [`python_clients`], [`node_clients`], [`deployments`].
 
@@ -72,6 +72,8 @@ macro_rules! on_every_deployment {
 
 #[cfg(test)]
 mod access_matrix;
+#[cfg(test)]
+mod audit;
 #[cfg(test)]
 mod bad_frames;
 #[cfg(test)]
@@ -150,5 +152,7 @@ mod trace_calls;
 mod trace_context;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod webhooks;
 #[cfg(test)]
 mod wrong_tokens;

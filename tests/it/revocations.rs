@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use portcullis::{
     clock::{Clock, Timestamp},
-    store::{AuditEntry, AuditEvent, Revocation, SharedStore, feed::SubjectBefore},
+    store::{
+        AuditEntry, AuditEvent, Revocation, SharedStore,
+        audit::{Actor, Detail},
+        feed::SubjectBefore,
+    },
 };
 use serde_json::{Value, json};
 
@@ -30,7 +34,17 @@ on_every_deployment!(
 );
 
 fn audit(event: AuditEvent, at: Timestamp) -> AuditEntry {
-    AuditEntry { at, event, user: None, session: None, address: String::new(), request_id: String::new() }
+    let (address, request_id) = (String::new(), String::new());
+    AuditEntry {
+        at,
+        event,
+        actor: Actor::Cli,
+        user: None,
+        session: None,
+        address,
+        request_id,
+        detail: Detail::default(),
+    }
 }
 
 async fn revoke(store: &SharedStore, what: Revocation) {

@@ -43,7 +43,9 @@ fn ids(sessions: &[Value]) -> Vec<&str> {
 async fn events(gateways: &Gateways, tokens: &Tokens) -> Vec<(AuditEvent, Option<String>)> {
     let user = tokens.user["id"].as_str().unwrap().parse().unwrap();
     let rows = gateways.store().await.audit_of(user, 1_000).await.unwrap();
-    rows.into_iter().map(|row| (row.event, row.session.map(|session| session.to_string()))).collect()
+    rows.into_iter()
+        .map(|row| (AuditEvent::named(&row.event).unwrap(), row.session.map(|session| session.to_string())))
+        .collect()
 }
 
 async fn a_user_sees_every_device_and_which_one_asks(deployment: Deployment) {

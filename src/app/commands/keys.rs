@@ -13,7 +13,7 @@ use crate::{
         key_life::{KeyRules, LEARNED, Order},
         keys::Algorithm,
     },
-    store::{KeyLife, KeyState, StoredKey},
+    store::{KeyLife, KeyState, StoredKey, audit::Actor},
 };
 
 /// Between two looks at whether a next key may sign.
@@ -45,18 +45,17 @@ pub async fn keys(command: &Keys, settings: &Settings, rim: &Rim) -> Result<Stri
 }
 
 async fn rotate(vault: &Vault, needed: &[Algorithm], now: bool) -> Result<Vec<StoredKey>, CommandFault> {
-    const BY: &str = "keys rotate";
     // Nothing is made under a master key that is not the store's.
     vault.read().await?;
-    vault.advance(Order::Due, needed, BY).await?;
-    let (_, mut keys) = vault.advance(Order::Publish, needed, BY).await?;
+    vault.advance(Order::Due, needed, &Actor::Cli).await?;
+    let (_, mut keys) = vault.advance(Order::Publish, needed, &Actor::Cli).await?;
     let is_next = |key: &&StoredKey| key.life.state == KeyState::Next && needed.contains(&key.life.algorithm);
     let next: Vec<KeyLife> = keys.iter().filter(is_next).map(|key| key.life.clone()).collect();
     if let Some(without) = needed.iter().find(|algorithm| !next.iter().any(|key| key.algorithm == **algorithm)) {
         return Err(CommandFault::TooManyKeys(*without));
     }
     for _ in 0..if now { LOOKS } else { 0 } {
-        keys = vault.advance(Order::Promote(LEARNED), needed, BY).await?.1;
+        keys = vault.advance(Order::Promote(LEARNED), needed, &Actor::Cli).await?.1;
         if !keys.iter().filter(is_next).any(|key| next.iter().any(|next| next.kid == key.life.kid)) {
             return Ok(keys);
         }
@@ -70,7 +69,7 @@ async fn rotate(vault: &Vault, needed: &[Algorithm], now: bool) -> Result<Vec<St
 
 async fn retire(vault: &Vault, needed: &[Algorithm], kid: &str) -> Result<Vec<StoredKey>, CommandFault> {
     vault.read().await?;
-    let (steps, keys) = vault.advance(Order::Retire(kid), needed, "keys retire").await?;
+    let (steps, keys) = vault.advance(Order::Retire(kid), needed, &Actor::Cli).await?;
     if steps.is_empty() { Err(CommandFault::UnknownKey(kid.to_owned())) } else { Ok(keys) }
 }
 

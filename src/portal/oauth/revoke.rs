@@ -20,12 +20,13 @@ use crate::{
         caller::Caller,
         state::{PortalState, Shared},
     },
-    store::{AuditEntry, AuditEvent, Revocation},
+    store::{AuditEntry, AuditEvent, Revocation, audit::Actor},
 };
 
 /// 200 without a body.
 pub(crate) async fn revoke(State(state): State<Shared>, caller: Caller, call: ClientCall) -> Result<Answer, Refusal> {
     let audit = caller.audit(AuditEvent::TokenRevoked, state.clock.now(), None, None);
+    let audit = AuditEntry { actor: Actor::Client(call.client.to_string()), ..audit };
     PortalState::to_the_end(end(Arc::clone(&state), call, audit)).await??;
     Ok(Answer::empty(StatusCode::OK))
 }

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
     policy::{
+        audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
         refresh::RefreshRules,
     },
@@ -16,7 +18,9 @@ use crate::{
         Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, Opened,
         PoolStats, ProfilePatch, RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault,
         StoredKey, Use,
+        audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach},
+        security::Message,
     },
 };
 
@@ -166,8 +170,62 @@ impl Store for Cuttable {
         self.there()?.append_audit(e).await
     }
 
-    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault> {
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
         self.there()?.audit_of(user, limit).await
+    }
+
+    async fn audit_rows(&self, wanted: &AuditQuery, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        self.there()?.audit_rows(wanted, limit).await
+    }
+
+    async fn seal_audit(&self, sealing: &Sealing<'_>) -> Result<Sealed, StoreFault> {
+        self.there()?.seal_audit(sealing).await
+    }
+
+    async fn audit_chain(&self, after: u64, limit: u32) -> Result<Vec<ChainRow>, StoreFault> {
+        self.there()?.audit_chain(after, limit).await
+    }
+
+    async fn audit_seals(&self, after: u64, limit: u32) -> Result<Vec<Seal>, StoreFault> {
+        self.there()?.audit_seals(after, limit).await
+    }
+
+    async fn last_audit_seal(&self) -> Result<Option<Seal>, StoreFault> {
+        self.there()?.last_audit_seal().await
+    }
+
+    async fn unsealed_audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        self.there()?.unsealed_audit(after, limit).await
+    }
+
+    async fn erase_audit_of(&self, user: UserId, e: &AuditEntry) -> Result<u64, StoreFault> {
+        self.there()?.erase_audit_of(user, e).await
+    }
+
+    async fn claim_webhook_messages(
+        &self,
+        webhook: &str,
+        now: Timestamp,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Message>, StoreFault> {
+        self.there()?.claim_webhook_messages(webhook, now, until, most).await
+    }
+
+    async fn retry_webhook(&self, webhook: &str, message: &Message, at: Timestamp) -> Result<(), StoreFault> {
+        self.there()?.retry_webhook(webhook, message, at).await
+    }
+
+    async fn webhook_delivered(&self, webhook: &str, id: Uuid) -> Result<bool, StoreFault> {
+        self.there()?.webhook_delivered(webhook, id).await
+    }
+
+    async fn webhook_given_up(&self, webhook: &str, id: Uuid, e: &AuditEntry) -> Result<(), StoreFault> {
+        self.there()?.webhook_given_up(webhook, id, e).await
+    }
+
+    async fn trim_webhook_messages(&self, webhook: &str, keep: u32, before: Timestamp) -> Result<u64, StoreFault> {
+        self.there()?.trim_webhook_messages(webhook, keep, before).await
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault> {

@@ -225,8 +225,11 @@ impl Harness {
 
     async fn audited(&self, user: &str) -> Vec<AuditEvent> {
         let rows = (self.store.clone() as SharedStore).audit_of(user.parse::<UserId>().unwrap(), 100).await.unwrap();
-        assert!(rows.iter().all(|row| row.address == "192.0.2.7" && row.request_id == "r-1"));
-        rows.into_iter().map(|row| row.event).collect()
+        assert!(
+            rows.iter()
+                .all(|row| row.address.as_deref() == Some("192.0.2.7") && row.request_id.as_deref() == Some("r-1"))
+        );
+        rows.into_iter().map(|row| AuditEvent::named(&row.event).unwrap()).collect()
     }
 
     /// Asks, as far as that comes without waiting (the store is asked), and drops the request.

@@ -13,6 +13,7 @@ use crate::{
     store::{
         Account, AccountFault, AuditEntry, AuditEvent, Login, NewAccount, NewSession, Opened, ProfilePatch,
         SessionLimit, StoreFault,
+        audit::Particular,
         feed::{Authorization, News},
     },
 };
@@ -217,8 +218,13 @@ pub(super) async fn open_session(
     if active == 0 {
         return Ok(None);
     }
+    let new_device = sessions::is_new_device(link, session).await?;
     sessions::insert(link, session).await?;
     audit::append(link, entry).await?;
+    if new_device {
+        let detail = entry.detail.clone().text(Particular::UserAgent, session.user_agent.as_deref());
+        audit::append(link, &AuditEntry { event: AuditEvent::NewDevice, detail, ..entry.clone() }).await?;
+    }
     let ended = sessions::end_oldest(link, session, limit, entry).await?;
     let account = existing(link, session.user).await?;
     Ok(Some(Opened { account, ended }))

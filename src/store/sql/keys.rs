@@ -12,7 +12,10 @@ use crate::{
         key_life::{Step, plan},
         keys::Algorithm,
     },
-    store::{AuditEntry, AuditEvent, KeyAsk, KeyLife, KeyState, KeysAdvanced, NewKey, StoreFault, StoredKey},
+    store::{
+        AuditEntry, AuditEvent, KeyAsk, KeyLife, KeyState, KeysAdvanced, NewKey, StoreFault, StoredKey,
+        audit::{Detail, Particular},
+    },
 };
 
 pub(super) async fn all(link: &mut Link) -> Result<Vec<StoredKey>, StoreFault> {
@@ -97,10 +100,18 @@ async fn insert(link: &mut Link, new: Option<&NewKey>, state: KeyState, ask: &Ke
     if state == KeyState::Current { tell(link, AuditEvent::KeyActivated, &new.kid, ask).await } else { Ok(()) }
 }
 
-/// No request stands behind it: the key's name is where a request's id would be, who did it where an address would.
+/// No request stands behind it.
 async fn tell(link: &mut Link, event: AuditEvent, kid: &str, ask: &KeyAsk<'_>) -> Result<(), StoreFault> {
-    let (address, request_id) = (ask.by.to_owned(), kid.to_owned());
-    let entry = AuditEntry { at: ask.now, event, user: None, session: None, address, request_id };
+    let entry = AuditEntry {
+        at: ask.now,
+        event,
+        actor: ask.by.clone(),
+        user: None,
+        session: None,
+        address: String::new(),
+        request_id: String::new(),
+        detail: Detail::default().text(Particular::Key, Some(kid)),
+    };
     Ok(audit::append(link, &entry).await?)
 }
 

@@ -19,10 +19,12 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    policy::webhook::SecurityEvent,
     store::{
         PoolStats, StoreFault,
         calls::{Asked, Server, System, Telling},
         feed::News,
+        security::SecurityWatch,
     },
 };
 
@@ -64,6 +66,10 @@ pub(super) struct Link {
     settled: bool,
     /// What the transaction has to tell every gateway.
     told: Vec<Told>,
+    /// Who is told of security events.
+    pub(super) watch: Option<Arc<SecurityWatch>>,
+    /// Security events of this transaction.
+    pub(super) noted: Vec<SecurityEvent>,
 }
 
 /// Which engine's connection.
@@ -81,7 +87,7 @@ impl Pools {
             Self::Postgres { pool, server } => postgres(pool, server).await?,
             Self::Sqlite { readers, .. } => sqlite(readers).await?,
         };
-        Ok(Link { connection, settled: false, told: Vec::new() })
+        Ok(Link { connection, settled: false, told: Vec::new(), watch: None, noted: Vec::new() })
     }
 
     /// A link with an open transaction. End the call with [`Link::finish`].
@@ -92,7 +98,7 @@ impl Pools {
             // noticed here, not half-way.
             Self::Sqlite { writer, .. } => (sqlite(writer).await?, "BEGIN IMMEDIATE"),
         };
-        let mut link = Link { connection, settled: false, told: Vec::new() };
+        let mut link = Link { connection, settled: false, told: Vec::new(), watch: None, noted: Vec::new() };
         Query::new(begin).execute(&mut link).await?;
         Ok(link)
     }
@@ -177,6 +183,9 @@ impl Link {
         if outcome.is_ok() {
             Query::new("COMMIT").execute(&mut self).await?;
             self.settled = true;
+            if let Some(watch) = &self.watch {
+                self.noted.iter().for_each(|event| (watch.told)(*event));
+            }
         } else {
             // The first error is the one worth telling. A rollback that fails too leaves the link unsettled: closed.
             self.settled = Query::new("ROLLBACK").execute(&mut self).await.is_ok();

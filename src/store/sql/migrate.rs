@@ -46,6 +46,8 @@ steps! {
     7 "0007_feed",
     8 "0008_key_life",
     9 "0009_session_activity",
+    10 "0010_audit_chain",
+    11 "0011_webhook_outbox",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

@@ -1,18 +1,21 @@
 //! The store on PostgreSQL and SQLite, one body for both.
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link,
-//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys` and `audit`, each
+//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
+//! `audit_chain` and `outbox`, each
 //! written once on `query`'s types. `link` holds the connections, `fault` says what a driver's error means. Only
 //! this room names `sqlx`.
 
 mod accounts;
 mod audit;
+mod audit_chain;
 mod fault;
 mod feed;
 mod keys;
 mod link;
 mod migrate;
 mod open;
+mod outbox;
 mod query;
 mod sessions;
 
@@ -20,6 +23,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use uuid::Uuid;
 
 pub use self::open::{Claim, OpenFault, claim};
 use self::{link::Pools, query::Query};
@@ -27,6 +31,7 @@ use crate::{
     clock::Timestamp,
     config::settings,
     policy::{
+        audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
         refresh::RefreshRules,
     },
@@ -34,14 +39,24 @@ use crate::{
         Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, Opened,
         PoolStats, ProfilePatch, RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault,
         StoredKey, Use,
+        audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach, News},
+        security::{Message, SecurityWatch},
     },
 };
 
 /// Connects to the store that the settings name, migrates it, and gives it.
 pub async fn open(settings: &settings::Store) -> Result<SharedStore, OpenFault> {
+    open_watched(settings, None).await
+}
+
+/// The same; whoever is given is told of security events.
+pub async fn open_watched(
+    settings: &settings::Store,
+    watch: Option<Arc<SecurityWatch>>,
+) -> Result<SharedStore, OpenFault> {
     let pools = open::pools(settings).await?;
-    Ok(Arc::new(SqlStore { pools, deadline: settings.timeout }))
+    Ok(Arc::new(SqlStore { pools, deadline: settings.timeout, watch }))
 }
 
 /// A store on one of the SQL engines.
@@ -50,6 +65,7 @@ struct SqlStore {
     pools: Pools,
     /// For a whole call, waiting for a connection included.
     deadline: Duration,
+    watch: Option<Arc<SecurityWatch>>,
 }
 
 impl SqlStore {
@@ -80,6 +96,7 @@ macro_rules! write {
         $store
             .within(async {
                 let mut $link = $store.pools.write().await?;
+                $link.watch.clone_from(&$store.watch);
                 let outcome = $call.await;
                 $link.finish(outcome).await
             })
@@ -217,8 +234,62 @@ impl Store for SqlStore {
         write!(self, link => async { Ok(audit::append(&mut link, audit).await?) })
     }
 
-    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditEntry>, StoreFault> {
+    async fn audit_of(&self, user: UserId, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
         read!(self, link => audit::of_user(&mut link, user, limit))
+    }
+
+    async fn audit_rows(&self, wanted: &AuditQuery, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        read!(self, link => audit::query(&mut link, wanted, limit))
+    }
+
+    async fn seal_audit(&self, sealing: &Sealing<'_>) -> Result<Sealed, StoreFault> {
+        write!(self, link => audit_chain::seal(&mut link, sealing))
+    }
+
+    async fn audit_chain(&self, after: u64, limit: u32) -> Result<Vec<ChainRow>, StoreFault> {
+        read!(self, link => audit_chain::rows(&mut link, after, limit))
+    }
+
+    async fn audit_seals(&self, after: u64, limit: u32) -> Result<Vec<Seal>, StoreFault> {
+        read!(self, link => audit_chain::seals(&mut link, after, limit))
+    }
+
+    async fn last_audit_seal(&self) -> Result<Option<Seal>, StoreFault> {
+        read!(self, link => audit_chain::last_seal(&mut link))
+    }
+
+    async fn unsealed_audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, StoreFault> {
+        read!(self, link => audit::unsealed(&mut link, after, limit))
+    }
+
+    async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault> {
+        write!(self, link => audit::erase(&mut link, user, audit))
+    }
+
+    async fn claim_webhook_messages(
+        &self,
+        webhook: &str,
+        now: Timestamp,
+        until: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Message>, StoreFault> {
+        write!(self, link => outbox::claim(&mut link, webhook, now, until, most))
+    }
+
+    async fn retry_webhook(&self, webhook: &str, message: &Message, at: Timestamp) -> Result<(), StoreFault> {
+        write!(self, link => outbox::retry(&mut link, webhook, message, at))
+    }
+
+    async fn webhook_delivered(&self, webhook: &str, id: Uuid) -> Result<bool, StoreFault> {
+        write!(self, link => outbox::delivered(&mut link, webhook, id))
+    }
+
+    async fn webhook_given_up(&self, webhook: &str, id: Uuid, audit: &AuditEntry) -> Result<(), StoreFault> {
+        write!(self, link => outbox::given_up(&mut link, webhook, id, audit))
+    }
+
+    async fn trim_webhook_messages(&self, webhook: &str, keep: u32, before: Timestamp) -> Result<u64, StoreFault> {
+        write!(self, link => outbox::trim(&mut link, webhook, keep, before))
     }
 
     async fn signing_keys(&self) -> Result<Vec<StoredKey>, StoreFault> {

@@ -76,6 +76,7 @@ pub(super) enum Bind<'q> {
     Id(Option<Uuid>),
     Text(Option<&'q str>),
     Int(i64),
+    MaybeInt(Option<i64>),
     Bool(bool),
     Bytes(&'q [u8]),
     Time(Option<Timestamp>),
@@ -93,6 +94,7 @@ macro_rules! binds {
 }
 
 binds! {
+    Uuid, id => Self::Id(Some(id));
     UserId, id => Self::Id(Some(id.0));
     SessionId, id => Self::Id(Some(id.0));
     Option<UserId>, id => Self::Id(id.map(|id| id.0));
@@ -104,6 +106,7 @@ binds! {
     &'q [u8], bytes => Self::Bytes(bytes);
     Timestamp, at => Self::Time(Some(at));
     Option<Timestamp>, at => Self::Time(at);
+    Option<u64>, count => Self::MaybeInt(count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
     &'q [String], words => Self::Words(words);
 }
 
@@ -129,6 +132,7 @@ macro_rules! bound {
                 Bind::Id(id) => query.bind(id),
                 Bind::Text(text) => query.bind(text),
                 Bind::Int(int) => query.bind(int),
+                Bind::MaybeInt(int) => query.bind(int),
                 Bind::Bool(yes) => query.bind(yes),
                 Bind::Bytes(bytes) => query.bind(bytes),
                 Bind::Time(at) => query.bind(at.map(Moment)),
@@ -241,12 +245,22 @@ impl Row {
         u64::try_from(int).map_err(|error| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() })
     }
 
+    pub(super) fn maybe_count(&self, column: &str) -> Result<Option<u64>, sqlx::Error> {
+        let decode =
+            |error: std::num::TryFromIntError| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() };
+        get!(self, column, Option<i64>)?.map(|int| u64::try_from(int).map_err(decode)).transpose()
+    }
+
     pub(super) fn yes(&self, column: &str) -> Result<bool, sqlx::Error> {
         get!(self, column, bool)
     }
 
     pub(super) fn bytes(&self, column: &str) -> Result<Vec<u8>, sqlx::Error> {
         get!(self, column, Vec<u8>)
+    }
+
+    pub(super) fn maybe_bytes(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        get!(self, column, Option<Vec<u8>>)
     }
 
     pub(super) fn time(&self, column: &str) -> Result<Timestamp, sqlx::Error> {

@@ -87,6 +87,17 @@ pub(super) async fn insert(link: &mut Link, session: &NewSession) -> Result<(), 
     .map(drop)
 }
 
+/// Whether its user has had sessions, but none with this user agent.
+pub(super) async fn is_new_device(link: &mut Link, session: &NewSession) -> Result<bool, StoreFault> {
+    let row = Query::new(
+        "SELECT EXISTS (SELECT 1 FROM sessions WHERE user_id = $1) AS has_any, \
+         EXISTS (SELECT 1 FROM sessions WHERE user_id = $1 AND user_agent IS NOT DISTINCT FROM $2) AS has_this",
+    );
+    let row = row.bind(session.user).bind(session.user_agent.as_deref()).row(link).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(row.yes("has_any")? && !row.yes("has_this")?)
+}
+
 pub(super) async fn by_id(link: &mut Link, id: SessionId) -> Result<Option<Session>, StoreFault> {
     let row = Query::new(select_sessions!("id = $1")).bind(id).row(link).await?;
     row.as_ref().map(session_of).transpose()

@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, reason::Reason};
+use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -228,6 +228,30 @@ labels! {
         Authorization = "authorization",
     }
 
+    /// What came of an attempt to seal audit rows.
+    SealingResult: "result" {
+        /// Rows were sealed.
+        Sealed = "sealed",
+        /// There was nothing to seal.
+        Idle = "idle",
+        /// Another gateway was at it.
+        Elsewhere = "elsewhere",
+        /// The store is lost.
+        Failed = "failed",
+    }
+
+    /// What came of an attempt to deliver to a webhook.
+    DeliveryResult: "result" {
+        /// Answered 2xx.
+        Delivered = "delivered",
+        /// Not, and it will be tried again.
+        Failed = "failed",
+        /// Not, for as long as it is tried.
+        GivenUp = "given_up",
+        /// Too many were waiting.
+        Dropped = "dropped",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.
@@ -338,6 +362,27 @@ pub struct FileSha256;
 
 impl Name for FileSha256 {
     const NAME: &'static str = "sha256";
+}
+
+impl Label for SecurityEvent {
+    const NAME: &'static str = "event";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// A webhook's name.
+#[derive(Debug)]
+pub struct WebhookName;
+
+impl Name for WebhookName {
+    const NAME: &'static str = "webhook";
 }
 
 /// A limit's name.
