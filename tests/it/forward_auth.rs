@@ -5,10 +5,12 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::harness::{
     binary::Binary,
     gateway::{Engine, Gateway, ISSUER},
+    h2::{Fate, H2},
     identity,
     question::{Decided, HOST, PROXIES, PROXY, ask, question},
     tokens::claims_of,
@@ -323,6 +325,36 @@ async fn what_a_client_says_of_itself_is_not_told_back() {
         }
         let kept = house.ask(proxy, "GET", "/keep/a", &[("authorization", &bearer)]).await;
         assert_eq!(kept.head.header("authorization"), Some(&*bearer), "{proxy}");
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_the_authority_is_the_original_s_or_the_proxy_s_own() {
+    let upstream = Upstream::start().await;
+    let h2c = yaml(&upstream).replace("{bind: \"127.0.0.1:0\"}, admin", "{bind: \"127.0.0.1:0\", h2c: true}, admin");
+    let gateway = Gateway::start(Engine::Sqlite, &h2c).await;
+    // The route is that of one host alone; elsewhere the path is nobody's.
+    for (proxy, more, expected) in [
+        ("nginx", None, (401, "credentials_missing")),
+        ("envoy", None, (401, "credentials_missing")),
+        ("traefik", None, (401, "credentials_missing")),
+        ("caddy", Some(("host", "gateway.internal")), (401, "credentials_missing")),
+        ("envoy", Some(("host", "other.test")), (400, "host_invalid")),
+    ] {
+        let (line, fields) = question(proxy, "GET", "/ask/a");
+        let authority = &fields.iter().find(|(name, _)| name == "Host").unwrap().1;
+        let named: Vec<_> = fields.iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+        let named = named.iter().filter(|(name, _)| name != "host").map(|(name, value)| (&**name, &***value));
+        let path = line.split_once(' ').unwrap().1;
+        let head = [(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", path)];
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{PROXY}:0").parse().unwrap()).unwrap();
+        let mut h2 = H2::begin(socket.connect(gateway.address()).await.unwrap()).await;
+        h2.headers(&head.into_iter().chain(named).chain(more).collect::<Vec<_>>(), true).await;
+        match h2.fate().await {
+            Fate::Answered(status, code) => assert_eq!((status, &*code), expected, "{proxy}"),
+            other => panic!("{proxy}: {other:?}"),
+        }
     }
 }
 
