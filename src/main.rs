@@ -5,11 +5,10 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 use clap::Parser;
 use portcullis::{
     app::{App, Follow, Rim, Stop, audit},
-    cli::{AuditCommand, Cli, Command, lives},
+    cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
 };
-use tokio::runtime::Builder;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -24,16 +23,11 @@ fn main() -> ExitCode {
         Command::Serve { config } => load(&config).map_or_else(|code| code, |settings| serve(&config, settings)),
         Command::Check { config } => load(&config).map_or_else(|code| code, |_| ExitCode::SUCCESS),
         Command::Audit(command) => {
-            load(command.config()).map_or_else(|code| code, |settings| audited(&command, &settings))
+            let done = |settings| Ok(audit::blocking(&settings, &command, &mut std::io::stdout().lock())?);
+            load(command.config()).map_or_else(|code| code, |settings| exit(done(settings)))
         }
         Command::Schema => say(&format!("{:#}", config::schema())),
-        Command::Health { admin } => {
-            if lives(&admin).unwrap_or(false) {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+        Command::Health { admin } => exit(Ok(lives(&admin).unwrap_or(false))),
     }
 }
 
@@ -45,22 +39,17 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
 }
 
 fn serve(config: &Path, settings: Settings) -> ExitCode {
-    let mut builder = Builder::new_multi_thread();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers);
     }
-    ended(builder, async { run(config, settings).await.map(|()| true) })
+    let built = builder.enable_all().build().map_err(Into::into);
+    exit(built.and_then(|runtime| runtime.block_on(run(config, settings))).map(|()| true))
 }
 
-fn audited(command: &AuditCommand, settings: &Settings) -> ExitCode {
-    let out = &mut std::io::stdout().lock();
-    ended(Builder::new_current_thread(), async { Ok(audit::run(settings, command, &Rim::system(), out).await?) })
-}
-
-fn ended(mut builder: Builder, work: impl Future<Output = Result<bool, Box<dyn Error>>>) -> ExitCode {
-    match builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(work)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+fn exit(done: Result<bool, Box<dyn Error>>) -> ExitCode {
+    match done {
+        Ok(good) => ExitCode::from(u8::from(!good)),
         Err(fault) => {
             complain(&format!("portcullis: {fault}"));
             ExitCode::FAILURE

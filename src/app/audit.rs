@@ -55,9 +55,15 @@ pub enum AuditFault {
     /// Without it there is no telling our seals from anybody's.
     #[error("store.master_key: {0}")]
     MasterKey(#[from] MasterKeyFault),
-    /// Nobody reads what is written.
-    #[error("standard output: {0}")]
+    /// No runtime, or nobody reads what is written.
+    #[error("operating system: {0}")]
     Output(#[from] io::Error),
+}
+
+/// Does it, on a runtime of its own; `false`: the audit is not as it was sealed.
+pub fn blocking(settings: &Settings, command: &AuditCommand, out: &mut dyn Write) -> Result<bool, AuditFault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(settings, command, &Rim::system(), out))
 }
 
 /// Does it; `false`: the audit is not as it was sealed.
