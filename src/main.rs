@@ -43,8 +43,7 @@ fn serve(config: &Path, settings: Settings) -> ExitCode {
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers);
     }
-    let built = builder.enable_all().build().map_err(Into::into);
-    exit(built.and_then(|runtime| runtime.block_on(run(config, settings))).map(|()| true))
+    exit(builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(config, settings))))
 }
 
 fn exit(done: Result<bool, Box<dyn Error>>) -> ExitCode {
@@ -57,7 +56,7 @@ fn exit(done: Result<bool, Box<dyn Error>>) -> ExitCode {
     }
 }
 
-async fn run(config: &Path, settings: Settings) -> Result<(), Box<dyn Error>> {
+async fn run(config: &Path, settings: Settings) -> Result<bool, Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let _log = logging::install(&settings.telemetry, &metrics)?;
     let file = Follow::new(config, Arc::new(ProcessEnvironment))?;
@@ -68,7 +67,7 @@ async fn run(config: &Path, settings: Settings) -> Result<(), Box<dyn Error>> {
     stop.asked().await;
     tracing::info!("draining");
     running.stop().await;
-    Ok(())
+    Ok(true)
 }
 
 fn say(text: &str) -> ExitCode {
