@@ -434,7 +434,8 @@ impl Running {
 
     /// Brings another configuration into force, if it can be; else the last good one stays.
     pub async fn reload(&self, read: Result<Settings, ConfigErrors>) -> ReloadResult {
-        self.reloader.reload(read, true).await
+        // Boxed: large, and seldom needed.
+        Box::pin(self.reloader.reload(read, true)).await
     }
 
     /// Tells the load balancer (`/readyz`), stops accepting, lets requests in flight finish within the drain time,

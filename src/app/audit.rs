@@ -55,8 +55,8 @@ pub enum AuditFault {
     /// Without it there is no telling our seals from anybody's.
     #[error("store.master_key: {0}")]
     MasterKey(#[from] MasterKeyFault),
-    /// Nobody reads what is written.
-    #[error("standard output: {0}")]
+    /// No runtime, or nobody reads what is written.
+    #[error("operating system: {0}")]
     Output(#[from] io::Error),
 }
 

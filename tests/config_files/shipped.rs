@@ -51,7 +51,11 @@ fn collect_keys(tree: &Value, path: &str, keys: &mut BTreeSet<String>) {
     match tree {
         Value::Object(entries) => {
             for (key, value) in entries {
-                let key = if matches!(path, "clusters" | "issuers" | "limits") { "*" } else { key };
+                let key = if matches!(path, "clusters" | "issuers" | "limits" | "security_events.webhooks") {
+                    "*"
+                } else {
+                    key
+                };
                 let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
                 collect_keys(value, &path, keys);
                 keys.insert(path);

@@ -68,10 +68,10 @@ async fn an_event_is_told_once_signed_and_whole(deployment: Deployment) {
     let ann = client.register("ann@example.org").await;
     new_device(&client, "Another/1.0").await;
     until("the delivery", &gateways, "delivered", 1.0).await;
-    let received = receiver.received();
-    assert_eq!(received.len(), 1);
-    assert_eq!((received[0].method(), received[0].target()), ("POST", "/hook/a"));
-    let message = told(&received[0]);
+    let arrived = receiver.received();
+    assert_eq!(arrived.len(), 1);
+    assert_eq!((arrived[0].method(), arrived[0].target()), ("POST", "/hook/a"));
+    let message = told(&arrived[0]);
     assert_eq!(message["event"], "new_device");
     assert_eq!(message["user"], ann.user["id"]);
     assert_eq!((&message["address"], &message["at"]), (&json!("127.0.0.1"), &json!("2026-03-01T12:00:00Z")));
