@@ -168,8 +168,16 @@ impl KeyKeeper {
         let needed: Vec<_> = settings.signing_algorithms().iter().collect();
         let own = settings.tokens.algorithm;
         let (held, due) = current(&vault, &needed, Held { lives: Vec::new(), keys: Vec::new() }).await?;
+        let signs = |algorithm: &Algorithm| {
+            held.lives.iter().any(|life| life.state == KeyState::Current && life.algorithm == *algorithm)
+        };
+        match due {
+            Err(fault) if !needed.iter().all(signs) => return Err(fault),
+            // Nothing that a start needs: it is tried again each second.
+            Err(fault) => tracing::warn!(%fault, "a change of signing keys that is due could not be made"),
+            Ok(()) => {}
+        }
         let keyring = keyring(own, &held)?;
-        due?;
         let keyring = match &settings.tokens.secret {
             Some(secret) => keyring.with_secret(Arc::new(of_secret(secret)?)),
             None => keyring,
@@ -200,6 +208,8 @@ impl KeyKeeper {
         let (read, due) = current(&self.vault, &needed, before).await?;
         if read.lives != held.lives {
             self.keyring.replace(&keyring(self.own, &read)?);
+            let (signs, keys) = (self.keyring.own(), read.lives.len());
+            tracing::info!(signs = %signs.kid(), keys, "the signing keys have changed");
             *held = read;
         }
         self.publish(&held.lives);
@@ -239,7 +249,7 @@ async fn current(vault: &Vault, needed: &[Algorithm], held: Held) -> Result<(Hel
     match vault.advance(Order::Due, needed, &Actor::System).await {
         Ok((steps, stored)) => {
             for step in steps {
-                tracing::info!(?step, "signing keys");
+                tracing::info!(?step, "a change of signing keys was due, and this gateway made it");
             }
             Ok((opened(vault, &stored, &read.keys)?, Ok(())))
         }

@@ -65,18 +65,23 @@ impl Fixture {
 
     /// Twenty at once, each with pools of its own, as other processes would have, and with a key of its own making.
     async fn at_once(&self, order: Order<'static>, now: Timestamp) -> Vec<Vec<StoredKey>> {
-        let mut gateways = Vec::new();
-        for number in 0..20 {
-            let mut settings = self.settings.clone();
-            settings.pool = 1;
+        let mut stores = Vec::new();
+        for _ in 0..20 {
+            let settings = settings::Store { pool: 1, ..self.settings.clone() };
             let store = sql::open(&settings).await.unwrap();
-            gateways.push(tokio::spawn(async move {
+            // Connected before anybody begins.
+            store.ping().await.unwrap();
+            stores.push(store);
+        }
+        let begin = |(number, store): (usize, SharedStore)| {
+            tokio::spawn(async move {
                 match ask(&store, order, now, &[key(&format!("spare-{number}"))]).await {
                     KeysAdvanced::Done(_, keys) => keys,
                     KeysAdvanced::Needs(algorithms) => panic!("{algorithms:?}"),
                 }
-            }));
-        }
+            })
+        };
+        let gateways: Vec<_> = stores.into_iter().enumerate().map(begin).collect();
         let mut seen = Vec::new();
         for gateway in gateways {
             seen.push(gateway.await.unwrap());
