@@ -39,7 +39,8 @@ fn a_client_without_a_secret_that_nobody_guesses_is_refused() {
     );
     assert_eq!(
         told("oauth: {clients: [{id: docs, secret: {env: LONG}}]}\nportal: {enabled: false}\n"),
-        "f.yaml:7:9: oauth.clients: contradicts portal.enabled: false; there are no tokens of its own to ask about"
+        "f.yaml:1:1: routes: empty, and the portal is off: there is nothing to serve\n\
+         f.yaml:7:9: oauth.clients: contradicts portal.enabled: false; there are no tokens of its own to ask about"
     );
     assert!(
         parse_text(&format!("{BASE}oauth: {{clients: [{{id: docs, secret: {{env: LONG}}}}]}}\n"), &variables).is_ok()
