@@ -9,14 +9,14 @@ fn a_refresh_cookie_that_browsers_would_take_in_the_clear_is_refused() {
         assert_eq!(
             errors(&format!("portal: {{cookie_name: {name}}}\n")),
             format!(
-                "f.yaml:7:23: portal.cookie_name: expected a cookie name that starts with __Secure- or __Host-, found \
+                "f.yaml:7:10: portal.cookie_name: expected a cookie name that starts with __Secure- or __Host-, found \
                  {quoted}"
             )
         );
     }
     assert_eq!(
         errors("portal: {access_cookie_name: __Secure-x}\n"),
-        "f.yaml:7:30: portal.access_cookie_name: expected a cookie name that starts with __Host-, found \"__Secure-x\""
+        "f.yaml:7:10: portal.access_cookie_name: expected a cookie name that starts with __Host-, found \"__Secure-x\""
     );
 }
 
@@ -26,18 +26,21 @@ fn a_client_without_a_secret_that_nobody_guesses_is_refused() {
     let told = |oauth: &str| errors_with(&format!("{BASE}{oauth}"), &variables);
     assert_eq!(
         told("oauth: {clients: [{id: docs, secret: {env: SHORT}}, {id: docs, secret: {env: LONG}}, {id: \"a b\"}]}\n"),
-        "f.yaml:7:38: oauth.clients[0].secret: shorter than 32 bytes, which could be guessed; make one with openssl rand \
+        "f.yaml:7:30: oauth.clients[0].secret: shorter than 32 bytes, which could be guessed; make one with openssl rand \
          -hex 32\n\
-         f.yaml:7:58: oauth.clients[1].id: another client is called docs too"
+         f.yaml:7:54: oauth.clients[1].id: another client is called docs too\n\
+         f.yaml:7:86: oauth.clients[2].secret: missing; a client without one is anybody\n\
+         f.yaml:7:87: oauth.clients[2].id: expected a name (letters, digits, _ . -, at most 64), found \"a b\""
     );
     assert_eq!(
         told("oauth: {clients: [{id: docs, secret: plain-text-secret-of-thirty-two-bytes}]}\n"),
-        "f.yaml:7:38: oauth.clients[0].secret: a secret may not stand in the file itself; write {file: path}, {env: NAME} \
+        "f.yaml:7:30: oauth.clients[0].secret: a secret may not stand in the file itself; write {file: path}, {env: NAME} \
          or \"${NAME}\""
     );
     assert_eq!(
         told("oauth: {clients: [{id: docs, secret: {env: LONG}}]}\nportal: {enabled: false}\n"),
-        "f.yaml:7:9: oauth.clients: contradicts portal.enabled: false; there are no tokens of its own to ask about"
+        "f.yaml:1:1: routes: empty, and the portal is off: there is nothing to serve\n\
+         f.yaml:7:9: oauth.clients: contradicts portal.enabled: false; there are no tokens of its own to ask about"
     );
     assert!(
         parse_text(&format!("{BASE}oauth: {{clients: [{{id: docs, secret: {{env: LONG}}}}]}}\n"), &variables).is_ok()
