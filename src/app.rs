@@ -14,6 +14,7 @@ mod readiness;
 mod reload;
 mod routes;
 mod shared_state;
+mod streams;
 mod tasks;
 
 use std::{
@@ -47,6 +48,7 @@ use crate::{
         keyring::Keyring,
         limits::AddressPeek,
         observe::Observer,
+        open_streams::OpenStreams,
         references::References,
         route_table::PatternFault,
         snapshot::Snapshot,
@@ -146,6 +148,7 @@ struct Shared {
     issuers: Vec<Arc<Issuer>>,
     keyring: Arc<Keyring>,
     ended: Arc<EndedSessions>,
+    streams: Arc<OpenStreams>,
     references: Arc<References>,
     metrics: Arc<Metrics>,
     rim: Rim,
@@ -280,7 +283,8 @@ pub fn snapshot(
     metrics: &Metrics,
 ) -> Result<Snapshot, PatternFault> {
     let counters = routes::counters(settings, None, metrics, |_| None);
-    routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, metrics }, None)
+    let open_streams = &streams::open(&settings.tokens, &Arc::default(), &Arc::default());
+    routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, open_streams, metrics }, None)
 }
 
 impl Facts {
@@ -315,7 +319,8 @@ impl Shared {
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
-        Ok(Self { facts, redis, issuers, keyring, ended, references, metrics, rim })
+        let streams = streams::open(&settings.tokens, &ended, &metrics);
+        Ok(Self { facts, redis, issuers, keyring, ended, streams, references, metrics, rim })
     }
 
     fn layers(
@@ -351,7 +356,8 @@ impl Shared {
 
     /// What routes refer to besides the settings.
     fn parts<'a>(&'a self, clusters: &'a [Arc<Cluster>], counters: &'a routes::Counters) -> routes::Parts<'a> {
-        routes::Parts { clusters, issuers: &self.issuers, counters, metrics: &self.metrics }
+        let (issuers, open_streams, metrics) = (&self.issuers, &self.streams, &self.metrics);
+        routes::Parts { clusters, issuers, counters, open_streams, metrics }
     }
 
     /// `None` without a store: there are no passwords.
@@ -376,6 +382,7 @@ impl Shared {
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&facts.master),
             ended: Arc::clone(&self.ended),
+            streams: Arc::clone(&self.streams),
             references: Arc::clone(&self.references),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{Rim, Shared, force::Force},
+    app::{Rim, Shared, force::Force, streams},
     config::settings::{Otlp, Telemetry},
     gate::authenticate::Seen,
     portal::hash_pool::HashPool,
@@ -70,10 +70,14 @@ impl Tasks {
             issuer.begin();
             tasks.spawn(Arc::clone(issuer).maintain());
         }
+        let tokens = &force.load().settings.tokens;
         let store = shared.facts.as_ref().map(|facts| Arc::clone(&facts.store));
         if let Some(store) = store.clone() {
             tasks.spawn(note_seen(store, seen));
         }
+        tasks.spawn(streams::look_again(Arc::clone(&shared.streams)));
+        let (streams, clock) = (Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock));
+        tasks.spawn(streams::ask_after(streams, store.clone(), tokens.clone(), clock));
         let (ended, clock) = (Arc::clone(&shared.ended), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(HOUSEKEEPING);

@@ -76,6 +76,11 @@ pub(super) struct RawRoute {
     /// caller's signed identity without it.
     #[serde(default)]
     forward_authorization: Item<bool>,
+    /// Protocols that a client may switch to: websocket (over HTTP/1.1). The handshake passes everything a request does; what
+    /// follows is tunnelled as it is. Browsers cannot set headers on one: they need the cookie among the credentials.
+    /// Empty: Upgrade is taken off, and the service sees an ordinary request.
+    #[serde(default)]
+    upgrades: Item<Vec<Item<Upgrade>>>,
 }
 
 /// Which requests a route takes.
@@ -116,6 +121,22 @@ enum Credential {
     Cookie,
 }
 
+/// What a client may switch to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Upgrade {
+    /// RFC 6455.
+    Websocket,
+}
+
+impl fmt::Display for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Websocket => "websocket",
+        })
+    }
+}
+
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -145,6 +166,8 @@ pub(super) struct RawRouteTimeouts {
     first_byte: Item<Span<10, 3_600_000>>,
     /// Silence in a body, either way: the stream is cut after it. Streams that think for long need it long.
     idle: Item<Span<10, 3_600_000>>,
+    /// Silence in a tunnel (upgrades), both ways together: it is closed after it. Longer than the pings of either side.
+    tunnel_idle: Item<Span<10, 86_400_000>>,
     /// The whole exchange. Unset: unlimited, for streams.
     total: Option<Item<Span<10, 86_400_000>>>,
     /// Slowest request body: bytes a second such as 256B/s, or none. A sender that stays below it for `body_grace` is cut
@@ -176,6 +199,7 @@ impl Default for RawRouteTimeouts {
         Self {
             first_byte: Item::of(Span::secs(60)),
             idle: Item::of(Span::secs(60)),
+            tunnel_idle: Item::of(Span::secs(3_600)),
             total: None,
             body_rate: Item::of(ByteRate(NonZeroU64::new(256))),
             body_grace: Item::of(Span::secs(30)),
@@ -274,6 +298,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         timeouts: timeouts?,
         body_limit: raw.body_limit.value?.0,
         forward_authorization: raw.forward_authorization.value?,
+        websocket: values(raw.upgrades.value?)?.contains(&Upgrade::Websocket),
     })
 }
 
@@ -283,6 +308,7 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
     let scopes = raw.scopes.value.as_deref().unwrap_or_default();
     checks.no_repeats(roles);
     checks.no_repeats(scopes);
+    checks.no_repeats(raw.upgrades.value.as_deref().unwrap_or_default());
     checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
     let mode = match raw.auth.value {
         Some(Auth::None) => "none",
@@ -387,8 +413,9 @@ fn check_timeouts(raw: &RawRouteTimeouts, checks: &mut Checks) -> Option<RouteTi
         checks.error(&total_item.at, "shorter than first_byte, which could never be reached");
     }
     let grace = raw.body_grace.value?.0;
+    let tunnel_idle = raw.tunnel_idle.value?.0;
     let upload = raw.body_rate.value?.0.map(|bytes_per_second| UploadRate { bytes_per_second, grace });
-    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, total, upload })
+    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, tunnel_idle, total, upload })
 }
 
 #[cfg(test)]

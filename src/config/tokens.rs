@@ -55,6 +55,10 @@ pub(super) struct RawTokens {
     /// Clock difference forgiven on exp and nbf. Every second of it lengthens the life of a stolen token.
     #[serde(default = "leeway")]
     leeway: Item<Span<0, 120_000>>,
+    /// How long open streams (answers that still flow, uploads, WebSockets) outlive the access token they were opened with,
+    /// on top of the leeway, while the session is not refreshed. A refreshed session keeps its streams.
+    #[serde(default = "stream_grace")]
+    stream_grace: Item<Span<0, 86_400_000>>,
     /// Refresh tokens, which keep a session alive.
     #[serde(default)]
     refresh: Item<RawRefresh>,
@@ -117,6 +121,10 @@ fn leeway() -> Item<Span<0, 120_000>> {
     Item::of(Span::secs(30))
 }
 
+fn stream_grace() -> Item<Span<0, 86_400_000>> {
+    Item::of(Span::secs(60))
+}
+
 fn delivery() -> Item<Delivery> {
     Item::of(Delivery::Body)
 }
@@ -167,6 +175,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, check
         signing_keys: signing_keys?,
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
+        stream_grace: raw.stream_grace.value?.0,
         refresh: refresh?,
         delivery: raw.delivery.value?,
         cache_entries: raw.cache_entries.value?.0,

@@ -103,6 +103,7 @@ pub const fn row(reason: Reason) -> Row {
         | Reason::TokenLifetime
         | Reason::TokenKind
         | Reason::SessionEnded
+        | Reason::StreamExpired
         | Reason::ReferenceUnknown => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
         Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
         Reason::RoleMissing => (StatusCode::FORBIDDEN, "A role is missing", Silent, Quiet),
@@ -269,6 +270,7 @@ mod tests {
             Reason::TokenLifetime,
             Reason::TokenKind,
             Reason::SessionEnded,
+            Reason::StreamExpired,
             Reason::ReferenceUnknown,
         ]
         .into_iter()

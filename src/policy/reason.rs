@@ -76,6 +76,8 @@ reasons! {
     TokenKind = "token_kind",
     /// Its session has ended.
     SessionEnded = "session_ended",
+    /// The access token a stream was opened with has run out, and nobody has refreshed the session since.
+    StreamExpired = "stream_expired",
     /// A reference to claims that is unknown here, or whose identity is over.
     ReferenceUnknown = "reference_unknown",
     /// None of the roles the route needs.

@@ -106,11 +106,16 @@ mod tests {
 
     #[test]
     fn half_an_event_passes_for_no_event_of_the_service() {
-        for half in ["data: {\"tok", "data: a\n", "data: a\r\n", "data: a\r", "id: 7\ndata", "event: x\ndata: 1\nretry: 3"] {
+        for half in
+            ["data: {\"tok", "data: a\n", "data: a\r\n", "data: a\r", "id: 7\ndata", "event: x\ndata: 1\nretry: 3"]
+        {
             let events = read(&ended(&["data: whole\n\n", half]));
             assert_eq!(events[0], (String::new(), "whole".to_owned()), "{half:?}");
             assert_eq!(events.last().unwrap().0, "portcullis.end", "{half:?}");
-            assert!(events[1..events.len() - 1].iter().all(|(kind, _)| kind == "portcullis.cut"), "{half:?}: {events:?}");
+            assert!(
+                events[1..events.len() - 1].iter().all(|(kind, _)| kind == "portcullis.cut"),
+                "{half:?}: {events:?}"
+            );
         }
         assert!(ended(&["retry: 3"]).contains("retry: 3\0\n"), "no reader takes half a number");
     }

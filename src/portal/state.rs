@@ -7,7 +7,7 @@ use secrecy::SecretBox;
 use crate::{
     clock::{Clock, Entropy},
     config::settings::{Portal, Tokens},
-    gate::{keyring::Keyring, references::References, refusal::Refusal},
+    gate::{keyring::Keyring, open_streams::OpenStreams, references::References, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey},
     portal::hash_pool::HashPool,
     store::{
@@ -35,6 +35,8 @@ pub struct PortalState {
     pub master: Arc<MasterKey>,
     /// Sessions whose access tokens this gateway refuses at once.
     pub ended: Arc<EndedSessions>,
+    /// What flows for callers here.
+    pub streams: Arc<OpenStreams>,
     /// Claims that identities refer to.
     pub references: Arc<References>,
     /// Counters.
@@ -86,10 +88,12 @@ impl PortalState {
             .map_err(|fault| Refusal::internal(format!("a task of the portal ended: {fault}")))
     }
 
-    /// From now on this gateway refuses the session's access tokens, until the last of them has expired.
+    /// From now on this gateway refuses the session's access tokens, until the last of them has expired; what flows for them
+    /// ends.
     pub(crate) fn end_here(&self, session: SessionId) {
         let life = self.tokens.access_ttl + self.tokens.leeway;
         let last_expiry = Expiry { at: self.clock.now().plus(life), tick: self.clock.tick().plus(life) };
         self.ended.insert(session, last_expiry);
+        self.streams.end_session(session);
     }
 }

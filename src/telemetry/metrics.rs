@@ -22,7 +22,8 @@ pub use self::{
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, EndpointName,
         FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult, RefreshResult,
-        ReloadResult, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass, UpstreamResult, Verb,
+        ReloadResult, RouteName, SharedStateCall, SharedStateResult, SpanResult, StatusClass, StreamKind,
+        UpstreamResult, Verb,
     },
 };
 use crate::policy::reason::Reason;
@@ -79,6 +80,10 @@ table! {
     request_duration: Named<RouteName, TracedHistogram> = "request_duration_seconds";
     /// Requests whose answer's last byte has not been sent.
     requests_in_flight: Gauge = "requests_in_flight";
+    /// What flows for callers with a token and would end with their right to it. What is over at once is not counted.
+    open_streams: Each<StreamKind, Gauge> = "open_streams";
+    /// Open streams that were ended because the right to them was gone.
+    streams_cut: Rare<Reason, Counter> = "streams_cut";
     /// From a request sent to the head of its answer.
     upstream_first_byte: Named<ClusterName, Histogram> = "upstream_first_byte_seconds";
     /// Requests sent to a cluster.

@@ -9,7 +9,7 @@
 //! may read and write), [`limits`] and [`shared_limits`] (who pays for whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
-//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
+//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`], [`streams`] (what ends with its caller's right to it).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
 //! configuration, under requests).
@@ -131,6 +131,8 @@ mod start;
 #[cfg(test)]
 mod storeless;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod timeouts;
 #[cfg(test)]
 mod trace_calls;
@@ -138,5 +140,7 @@ mod trace_calls;
 mod trace_context;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod websockets;
 #[cfg(test)]
 mod wrong_tokens;

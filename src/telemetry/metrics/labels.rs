@@ -216,6 +216,16 @@ labels! {
         Failed = "failed",
     }
 
+    /// What flows for a caller.
+    StreamKind: "kind" {
+        /// An answer.
+        Stream = "stream",
+        /// A request's body.
+        Upload = "upload",
+        /// A tunnel, both ways.
+        Tunnel = "tunnel",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.
