@@ -240,6 +240,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     let raw = item.value?;
     check_access(&raw, around.limits, checks);
     check_credentials(&raw, around.portal, checks);
+    check_upgrades(&raw, checks);
     let name = checks.required(raw.name, &at, "name", "metrics and logs call the route by it");
     let claim = check_match(raw.matches, &at, checks);
     if let Some(claim) = &claim {
@@ -308,7 +309,6 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
     let scopes = raw.scopes.value.as_deref().unwrap_or_default();
     checks.no_repeats(roles);
     checks.no_repeats(scopes);
-    checks.no_repeats(raw.upgrades.value.as_deref().unwrap_or_default());
     checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
     let mode = match raw.auth.value {
         Some(Auth::None) => "none",
@@ -331,6 +331,17 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
         for limit in raw.limits.value.iter().flatten().filter(|limit| limits.is_by_subject(limit)) {
             checks.error(&limit.at, format!("contradicts auth: none; {} counts by subject", limit.quoted()));
         }
+    }
+}
+
+/// A WebSocket is opened with GET.
+fn check_upgrades(raw: &RawRoute, checks: &mut Checks) {
+    let upgrades = raw.upgrades.value.as_deref().unwrap_or_default();
+    checks.no_repeats(upgrades);
+    let methods = raw.matches.value.as_ref().and_then(|matches| matches.methods.value.as_deref()).unwrap_or_default();
+    let gets = |method: &Item<HttpMethod>| method.value.as_ref().is_none_or(|method| method.0 == http::Method::GET);
+    if !upgrades.is_empty() && !methods.is_empty() && !methods.iter().any(gets) {
+        checks.error(&raw.upgrades.at, "contradicts match.methods; a WebSocket is opened with GET");
     }
 }
 

@@ -347,7 +347,7 @@ mod tests {
     }
 
     fn streams_that(revoked: impl Fn(&Caller) -> bool + Send + Sync + 'static) -> Arc<OpenStreams> {
-        let forgiven = Forgiven { leeway: Duration::from_secs(30), grace: Duration::from_secs(60) };
+        let forgiven = Forgiven { leeway: Duration::from_secs(30), grace: Duration::from_mins(1) };
         Arc::new(OpenStreams::new(Box::new(revoked), forgiven, Arc::default()))
     }
 

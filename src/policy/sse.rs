@@ -71,7 +71,8 @@ mod tests {
                 if !data.is_empty() {
                     events.push((kind.clone(), data.trim_end_matches('\n').to_owned()));
                 }
-                (kind.clear(), data.clear());
+                kind.clear();
+                data.clear();
                 continue;
             }
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -90,7 +91,9 @@ mod tests {
 
     fn ended(sent: &[&str]) -> String {
         let mut stream = EventStream::default();
-        sent.iter().for_each(|piece| stream.came(piece.as_bytes()));
+        for piece in sent {
+            stream.came(piece.as_bytes());
+        }
         sent.concat() + &stream.ending("session_ended")
     }
 

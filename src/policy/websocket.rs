@@ -326,11 +326,11 @@ mod tests {
         match length {
             0..126 => bytes.push(mask_bit | u8::try_from(length).unwrap()),
             126..65_536 => {
-                bytes.push(mask_bit | 126);
+                bytes.push(mask_bit | 0x7e);
                 bytes.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
             }
             _ => {
-                bytes.push(mask_bit | 127);
+                bytes.push(mask_bit | 0x7f);
                 bytes.extend_from_slice(&(length as u64).to_be_bytes());
             }
         }

@@ -277,7 +277,7 @@ async fn a_replayed_refresh_token_ends_the_streams_of_its_family(deployment: Dep
 }
 
 /// A quarter of an hour, half a minute forgiven to clocks, and a minute to streams.
-const LIFE: Duration = Duration::from_secs(900 + 30 + 60);
+const LIFE: u64 = 900 + 30 + 60;
 
 async fn what_an_expired_token_opened_ends_unless_the_session_was_refreshed(deployment: Deployment) {
     let upstream = Upstream::start().await;
@@ -287,7 +287,7 @@ async fn what_an_expired_token_opened_ends_unless_the_session_was_refreshed(depl
     let here = gateways.all[0].client();
     let (events, _held) = flowing((&here, &upstream), "/ask/ann", &ann, &[EVENTS]).await;
     let (mut bobs, mut held_by_bob) = flowing((&here, &upstream), "/ask/bob", &bob, &[EVENTS]).await;
-    gateways.clock.advance(LIFE - Duration::from_secs(100));
+    gateways.clock.advance(Duration::from_secs(LIFE - 100));
     let bob = client.refreshed(&bob.refresh).await;
     gateways.clock.advance(Duration::from_secs(101));
     let end = END.replace("session_ended", "stream_expired");
@@ -295,7 +295,7 @@ async fn what_an_expired_token_opened_ends_unless_the_session_was_refreshed(depl
     held_by_bob.chunk("data: goes on\n\n").await;
     heard(&mut bobs, "data: goes on\n\n").await;
     // Until the newest token has run out as well.
-    gateways.clock.advance(LIFE - Duration::from_secs(102));
+    gateways.clock.advance(Duration::from_secs(LIFE - 102));
     held_by_bob.chunk("data: still\n\n").await;
     heard(&mut bobs, "data: still\n\n").await;
     gateways.clock.advance(Duration::from_secs(2));
@@ -339,7 +339,7 @@ async fn a_lost_store_ends_no_stream_and_is_asked_again() {
     let ann = client.register("ann@example.org").await;
     let (mut events, mut held) = flowing((&client, &upstream), "/ask/a", &ann, &[EVENTS]).await;
     cluster.stop();
-    gateway.clock.advance(LIFE + Duration::from_secs(1));
+    gateway.clock.advance(Duration::from_secs(LIFE + 1));
     let reads = "portcullis_ended_sessions_reads_total{result=\"failed\"}";
     let before = gateway.metric(reads).await;
     // Twice a second's wait at the least: the question has been asked by then, and was not answered.

@@ -1,7 +1,5 @@
 //! WebSockets (RFC 6455) through the gateway: let in as any request is, then left alone; and whatever only looks like one.
 
-use std::time::Duration;
-
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{
@@ -178,8 +176,8 @@ async fn a_route_without_upgrades_takes_the_word_off() {
     let authorization = format!("Authorization: Bearer {}\r\n", ann.access);
     raw.send(&format!("GET /ask/a HTTP/1.1\r\nHost: a.test\r\n{authorization}{HANDSHAKE}\r\n")).await;
     assert_eq!(raw.answer().await.unwrap().status, 200);
-    let head = upstream.last().head;
-    assert!(head.header("upgrade").is_none() && head.header("connection").is_none(), "{head:?}");
+    let sent = upstream.last().head;
+    assert!(sent.header("upgrade").is_none() && sent.header("connection").is_none(), "{sent:?}");
     // A service that switches all the same is broken, and nothing of it passes.
     upstream.hold("/ask/b");
     raw.send(&format!("GET /ask/b HTTP/1.1\r\nHost: a.test\r\n{authorization}{HANDSHAKE}\r\n")).await;
@@ -275,10 +273,10 @@ async fn frames_sent_with_the_handshake_are_not_lost_on_either_side() {
          X-User-Id: forged\r\n\r\nearly frames of the service"
     ))
     .await;
-    let head = raw.head_only().await;
-    assert_eq!(head.word(1), "101");
-    assert_eq!(head.header("x-user-id"), None, "{head:?}");
-    assert!(head.header("x-request-id").is_some() && head.header("content-length").is_none(), "{head:?}");
+    let answer = raw.head_only().await;
+    assert_eq!(answer.word(1), "101");
+    assert_eq!(answer.header("x-user-id"), None, "{answer:?}");
+    assert!(answer.header("x-request-id").is_some() && answer.header("content-length").is_none(), "{answer:?}");
     assert_eq!(held.bytes(early.len()).await, early.as_bytes());
     held.write(", and later ones").await;
     drop(held);
@@ -355,9 +353,8 @@ async fn a_tunnel_in_which_nothing_moves_is_closed_and_no_connection_s_idle_time
     let gateway = Gateway::start(Engine::Sqlite, &format!("{listeners}\n{}", yaml(&echo.url(), more))).await;
     let ann = gateway.client().register("ann@example.org").await;
     let mut socket = Socket::open(gateway.address(), "/ws/a", &ann.access).await;
-    let begun = std::time::Instant::now();
-    assert_eq!(socket.closed().await.map(|(code, _)| code), Some(1001));
-    assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
+    // Whoever else had ended it would not have said so.
+    assert_eq!(socket.closed().await, Some((1001, "answer_cut".to_owned())));
 }
 
 #[tokio::test]
