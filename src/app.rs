@@ -18,6 +18,7 @@ mod reload;
 mod routes;
 mod sealing;
 mod shared_state;
+mod streams;
 mod tasks;
 mod webhooks;
 
@@ -53,6 +54,7 @@ use crate::{
         keyring::Keyring,
         limits::AddressPeek,
         observe::Observer,
+        open_streams::OpenStreams,
         references::References,
         route_table::PatternFault,
         snapshot::Snapshot,
@@ -157,6 +159,7 @@ struct Shared {
     issuers: Vec<Arc<Issuer>>,
     keyring: Arc<Keyring>,
     known: Arc<Revocations>,
+    streams: Arc<OpenStreams>,
     references: Arc<References>,
     metrics: Arc<Metrics>,
     rim: Rim,
@@ -277,7 +280,8 @@ pub fn snapshot(
     metrics: &Metrics,
 ) -> Result<Snapshot, PatternFault> {
     let counters = routes::counters(settings, None, metrics, |_| None);
-    routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, metrics }, None)
+    let open_streams = &streams::open(&settings.tokens, &Arc::default(), &Arc::default());
+    routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, open_streams, metrics }, None)
 }
 
 /// Who hears of security events.
@@ -328,7 +332,8 @@ impl Shared {
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
-        Ok(Self { facts, redis, issuers, keyring, known, references, metrics, rim })
+        let streams = streams::open(&settings.tokens, &known, &metrics);
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, metrics, rim })
     }
 
     fn layers(
@@ -365,7 +370,8 @@ impl Shared {
 
     /// What routes refer to besides the settings.
     fn parts<'a>(&'a self, clusters: &'a [Arc<Cluster>], counters: &'a routes::Counters) -> routes::Parts<'a> {
-        routes::Parts { clusters, issuers: &self.issuers, counters, metrics: &self.metrics }
+        let (issuers, open_streams, metrics) = (&self.issuers, &self.streams, &self.metrics);
+        routes::Parts { clusters, issuers, counters, open_streams, metrics }
     }
 
     /// `None` without a store: there are no passwords.
@@ -392,6 +398,7 @@ impl Shared {
             master: Arc::clone(&facts.master),
             known: Arc::clone(&self.known),
             told: facts.feed.tell(),
+            streams: Arc::clone(&self.streams),
             references: Arc::clone(&self.references),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.rim.clock),

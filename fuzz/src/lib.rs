@@ -25,6 +25,7 @@ pub mod path;
 pub mod refresh_token;
 pub mod token;
 pub mod trace;
+pub mod websocket;
 
 mod lines;
 mod signed;
@@ -49,4 +50,5 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("refresh_token", refresh_token::check),
     ("token", token::check),
     ("trace", trace::check),
+    ("websocket", websocket::check),
 ];

@@ -10,6 +10,7 @@ use crate::{
         self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
     },
     gate::{
+        open_streams::OpenStreams,
         route_table::{PatternFault, RouteTable},
         snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
@@ -33,6 +34,7 @@ const PORTAL_TOTAL: Duration = Duration::from_secs(30);
 const PORTAL_TIMEOUTS: RouteTimeouts = RouteTimeouts {
     first_byte: Duration::from_secs(30),
     idle: Duration::from_secs(10),
+    tunnel_idle: Duration::ZERO,
     total: Some(PORTAL_TOTAL),
     upload: None,
 };
@@ -71,6 +73,7 @@ pub(super) struct Parts<'a> {
     pub(super) clusters: &'a [Arc<Cluster>],
     pub(super) issuers: &'a [Arc<Issuer>],
     pub(super) counters: &'a Counters,
+    pub(super) open_streams: &'a Arc<OpenStreams>,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -97,6 +100,7 @@ pub(super) fn snapshot(
         identity_headers: identity_headers(&settings.clusters),
         compat: settings.portal.compat,
         request_id_header: settings.telemetry.request_id_header.clone(),
+        open_streams: Arc::clone(parts.open_streams),
         accounts,
     })
 }
@@ -182,6 +186,7 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         timeouts: route.timeouts,
         body_limit: route.body_limit,
         forward_authorization: route.forward_authorization,
+        websocket: route.websocket,
         metrics: parts.metrics.route(&route.name),
     }
 }
@@ -238,6 +243,7 @@ fn own_entry(
         timeouts: PORTAL_TIMEOUTS,
         body_limit: Some(body_limit),
         forward_authorization: false,
+        websocket: false,
         metrics: parts.metrics.route(name),
     }
 }

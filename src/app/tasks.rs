@@ -18,6 +18,7 @@ use crate::{
         feed::Feed,
         force::Force,
         sealing::Sealer,
+        streams,
         webhooks::Delivery,
     },
     clock::Clock,
@@ -91,10 +92,14 @@ impl Tasks {
             issuer.begin();
             tasks.spawn(Arc::clone(issuer).maintain());
         }
+        let tokens = &force.load().settings.tokens;
         let store = shared.facts.as_ref().map(|facts| Arc::clone(&facts.store));
         if let Some(store) = store.clone() {
             tasks.spawn(note_seen(store, Arc::clone(&shared.rim.clock), seen));
         }
+        tasks.spawn(streams::look_again(Arc::clone(&shared.streams)));
+        let (streams, clock) = (Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock));
+        tasks.spawn(streams::ask_after(streams, store.clone(), tokens.clone(), clock));
         let (known, clock) = (Arc::clone(&shared.known), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(HOUSEKEEPING);

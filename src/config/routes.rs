@@ -79,6 +79,11 @@ pub(super) struct RawRoute {
     /// caller's signed identity without it.
     #[serde(default)]
     forward_authorization: Item<bool>,
+    /// Protocols that a client may switch to: websocket (over HTTP/1.1). The handshake passes everything a request does; what
+    /// follows is tunnelled as it is. Browsers cannot set headers on one: they need the cookie among the credentials.
+    /// Empty: Upgrade is taken off, and the service sees an ordinary request.
+    #[serde(default)]
+    upgrades: Item<Vec<Item<Upgrade>>>,
 }
 
 /// Which requests a route takes.
@@ -117,6 +122,22 @@ enum Credential {
     Bearer,
     /// The access cookie.
     Cookie,
+}
+
+/// What a client may switch to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Upgrade {
+    /// RFC 6455.
+    Websocket,
+}
+
+impl fmt::Display for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Websocket => "websocket",
+        })
+    }
 }
 
 impl fmt::Display for Credential {
@@ -175,6 +196,8 @@ pub(super) struct RawRouteTimeouts {
     first_byte: Item<Span<10, 3_600_000>>,
     /// Silence in a body, either way: the stream is cut after it. Streams that think for long need it long.
     idle: Item<Span<10, 3_600_000>>,
+    /// Silence in a tunnel (upgrades), both ways together: it is closed after it. Longer than the pings of either side.
+    tunnel_idle: Item<Span<10, 86_400_000>>,
     /// The whole exchange. Unset: unlimited, for streams.
     total: Option<Item<Span<10, 86_400_000>>>,
     /// Slowest request body: bytes a second such as 256B/s, or none. A sender that stays below it for `body_grace` is cut
@@ -206,6 +229,7 @@ impl Default for RawRouteTimeouts {
         Self {
             first_byte: Item::of(Span::secs(60)),
             idle: Item::of(Span::secs(60)),
+            tunnel_idle: Item::of(Span::secs(3_600)),
             total: None,
             body_rate: Item::of(ByteRate(NonZeroU64::new(256))),
             body_grace: Item::of(Span::secs(30)),
@@ -246,6 +270,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     let raw = item.value?;
     check_access(&raw, around.limits, checks);
     check_credentials(&raw, around.portal, checks);
+    check_upgrades(&raw, checks);
     let name = checks.required(raw.name, &at, "name", "metrics and logs call the route by it");
     let claim = check_match(raw.matches, &at, checks);
     if let Some(claim) = &claim {
@@ -272,8 +297,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     };
     let timeouts = raw.timeouts.value.and_then(|timeouts| check_timeouts(&timeouts, checks));
     let staleness = raw.revocation.value.and_then(|raw| {
-        let deny = raw.on_stale.value? == OnStale::Deny;
-        Some(Staleness { most: raw.max_staleness.value?.0, deny })
+        Some(Staleness { most: raw.max_staleness.value?.0, deny: raw.on_stale.value? == OnStale::Deny })
     });
     let audience = match raw.audience {
         None => Some(None),
@@ -309,6 +333,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         timeouts: timeouts?,
         body_limit: raw.body_limit.value?.0,
         forward_authorization: raw.forward_authorization.value?,
+        websocket: values(raw.upgrades.value?)?.contains(&Upgrade::Websocket),
     })
 }
 
@@ -340,6 +365,17 @@ fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
         for limit in raw.limits.value.iter().flatten().filter(|limit| limits.is_by_subject(limit)) {
             checks.error(&limit.at, format!("contradicts auth: none; {} counts by subject", limit.quoted()));
         }
+    }
+}
+
+/// A WebSocket is opened with GET.
+fn check_upgrades(raw: &RawRoute, checks: &mut Checks) {
+    let upgrades = raw.upgrades.value.as_deref().unwrap_or_default();
+    checks.no_repeats(upgrades);
+    let methods = raw.matches.value.as_ref().and_then(|matches| matches.methods.value.as_deref()).unwrap_or_default();
+    let gets = |method: &Item<HttpMethod>| method.value.as_ref().is_none_or(|method| method.0 == http::Method::GET);
+    if !upgrades.is_empty() && !methods.is_empty() && !methods.iter().any(gets) {
+        checks.error(&raw.upgrades.at, "contradicts match.methods; a WebSocket is opened with GET");
     }
 }
 
@@ -422,8 +458,9 @@ fn check_timeouts(raw: &RawRouteTimeouts, checks: &mut Checks) -> Option<RouteTi
         checks.error(&total_item.at, "shorter than first_byte, which could never be reached");
     }
     let grace = raw.body_grace.value?.0;
+    let tunnel_idle = raw.tunnel_idle.value?.0;
     let upload = raw.body_rate.value?.0.map(|bytes_per_second| UploadRate { bytes_per_second, grace });
-    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, total, upload })
+    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, tunnel_idle, total, upload })
 }
 
 #[cfg(test)]

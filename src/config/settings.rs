@@ -239,6 +239,8 @@ pub struct Tokens {
     pub access_ttl: Duration,
     /// Clock skew forgiven on `exp` and `nbf`.
     pub leeway: Duration,
+    /// How long after its token and the leeway an open stream of a session that nobody has refreshed goes on.
+    pub stream_grace: Duration,
     /// Life and grace of refresh tokens.
     pub refresh: crate::policy::refresh::RefreshRules,
     /// Live sessions a user may have; `None`: any number.

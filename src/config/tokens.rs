@@ -61,6 +61,10 @@ pub(super) struct RawTokens {
     /// Clock difference forgiven on exp and nbf. Every second of it lengthens the life of a stolen token.
     #[serde(default = "leeway")]
     leeway: Item<Span<0, 120_000>>,
+    /// How long open streams (answers that still flow, uploads, WebSockets) outlive the access token they were opened with,
+    /// on top of the leeway, while the session is not refreshed. A refreshed session keeps its streams.
+    #[serde(default = "stream_grace")]
+    stream_grace: Item<Span<0, 86_400_000>>,
     /// Refresh tokens, which keep a session alive.
     #[serde(default)]
     refresh: Item<RawRefresh>,
@@ -151,6 +155,10 @@ fn max_sessions() -> Item<AtMost<1_000_000>> {
     Item::of(AtMost(NonZeroU32::new(20)))
 }
 
+fn stream_grace() -> Item<Span<0, 86_400_000>> {
+    Item::of(Span::secs(60))
+}
+
 fn delivery() -> Item<Delivery> {
     Item::of(Delivery::Body)
 }
@@ -204,6 +212,7 @@ pub(super) fn check(item: Item<RawTokens>, compat: Compat, no_store: bool, check
         rotation: rotation?,
         access_ttl: raw.access_ttl.value?.0,
         leeway: raw.leeway.value?.0,
+        stream_grace: raw.stream_grace.value?.0,
         refresh: refresh?,
         max_sessions: raw.max_sessions.value?.0,
         delivery: raw.delivery.value?,

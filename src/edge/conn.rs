@@ -31,7 +31,10 @@ use super::{
     watch::{Verdict, Watch},
     wire::{Transport, Wire},
 };
-use crate::telemetry::metrics::{ConnectionError, ConnectionResult};
+use crate::{
+    gate::tunnel::{End, Tunnel},
+    telemetry::metrics::{ConnectionError, ConnectionResult},
+};
 
 type Http1<S> = http1::Connection<TokioIo<Wire>, Adapter<S>>;
 type Http2<S> = http2::Connection<TokioIo<Wire>, Adapter<S>, TokioExecutor>;
@@ -44,6 +47,8 @@ enum State<S: Gate> {
     Parked(Transport, Bytes),
     Http1(Box<Http1<S>>),
     Http2(Pin<Box<Http2<S>>>),
+    /// What an upgrade has made of it: minds its own time.
+    Tunnel(Box<(Wire, Tunnel)>),
     /// The answer is out; what still comes is discarded, lest the kernel answer it with a reset that takes the
     /// answer away from the client (RFC 9112 §9.6).
     Lingering(Box<Wire>, Outcome),
@@ -134,12 +139,22 @@ impl<S: Gate> Conn<S> {
             },
             State::Http1(http) => match Pin::new(http.as_mut()).poll(cx) {
                 Poll::Pending => Step::Waiting,
-                Poll::Ready(result) => self.linger(result, cx),
+                Poll::Ready(result) => match self.vitals.switched() {
+                    Some(tunnel) if result.is_ok() => self.switch(tunnel),
+                    _ => self.linger(result, cx),
+                },
             },
             State::Http2(http) => match http.as_mut().poll(cx) {
                 Poll::Pending => Step::Waiting,
                 Poll::Ready(result) => Step::Done(self.outcome(result)),
             },
+            State::Tunnel(both) => {
+                let (wire, tunnel) = &mut **both;
+                match tunnel.poll(wire, cx) {
+                    Poll::Pending => Step::Waiting,
+                    Poll::Ready(end) => self.leave_tunnel(end, cx),
+                }
+            }
             State::Lingering(wire, outcome) => {
                 let mut discarded = [0; 4096];
                 let mut buf = ReadBuf::new(&mut discarded);
@@ -205,6 +220,33 @@ impl<S: Gate> Conn<S> {
         }
     }
 
+    /// hyper has ended with the word that another protocol follows.
+    fn switch(&mut self, tunnel: Box<Tunnel>) -> Step {
+        if let State::Http1(http) = std::mem::replace(&mut self.state, State::Over) {
+            let parts = http.into_parts();
+            let (transport, unread) = parts.io.into_inner().into_parts();
+            // The client may have sent its first frames with the handshake.
+            let kept = [parts.read_buf, unread].concat().into();
+            let wire = Wire::new(transport, kept, Arc::clone(&self.vitals));
+            self.state = State::Tunnel(Box::new((wire, *tunnel)));
+        }
+        Step::Again
+    }
+
+    /// Closed in order, the client gets to read the last frame.
+    fn leave_tunnel(&mut self, end: End, cx: &mut Context<'_>) -> Step {
+        let State::Tunnel(both) = std::mem::replace(&mut self.state, State::Over) else { return Step::Again };
+        let (mut wire, _) = *both;
+        let closed = if self.retiring { ConnectionResult::Retired } else { ConnectionResult::Closed };
+        if end == End::Cut || self.vitals.is_gone() {
+            wire.cut(cx);
+            return Step::Done(Ok(closed));
+        }
+        let _ = Pin::new(&mut wire).poll_shutdown(cx);
+        self.state = State::Lingering(Box::new(wire), Ok(closed));
+        Step::Again
+    }
+
     fn outcome(&self, result: hyper::Result<()>) -> Outcome {
         match result {
             Ok(()) if self.retiring => Ok(ConnectionResult::Retired),
@@ -228,7 +270,7 @@ impl<S: Gate> Conn<S> {
                 _ if self.retiring => Phase::Lingering,
                 phase => phase,
             },
-            State::Parked(..) | State::Http1(_) | State::Over => self.vitals.h1_phase(),
+            State::Parked(..) | State::Http1(_) | State::Tunnel(_) | State::Over => self.vitals.h1_phase(),
         }
     }
 
@@ -239,7 +281,7 @@ impl<S: Gate> Conn<S> {
         match &mut self.state {
             State::Http1(http) if !quiet => Pin::new(http.as_mut()).graceful_shutdown(),
             State::Http2(http) => http.as_mut().graceful_shutdown(),
-            State::Lingering(..) => {}
+            State::Lingering(..) | State::Tunnel(_) => {}
             State::Handshake(_) | State::Parked(..) | State::Http1(_) | State::Over => {
                 return Some(Ok(ConnectionResult::Retired));
             }
@@ -293,12 +335,21 @@ impl<S: Gate> Conn<S> {
                     self.registered = false;
                     continue;
                 }
-                Order::Cut => return Poll::Ready(Ok(ConnectionResult::Cut)),
+                Order::Cut => {
+                    if let State::Tunnel(both) = &mut self.state {
+                        let (wire, tunnel) = &mut **both;
+                        tunnel.leave(wire, cx);
+                    }
+                    return Poll::Ready(Ok(ConnectionResult::Cut));
+                }
             }
             match self.step(cx) {
                 Step::Again => continue,
                 Step::Done(outcome) => return Poll::Ready(outcome),
                 Step::Waiting => {}
+            }
+            if matches!(self.state, State::Tunnel(_)) {
+                return Poll::Pending;
             }
             let may_park = matches!(self.state, State::Http1(_));
             match self.watch.check(self.phase(), may_park, &self.vitals, &self.shared.limits, cx) {

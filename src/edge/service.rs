@@ -127,7 +127,19 @@ impl<S: Gate> Future for Serving<S> {
                 Poll::Ready(Ok(refused))
             }
         };
-        polled.map_ok(|response| response.map(|body| Answer::new(body, this.pending.take(), *this.http2)))
+        polled.map_ok(|response| {
+            response.map(|body| {
+                let pending = this.pending.take();
+                let body = match (body, &pending) {
+                    (GateBody::Tunnel(tunnel), Some(pending)) => {
+                        pending.vitals().switch(tunnel);
+                        GateBody::Empty
+                    }
+                    (body, _) => body,
+                };
+                Answer::new(body, pending, *this.http2)
+            })
+        })
     }
 }
 

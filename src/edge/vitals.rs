@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     task::Waker,
@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use crate::gate::body::BodyWatch;
+use crate::gate::{body::BodyWatch, tunnel::Tunnel};
 
 /// The shared state of one connection.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub(super) struct Vitals {
     /// The client closed its side or the socket failed.
     gone: AtomicBool,
     waker: AtomicWaker,
+    /// What the connection is to become once the last answer is out.
+    tunnel: Mutex<Option<Box<Tunnel>>>,
 }
 
 /// Where a connection stands between its messages.
@@ -143,6 +145,17 @@ impl Vitals {
     pub(super) fn body(self: &Arc<Self>) -> Arc<dyn BodyWatch> {
         self.open.fetch_add(1, Relaxed);
         Arc::<Self>::clone(self)
+    }
+
+    /// After this answer the connection is a tunnel. Busy from here to its end: no time-out between requests is meant.
+    pub(super) fn switch(&self, tunnel: Box<Tunnel>) {
+        self.open.fetch_add(1, Relaxed);
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    /// What the connection becomes, now that hyper has ended.
+    pub(super) fn switched(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the client's end of the socket is known to be closed.

@@ -11,7 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
-use crate::{gate::guard::ResponseGuard, policy::reason::Reason, upstream::line::Flowing};
+use crate::{
+    gate::{guard::ResponseGuard, tunnel::Tunnel},
+    policy::reason::Reason,
+    upstream::line::Flowing,
+};
 
 /// A body that came in, was made here, or wraps another.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub enum GateBody {
     Boxed(UnsyncBoxBody<Bytes, BodyFault>),
     /// An answer's body under watch; can be cut at any moment.
     Guarded(Box<ResponseGuard>),
+    /// None: the connection becomes a tunnel after this answer (101).
+    Tunnel(Box<Tunnel>),
 }
 
 /// Why a body stopped before its end.
@@ -90,6 +96,7 @@ impl std::fmt::Debug for GateBody {
             Self::Full(_) => "Full",
             Self::Boxed(_) => "Boxed",
             Self::Guarded(_) => "Guarded",
+            Self::Tunnel(_) => "Tunnel",
         })
     }
 }
@@ -100,7 +107,7 @@ impl Body for GateBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Received(received) => Pin::new(&mut received.body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Flowing(body) => Pin::new(body).poll_frame(cx).map_err(BodyFault::Connection),
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
@@ -111,7 +118,7 @@ impl Body for GateBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Received(received) => received.body.is_end_stream(),
             Self::Flowing(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
@@ -122,7 +129,7 @@ impl Body for GateBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Received(received) => received.body.size_hint(),
             Self::Flowing(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),

@@ -1,4 +1,4 @@
-//! How much of a request body is taken, and how long its sender may be silent.
+//! How much of a request body is taken, how long its sender may be silent, and that it ends with its sender's right to it.
 //!
 //! After authorisation: only an authorised request's body is read at all. A declared length above the limit is 413
 //! before a byte is read; an undeclared one is counted as it flows and cut at the limit.
@@ -12,7 +12,7 @@ use crate::{
     config::settings::RouteTimeouts,
     gate::{
         body::GateBody,
-        exchange::Exchange,
+        exchange::{Exchange, Principal},
         guard::{RequestGuard, Upload},
         refusal::Refusal,
         snapshot::Target,
@@ -52,6 +52,13 @@ impl Stage for BodyLimit {
         let upload = Arc::new(Upload::default());
         let body = std::mem::take(request.body_mut());
         let guard = RequestGuard::new(body, route.body_limit, timeouts, Arc::clone(&upload), record);
+        let exchange = Exchange::of(request)?;
+        let guard = match (exchange.principal()?, &route.target) {
+            (Principal::Authenticated(caller), Target::Cluster(_)) => {
+                guard.tied(Arc::clone(caller), &exchange.snapshot().open_streams)
+            }
+            _ => guard,
+        };
         *request.body_mut() = GateBody::boxed(guard);
         Exchange::of_mut(request)?.set_upload(upload);
         Ok(())

@@ -237,6 +237,15 @@ impl Exchange {
         self.principal = Some(principal);
     }
 
+    /// Who calls, if anybody said so: for what outlives the exchange.
+    #[must_use]
+    pub fn into_caller(self) -> Option<Arc<Caller>> {
+        match self.principal {
+            Some(Principal::Authenticated(caller)) => Some(caller),
+            Some(Principal::Anonymous) | None => None,
+        }
+    }
+
     /// Whether a cookie, and no header, said who calls.
     #[must_use]
     pub fn by_cookie(&self) -> bool {
@@ -302,6 +311,14 @@ impl Exchange {
             identity_headers: Vec::new(),
             compat: crate::config::settings::Compat::None,
             request_id_header: http::HeaderName::from_static("x-request-id"),
+            open_streams: Arc::new(crate::gate::open_streams::OpenStreams::new(
+                Box::new(|_| false),
+                crate::gate::open_streams::Forgiven {
+                    leeway: std::time::Duration::ZERO,
+                    grace: std::time::Duration::ZERO,
+                },
+                Arc::default(),
+            )),
             accounts: None,
         };
         let arrival = Arrival { peer: client, tls: false };

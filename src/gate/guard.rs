@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -24,11 +24,13 @@ use crate::{
     config::settings::{RouteTimeouts, UploadRate},
     gate::{
         body::{BodyFault, GateBody},
+        caller::Caller,
         finish::Finish,
+        open_streams::{Entry, OpenStreams, Tether},
         snapshot::Snapshot,
     },
-    policy::{headers, reason::Reason},
-    telemetry::record::Record,
+    policy::{headers, reason::Reason, sse::EventStream},
+    telemetry::{metrics::StreamKind, record::Record},
 };
 
 /// A time-out between two frames.
@@ -88,6 +90,8 @@ impl Pace {
 pub struct Upload {
     waits: AtomicBool,
     frames: AtomicU64,
+    /// Among the open streams, if it is one.
+    entry: OnceLock<Arc<Entry>>,
 }
 
 impl Upload {
@@ -102,6 +106,12 @@ impl Upload {
     pub fn frames(&self) -> u64 {
         self.frames.load(Ordering::Acquire)
     }
+
+    /// Why it must end: its sender has lost the right to it. Nobody may be asking for more of it.
+    #[must_use]
+    pub fn cut(&self) -> Option<Reason> {
+        self.entry.get().and_then(|entry| entry.cut())
+    }
 }
 
 /// A request body: limited in size, its sender neither silent nor slow for too long. Trailers are dropped.
@@ -114,6 +124,8 @@ pub struct RequestGuard {
     total: Option<Pin<Box<Sleep>>>,
     upload: Arc<Upload>,
     record: Arc<Record>,
+    tether: Tether,
+    streams: Option<Arc<OpenStreams>>,
 }
 
 impl RequestGuard {
@@ -129,7 +141,31 @@ impl RequestGuard {
     ) -> Self {
         let total = timeouts.total.map(|total| Box::pin(sleep(total)));
         let pace = timeouts.upload.map(Pace::new);
-        Self { inner, left: limit, silence: Silence::new(timeouts.idle), pace, total, upload, record }
+        let silence = Silence::new(timeouts.idle);
+        let (tether, streams) = (Tether::Loose, None);
+        Self { inner, left: limit, silence, pace, total, upload, record, tether, streams }
+    }
+
+    /// It ends with its caller's right to it.
+    #[must_use]
+    pub fn tied(self, caller: Arc<Caller>, streams: &Arc<OpenStreams>) -> Self {
+        Self { tether: Tether::of(Some(caller)), streams: Some(Arc::clone(streams)), ..self }
+    }
+
+    /// Called when there is nothing to read.
+    fn has_lost_its_right(&mut self, cx: &mut Context<'_>) -> Option<Reason> {
+        let streams = self.streams.as_ref()?;
+        let lost = self.tether.waits(StreamKind::Upload, streams, cx);
+        self.publish();
+        lost
+    }
+
+    fn publish(&self) {
+        if let Some(entry) = self.tether.entry()
+            && self.upload.entry.get().is_none()
+        {
+            let _ = self.upload.entry.set(Arc::clone(entry));
+        }
     }
 
     /// Called when there is nothing to read.
@@ -140,6 +176,7 @@ impl RequestGuard {
     fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         // What is left is not read; the connection is closed after the answer.
         self.inner = GateBody::Empty;
+        self.tether = Tether::Loose;
         self.upload.waits.store(false, Ordering::Release);
         Poll::Ready(Some(Err(BodyFault::Cut(reason))))
     }
@@ -154,16 +191,23 @@ impl Body for RequestGuard {
         if this.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready()) {
             return this.cut(Reason::BodyTimeout);
         }
+        if let Some(lost) = this.tether.cut() {
+            return this.cut(lost);
+        }
         loop {
             let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => return this.cut(Reason::BodyBroken),
                 Poll::Ready(None) => {
+                    this.tether = Tether::Loose;
                     this.upload.waits.store(false, Ordering::Release);
                     return Poll::Ready(None);
                 }
                 Poll::Pending if this.too_slow(cx) => return this.cut(Reason::BodyTimeout),
                 Poll::Pending => {
+                    if let Some(lost) = this.has_lost_its_right(cx) {
+                        return this.cut(lost);
+                    }
                     this.upload.waits.store(true, Ordering::Release);
                     return Poll::Pending;
                 }
@@ -179,6 +223,10 @@ impl Body for RequestGuard {
             }
             this.record.add_received(bytes);
             this.upload.frames.fetch_add(1, Ordering::Release);
+            if let Some(streams) = &this.streams {
+                this.tether.flows(StreamKind::Upload, streams);
+                this.publish();
+            }
             if let Some(left) = &mut this.left {
                 match left.checked_sub(bytes) {
                     Some(rest) => *left = rest,
@@ -208,6 +256,9 @@ pub struct ResponseGuard {
     ended: bool,
     /// Says what no trailer may say; `None`: the body is ours and has none.
     snapshot: Option<Arc<Snapshot>>,
+    tether: Tether,
+    /// Of an event stream that can be given a last event.
+    events: Option<EventStream>,
 }
 
 impl ResponseGuard {
@@ -220,13 +271,23 @@ impl ResponseGuard {
         snapshot: Arc<Snapshot>,
     ) -> Self {
         let silence = Some(Silence::new(idle));
-        Self { inner, silence, total, finish: None, ended: false, snapshot: Some(snapshot) }
+        let (tether, events) = (Tether::Loose, None);
+        Self { inner, silence, total, finish: None, ended: false, snapshot: Some(snapshot), tether, events }
+    }
+
+    /// It ends with its caller's right to it: an event stream with a last event, any other cut off.
+    #[must_use]
+    pub fn tied(mut self, caller: Option<Arc<Caller>>, is_events: bool) -> Self {
+        self.tether = Tether::of(caller);
+        self.events = is_events.then(EventStream::default);
+        self
     }
 
     /// Watches a body made here: it cannot fall silent.
     #[must_use]
     pub fn of_ours(inner: GateBody) -> Self {
-        Self { inner, silence: None, total: None, finish: None, ended: false, snapshot: None }
+        let (tether, events) = (Tether::Loose, None);
+        Self { inner, silence: None, total: None, finish: None, ended: false, snapshot: None, tether, events }
     }
 
     /// Tells `finish` when the body has been sent or dropped. An answer to `HEAD` is whole with its head.
@@ -235,14 +296,49 @@ impl ResponseGuard {
         self.ended |= head_only;
     }
 
+    /// A piece is passed on. With the last one an answer is over, and is not entered.
+    fn passes(&mut self, data: &Bytes) {
+        if let Some(finish) = &mut self.finish {
+            finish.sent(data.len() as u64);
+        }
+        if let Some(events) = &mut self.events {
+            events.came(data);
+        }
+        if let Some(snapshot) = &self.snapshot
+            && !self.inner.is_end_stream()
+        {
+            self.tether.flows(StreamKind::Stream, &snapshot.open_streams);
+        }
+    }
+
     fn cut(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         if let Some(finish) = &mut self.finish {
             finish.cut(reason);
         }
         self.ended = true;
+        self.tether = Tether::Loose;
         // Dropping the upstream's body closes its connection: nobody will read the rest.
         self.inner = GateBody::Empty;
         Poll::Ready(Some(Err(BodyFault::Cut(reason))))
+    }
+
+    /// The right to it is gone.
+    fn take_away(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Some(events) = self.events.take() else { return self.cut(reason) };
+        let last = Bytes::from(events.ending(reason.as_str()));
+        if let Some(finish) = &mut self.finish {
+            finish.cut(reason);
+            finish.sent(last.len() as u64);
+        }
+        self.tether = Tether::Loose;
+        self.ended = true;
+        self.inner = GateBody::Empty;
+        Poll::Ready(Some(Ok(Frame::data(last))))
+    }
+
+    /// Called when there is nothing to read.
+    fn has_lost_its_right(&mut self, cx: &mut Context<'_>) -> Option<Reason> {
+        self.tether.waits(StreamKind::Stream, &self.snapshot.as_ref()?.open_streams, cx)
     }
 
     fn out_of_time(&mut self, cx: &mut Context<'_>) -> bool {
@@ -261,17 +357,25 @@ impl Body for ResponseGuard {
         if this.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready()) {
             return this.cut(Reason::TotalTimeout);
         }
+        if let Some(lost) = this.tether.cut() {
+            return this.take_away(lost);
+        }
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         if polled.is_pending() && this.out_of_time(cx) {
             return this.cut(Reason::AnswerCut);
+        }
+        if polled.is_pending()
+            && let Some(lost) = this.has_lost_its_right(cx)
+        {
+            return this.take_away(lost);
         }
         match ready!(polled) {
             Some(Ok(mut frame)) => {
                 if let Some(silence) = &mut this.silence {
                     silence.broken();
                 }
-                if let (Some(data), Some(finish)) = (frame.data_ref(), &mut this.finish) {
-                    finish.sent(data.len() as u64);
+                if let Some(data) = frame.data_ref() {
+                    this.passes(data);
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     this.ended = true;
@@ -285,6 +389,7 @@ impl Body for ResponseGuard {
             Some(Err(_)) => this.cut(Reason::AnswerCut),
             None => {
                 this.ended = true;
+                this.tether = Tether::Loose;
                 Poll::Ready(None)
             }
         }
@@ -330,7 +435,8 @@ mod tests {
         };
         let inner = GateBody::boxed(StreamBody::new(stream::iter(0..pieces).then(piece)));
         let rate = NonZeroU64::new(10).map(|bytes_per_second| UploadRate { bytes_per_second, grace: SECOND * 5 });
-        let timeouts = RouteTimeouts { first_byte: SECOND, idle: SECOND * 60, total: None, upload: rate };
+        let timeouts =
+            RouteTimeouts { first_byte: SECOND, idle: SECOND * 60, tunnel_idle: SECOND, total: None, upload: rate };
         let id = http::HeaderValue::from_static("test");
         let record = Record::new(id, [1; 16], Tick::from_nanos(0), (http::Method::POST, http::Version::HTTP_11), None);
         RequestGuard::new(inner, None, timeouts, Arc::default(), Arc::new(record))

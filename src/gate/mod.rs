@@ -4,7 +4,8 @@
 //! A layer decides ([`stage`] is the common shape of one that only does that) and fails with a [`refusal`]: it writes
 //! no answer, but for the preflight's ([`cors`]). [`rescue`] is the one table that turns a refusal into an answer
 //! ([`problem`] renders it). [`exchange`] is what the layers know about the request; [`body`] is the one body type,
-//! [`guard`] watches bodies, [`finish`] tells a request's end, `watch` the spans of what it waited for.
+//! [`guard`] watches bodies, [`tunnel`] what a connection becomes after an upgrade, [`open_streams`] all of
+//! them that flow for a caller, [`finish`] tells a request's end, `watch` the spans of what it waited for.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`], [`cors`], [`limits`]
 //! (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address), [`authorise`], [`body_limit`],
@@ -31,6 +32,7 @@ pub mod kept;
 pub mod keyring;
 pub mod limits;
 pub mod observe;
+pub mod open_streams;
 pub mod preset;
 pub mod problem;
 pub mod references;
@@ -42,6 +44,7 @@ pub mod snapshot;
 pub mod stack;
 pub mod stage;
 pub mod token_cache;
+pub mod tunnel;
 mod watch;
 
 #[cfg(test)]

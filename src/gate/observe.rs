@@ -225,6 +225,10 @@ where
 fn watched(body: GateBody, finish: Finish, head_only: bool) -> GateBody {
     let mut guard = match body {
         GateBody::Guarded(guard) => guard,
+        GateBody::Tunnel(mut tunnel) => {
+            tunnel.tell(finish);
+            return GateBody::Tunnel(tunnel);
+        }
         other => Box::new(ResponseGuard::of_ours(other)),
     };
     guard.tell(finish, head_only);

@@ -113,6 +113,7 @@ pub const fn row(reason: Reason) -> Row {
         | Reason::TokenKind
         | Reason::SessionEnded
         | Reason::TokenRevoked
+        | Reason::StreamExpired
         | Reason::ReferenceUnknown => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
         Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
         Reason::RoleMissing => (StatusCode::FORBIDDEN, "A role is missing", Silent, Quiet),
@@ -290,6 +291,7 @@ mod tests {
             Reason::TokenLifetime,
             Reason::TokenKind,
             Reason::SessionEnded,
+            Reason::StreamExpired,
             Reason::ReferenceUnknown,
         ]
         .into_iter()

@@ -223,9 +223,16 @@ mod tests {
             target: Target::Portal,
             rewrite: None,
             staleness: Staleness::DEFAULT,
-            timeouts: RouteTimeouts { first_byte: Duration::ZERO, idle: Duration::ZERO, total: None, upload: None },
+            timeouts: RouteTimeouts {
+                first_byte: Duration::ZERO,
+                idle: Duration::ZERO,
+                tunnel_idle: Duration::ZERO,
+                total: None,
+                upload: None,
+            },
             body_limit: None,
             forward_authorization: false,
+            websocket: false,
             metrics: Metrics::new().route(name),
         }
     }

@@ -9,7 +9,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::{
     config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts, Staleness},
-    gate::{body::GateBody, refusal::Refusal, route_table::RouteTable},
+    gate::{body::GateBody, open_streams::OpenStreams, refusal::Refusal, route_table::RouteTable},
     policy::{
         headers::Ours,
         limit_headers::{self, LimitState},
@@ -154,6 +154,8 @@ pub struct RouteEntry {
     pub body_limit: Option<u64>,
     /// Pass `Authorization` on.
     pub forward_authorization: bool,
+    /// Tunnel WebSockets.
+    pub websocket: bool,
     /// Counters of this route, resolved once.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -210,6 +212,8 @@ pub struct Snapshot {
     pub compat: Compat,
     /// Request-id header: accepted from trusted proxies, set on every answer.
     pub request_id_header: HeaderName,
+    /// What flows for callers: the same for every configuration.
+    pub open_streams: Arc<OpenStreams>,
     /// The account endpoints; `None`: whatever is routed to them is a fault of ours.
     pub accounts: Option<Accounts>,
 }

@@ -78,6 +78,8 @@ reasons! {
     SessionEnded = "session_ended",
     /// It was revoked, or all that its subject was issued up to then.
     TokenRevoked = "token_revoked",
+    /// The access token a stream was opened with has run out, and nobody has refreshed the session since.
+    StreamExpired = "stream_expired",
     /// A reference to claims that is unknown here, or whose identity is over.
     ReferenceUnknown = "reference_unknown",
     /// None of the roles the route needs.

@@ -7,7 +7,7 @@ use secrecy::SecretBox;
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     config::settings::{Portal, Tokens},
-    gate::{keyring::Keyring, references::References, refusal::Refusal},
+    gate::{keyring::Keyring, open_streams::OpenStreams, references::References, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey, oauth_client::OAuthClient},
     portal::hash_pool::HashPool,
     store::{
@@ -40,6 +40,8 @@ pub struct PortalState {
     pub known: Arc<Revocations>,
     /// Called when this gateway has told the others something.
     pub told: Arc<dyn Fn() + Send + Sync>,
+    /// What flows for callers here.
+    pub streams: Arc<OpenStreams>,
     /// Claims that identities refer to.
     pub references: Arc<References>,
     /// Counters.
@@ -91,18 +93,21 @@ impl PortalState {
             .map_err(|fault| Refusal::internal(format!("a task of the portal ended: {fault}")))
     }
 
-    /// From now on this gateway refuses the session's access tokens, until the last of them has expired.
+    /// From now on this gateway refuses the session's access tokens, until the last of them has expired; what flows for them
+    /// ends.
     pub(crate) fn end_here(&self, session: SessionId) {
         let life = self.tokens.access_ttl + self.tokens.leeway;
         let last_expiry = Expiry { at: self.clock.now().plus(life), tick: self.clock.tick().plus(life) };
         self.known.learn(&News::Session(session), last_expiry);
+        self.streams.end_session(session);
         (self.told)();
     }
 
     /// From now on this gateway refuses an access token, until it has expired.
     pub(crate) fn revoke_here(&self, jti: String, until: Timestamp) {
         let tick = self.clock.tick().plus(until.since(self.clock.now()));
-        self.known.learn(&News::Token(jti), Expiry { at: until, tick });
+        self.known.learn(&News::Token(jti.clone()), Expiry { at: until, tick });
+        self.streams.end_token(&jti);
         (self.told)();
     }
 }

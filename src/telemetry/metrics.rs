@@ -23,7 +23,7 @@ pub use self::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
         EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
         RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
-        SpanResult, StatusClass, UpstreamResult, Verb, WebhookName,
+        SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
     },
 };
 use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
@@ -80,6 +80,10 @@ table! {
     request_duration: Named<RouteName, TracedHistogram> = "request_duration_seconds";
     /// Requests whose answer's last byte has not been sent.
     requests_in_flight: Gauge = "requests_in_flight";
+    /// What flows for callers with a token and would end with their right to it. What is over at once is not counted.
+    open_streams: Each<StreamKind, Gauge> = "open_streams";
+    /// Open streams that were ended because the right to them was gone.
+    streams_cut: Rare<Reason, Counter> = "streams_cut";
     /// From a request sent to the head of its answer.
     upstream_first_byte: Named<ClusterName, Histogram> = "upstream_first_byte_seconds";
     /// Requests sent to a cluster.

@@ -1,14 +1,15 @@
 //! The last service of the pipeline: one authorised request to one endpoint, and its answer back, streamed both ways.
 //!
-//! Hop-by-hop rules are RFC 9110 §7.6.1; no protocol is upgraded, `Upgrade` stops here. Retries: what was never
+//! Hop-by-hop rules are RFC 9110 §7.6.1; `Upgrade` stops here, but for the WebSockets of routes that let them through
+//! ([`super::upgrade`]). Retries: what was never
 //! sent, because the endpoint had closed an idle connection, and once a safe request without a body that such a
 //! connection swallowed. Any other failure is told, not repeated.
 
-use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc};
+use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
 use http_body::Body;
@@ -21,6 +22,7 @@ use crate::{
     gate::{
         authorise::Authorised,
         body::{BodyFault, GateBody},
+        caller::Caller,
         dispatch::Forwarder,
         exchange::Exchange,
         guard::ResponseGuard,
@@ -33,13 +35,14 @@ use crate::{
         reason::Reason,
         rewrite,
         trace::{self, Tracestate},
+        websocket::{self, Accept},
     },
     telemetry::metrics::UpstreamResult,
     upstream::{
         cluster::Cluster,
         endpoint::{Endpoint, EndpointUse},
         line::{Flowing, Line, Missed, Patience},
-        told,
+        told, upgrade,
     },
 };
 
@@ -91,8 +94,12 @@ const fn result(outcome: &Outcome) -> UpstreamResult {
             Reason::UpstreamUnhealthy => UpstreamResult::Unhealthy,
             Reason::UpstreamConnect => UpstreamResult::Connect,
             Reason::UpstreamTimeout | Reason::TotalTimeout => UpstreamResult::Timeout,
-            // The client's body broke off, was too large or too slow.
-            Reason::BodyBroken | Reason::BodyTooLarge | Reason::BodyTimeout => UpstreamResult::Cancelled,
+            // The client's body broke off, was too large or too slow, or was its no more.
+            Reason::BodyBroken
+            | Reason::BodyTooLarge
+            | Reason::BodyTimeout
+            | Reason::SessionEnded
+            | Reason::StreamExpired => UpstreamResult::Cancelled,
             _ => UpstreamResult::Broken,
         },
     }
@@ -103,24 +110,46 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let _permit: &Authorised = exchange.authorised()?;
     let route = exchange.route()?;
     let endpoint = cluster.pick(exchange.client()?).ok_or(Reason::UpstreamUnhealthy)?;
+    let switch = upgrade::asked(&request, route)?;
     prepare(&mut request, &exchange, cluster, &endpoint)?;
+    if switch.is_some() {
+        upgrade::ask(request.headers_mut());
+    }
 
     let mut total = route.timeouts.total.map(|total| Box::pin(sleep(total)));
     let mut span = told::begin(&mut request, &exchange, cluster, &endpoint);
     let sent = clock.tick();
     let in_use = EndpointUse::begin(endpoint);
-    let answered = answer(request, cluster, &in_use, &exchange, sent, total.as_mut()).await;
+    let asking = Asking { cluster, in_use: &in_use, exchange: &exchange, sent, switch: switch.as_ref() };
+    let answered = answer(request, asking, total.as_mut()).await;
     told::answered(&mut span, &answered);
     let (response, line) = answered?;
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::tunnel(response, *line, in_use, exchange, (span, total));
+    }
     let response = response.map(|body| Flowing::new(body, line, in_use, span));
-    let mut response = deliver(response, route, exchange.snapshot(), total);
-    if exchange.by_cookie() {
+    let (idle, by_cookie) = (route.timeouts.idle, exchange.by_cookie());
+    let snapshot = Arc::clone(exchange.snapshot());
+    let mut response = deliver(response, (idle, total), snapshot, exchange.into_caller());
+    if by_cookie {
         cookies::keep_private(response.headers_mut());
     }
     Ok(response)
+}
+
+/// What one request is asked with.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    cluster: &'a Cluster,
+    in_use: &'a EndpointUse,
+    exchange: &'a Exchange,
+    /// When it was begun.
+    sent: Tick,
+    /// It asks to switch protocols, and the answer must be to this.
+    switch: Option<&'a Accept>,
 }
 
 /// The answer's head and the connection it came over: an idle one as long as the request can be taken back from one
@@ -128,28 +157,28 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
 /// swallowed is sent once more, over a new one: most likely the service closed it in that very moment.
 async fn answer(
     mut request: Request<GateBody>,
-    cluster: &Cluster,
-    in_use: &EndpointUse,
-    exchange: &Exchange,
-    sent: Tick,
+    Asking { cluster, in_use, exchange, sent, switch }: Asking<'_>,
     mut total: Option<&mut Pin<Box<Sleep>>>,
 ) -> Result<(Response<Incoming>, Box<Line>), Refusal> {
     let route = exchange.route()?;
-    let mut may_be_idle = true;
+    // A connection that is to become another's tunnel is a new one: nothing of anybody else has ever been on it.
+    let mut may_be_idle = switch.is_none();
     loop {
-        let mut line = match in_use.endpoint().take_idle().filter(|_| may_be_idle) {
+        let idle = if may_be_idle { in_use.endpoint().take_idle() } else { None };
+        let mut line = match idle {
             Some(line) => line,
             None => connect(cluster, in_use.endpoint(), total.as_deref_mut()).await?,
         };
         let used = line.used();
         let spare = line.rested_long(sent).then(|| spare(&request)).flatten();
         let first_byte = route.timeouts.first_byte;
-        let patience = Patience { first_byte, total: total.as_deref_mut(), upload: exchange.upload() };
+        let may_switch = switch.is_some();
+        let patience = Patience { first_byte, total: total.as_deref_mut(), upload: exchange.upload(), may_switch };
         match (line.send(request, sent, patience).await, spare) {
-            (Ok(response), _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            (Ok(response), _) if has_switched_wrongly(&response, switch) => {
                 return Err(Refusal::with(
                     Reason::UpstreamBroken,
-                    Detail::Log("switched protocols unasked".to_owned()),
+                    Detail::Log("switched protocols unasked, or to another than was asked for".to_owned()),
                 ));
             }
             (Ok(response), _) => return Ok((response, line)),
@@ -163,8 +192,14 @@ async fn answer(
             (Err(Missed::Failed(error)), _) => return Err(failed(&error)),
             (Err(Missed::FirstByte), _) => return Err(Reason::UpstreamTimeout.into()),
             (Err(Missed::Total), _) => return Err(Reason::TotalTimeout.into()),
+            (Err(Missed::Cut(reason)), _) => return Err(reason.into()),
         }
     }
+}
+
+fn has_switched_wrongly(response: &Response<Incoming>, switch: Option<&Accept>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && !switch.is_some_and(|accept| websocket::agreed(response.headers(), accept))
 }
 
 /// A second copy of a request that may be sent twice: safe, and without a body.
@@ -299,16 +334,13 @@ fn failed(error: &hyper::Error) -> Refusal {
 
 fn deliver(
     response: Response<Flowing>,
-    route: &RouteEntry,
-    snapshot: &Arc<Snapshot>,
-    total: Option<Pin<Box<Sleep>>>,
+    (idle, total): (Duration, Option<Pin<Box<Sleep>>>),
+    snapshot: Arc<Snapshot>,
+    caller: Option<Arc<Caller>>,
 ) -> Response<GateBody> {
-    let mut response = response.map(|body| {
-        let (body, snapshot) = (GateBody::Flowing(body), Arc::clone(snapshot));
-        let guard = ResponseGuard::of_upstream(body, route.timeouts.idle, total, snapshot);
-        GateBody::Guarded(Box::new(guard))
-    });
-    let headers = response.headers_mut();
+    let (mut head, body) = response.into_parts();
+    let is_events = is_open_event_stream(&head.headers);
+    let headers = &mut head.headers;
     if headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.3: the coding overrides a length, which must not be passed on beside it.
         headers.remove(CONTENT_LENGTH);
@@ -322,8 +354,21 @@ fn deliver(
     headers::strip_reserved_response(headers, &snapshot.own_cookies);
     headers::strip_own(headers, &snapshot.identity_headers);
     // An HTTP/1.0 upstream's version must not become ours.
-    *response.version_mut() = Version::HTTP_11;
-    response
+    head.version = Version::HTTP_11;
+    let guard = ResponseGuard::of_upstream(GateBody::Flowing(body), idle, total, snapshot).tied(caller, is_events);
+    Response::from_parts(head, GateBody::Guarded(Box::new(guard)))
+}
+
+/// Whether an answer is a stream of events that could be given one more: of no fixed length, as it was written.
+fn is_open_event_stream(headers: &HeaderMap) -> bool {
+    let is = |name: HeaderName, fits: &dyn Fn(&[u8]) -> bool| headers.get(name).map(|value| fits(value.as_bytes()));
+    let events = |value: &[u8]| {
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    is(CONTENT_TYPE, &events) == Some(true)
+        && !headers.contains_key(CONTENT_LENGTH)
+        && is(CONTENT_ENCODING, &|value| value.eq_ignore_ascii_case(b"identity")) != Some(false)
 }
 
 impl Forwarder for Forward {

@@ -70,11 +70,12 @@ impl HttpCheck {
             // A connection of its own: whether the endpoint still takes new ones is part of the question.
             let stream = self.connector.connect(&endpoint).await.map_err(|error| error.to_string())?;
             let mut line = Line::over(stream).await.map_err(|error| error.to_string())?;
-            let patience = Patience { first_byte: self.check.timeout, total: None, upload: None };
+            let patience = Patience { first_byte: self.check.timeout, total: None, upload: None, may_switch: false };
             line.send(request, Tick::from_nanos(0), patience).await.map_err(|missed| match missed {
                 Missed::Failed(error) => error.to_string(),
                 Missed::NeverSent(_) => "the connection was closed".to_owned(),
                 Missed::FirstByte | Missed::Total => "no answer in time".to_owned(),
+                Missed::Cut(reason) => reason.as_str().to_owned(),
             })
         };
         let response = timeout(self.check.timeout, asked).await.map_err(|_| "no answer in time")??;

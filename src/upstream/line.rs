@@ -46,6 +46,8 @@ pub struct Line {
     timer: LazyTimer,
     /// When its last request was begun.
     used: Option<Tick>,
+    /// What has ended because the endpoint switched protocols.
+    switched: Option<Connection<Stream, GateBody>>,
 }
 
 impl fmt::Debug for Line {
@@ -68,6 +70,8 @@ pub enum Missed {
     FirstByte,
     /// The exchange took too long.
     Total,
+    /// Whoever uploads has lost the right to it.
+    Cut(Reason),
 }
 
 /// How long an answer may take to begin.
@@ -78,6 +82,8 @@ pub struct Patience<'a> {
     pub total: Option<&'a mut Pin<Box<Sleep>>>,
     /// The request's body on its way, if there is one.
     pub upload: Option<&'a Arc<Upload>>,
+    /// The answer may be to switch protocols: then the connection is kept for [`Line::into_switched`].
+    pub may_switch: bool,
 }
 
 impl Line {
@@ -87,14 +93,14 @@ impl Line {
     /// None that hyper knows of today.
     pub async fn over(stream: Stream) -> hyper::Result<Self> {
         let (sender, connection) = handshake(stream).await?;
-        Ok(Self { sender, connection: Some(connection), timer: LazyTimer::default(), used: None })
+        Ok(Self { sender, connection: Some(connection), timer: LazyTimer::default(), used: None, switched: None })
     }
 
     /// Whether another request could be sent: the last one and its answer are over, and the endpoint has not closed.
     pub fn rests(&mut self) -> bool {
         // Not for the task's budget: a line must not be lost because its task was busy.
         let mut driven = unconstrained(poll_fn(|cx| {
-            drive(&mut self.connection, cx);
+            drop(drive(&mut self.connection, cx));
             Poll::Ready(())
         }));
         let _ = Pin::new(&mut driven).poll(&mut Context::from_waker(Waker::noop()));
@@ -105,6 +111,14 @@ impl Line {
     #[must_use]
     pub const fn used(&self) -> bool {
         self.used.is_some()
+    }
+
+    /// What is left of a line whose last answer was to switch protocols: the stream, and what has come over it behind the
+    /// head.
+    #[must_use]
+    pub fn into_switched(self) -> Option<(Stream, Bytes)> {
+        let parts = self.switched?.into_parts();
+        Some((parts.io, parts.read_buf))
     }
 
     /// Whether that was so long ago that the endpoint may be about to close it.
@@ -131,12 +145,24 @@ impl Line {
         // Nothing but the connection, polled just before by the same task, can make it ready: it needs no waker.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         poll_fn(|cx| {
-            drive(&mut self.connection, cx);
+            let ended = drive(&mut self.connection, cx);
+            if patience.may_switch {
+                self.switched = ended;
+            } else {
+                drop(ended);
+            }
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(answer.map_err(|mut failed| match failed.take_message() {
                     Some(request) => Missed::NeverSent(Box::new(request)),
                     None => Missed::Failed(failed.into_error()),
                 }));
+            }
+            // It has ended without an answer: once it is dropped, hyper says why.
+            if self.switched.take().is_some() {
+                cx.waker().wake_by_ref();
+            }
+            if let Some(reason) = patience.upload.and_then(|upload| upload.cut()) {
+                return Poll::Ready(Err(Missed::Cut(reason)));
             }
             while self.timer.poll(cx).is_ready() {
                 match patience.upload {
@@ -154,11 +180,14 @@ impl Line {
     }
 }
 
-/// Reads and writes as far as possible. What fails is told to whoever waits for the answer or its body.
-fn drive(connection: &mut Option<Connection<Stream, GateBody>>, cx: &mut Context<'_>) {
-    if connection.as_mut().is_some_and(|running| Pin::new(running).poll(cx).is_ready()) {
-        *connection = None;
-    }
+/// Reads and writes as far as possible. What fails is told to whoever waits for the answer or its body. Gives the
+/// connection once it has ended.
+fn drive(
+    connection: &mut Option<Connection<Stream, GateBody>>,
+    cx: &mut Context<'_>,
+) -> Option<Connection<Stream, GateBody>> {
+    let ended = connection.as_mut().is_some_and(|running| Pin::new(running).poll(cx).is_ready());
+    if ended { connection.take() } else { None }
 }
 
 /// An answer's body, with the line it comes over: given back to its endpoint after the last byte, closed when dropped
@@ -205,7 +234,7 @@ impl Body for Flowing {
         if polled.is_pending()
             && let Some((line, _)) = &mut this.line
         {
-            drive(&mut line.connection, cx);
+            drop(drive(&mut line.connection, cx));
             polled = Pin::new(&mut this.body).poll_frame(cx);
         }
         match polled {

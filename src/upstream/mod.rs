@@ -4,7 +4,8 @@
 //! Pingora's load balancing) and active checks ([`health`]). The way of a request: [`forward`], the pipeline's last
 //! service, takes only what carries the gate's permit ([`crate::gate::authorise`]) and picks an endpoint; the endpoint
 //! gives an idle connection, or [`connect`] makes one; over that [`line`] the request is sent and the answer flows
-//! back; after its last byte the endpoint keeps the line until the next request or the sweep. What a sampled request's
+//! back; after its last byte the endpoint keeps the line until the next request or the sweep. A line that has switched
+//! protocols becomes a tunnel (`upgrade`). What a sampled request's
 //! trace tells of all that is in `told`.
 //!
 //! Whatever else asks others over HTTP is here too: the keys of other [`issuers`] are fetched ([`fetch`]) and ended
@@ -23,4 +24,5 @@ pub mod health;
 pub mod issuers;
 pub mod line;
 mod told;
+mod upgrade;
 pub mod webhook;

@@ -119,6 +119,10 @@ fn contradictions_in_a_route_are_refused() {
             "    timeouts: {first_byte: 10s, total: 5s}\n",
             "f.yaml:11:33: routes[0].timeouts.total: shorter than first_byte, which could never be reached",
         ),
+        (
+            "    upgrades: [websocket, websocket]\n",
+            "f.yaml:11:27: routes[0].upgrades[1]: \"websocket\" stands in this list twice",
+        ),
     ];
     for (rest, expected) in cases {
         assert_eq!(route_errors(&format!("    cluster: rag\n{rest}")), expected);

@@ -22,6 +22,7 @@ pub(crate) mod strict;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::{future::Future, time::Duration};

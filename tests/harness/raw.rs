@@ -96,6 +96,11 @@ impl Raw {
         soon("an answer's head", self.conn.head()).await.expect("the connection closed without an answer")
     }
 
+    /// The next bytes, whatever they are.
+    pub(crate) async fn bytes(&mut self, many: usize) -> Vec<u8> {
+        soon("bytes of the gateway", self.conn.exactly(many)).await
+    }
+
     /// Waits until the gateway closes; gives what it still sent.
     pub(crate) async fn closed(&mut self) -> Vec<u8> {
         soon("the gateway to close", self.conn.closed()).await

@@ -326,6 +326,22 @@ impl Held {
         self.conn.write(bytes.as_bytes()).await.unwrap();
     }
 
+    /// The same, no text.
+    pub(crate) async fn write_bytes(&mut self, bytes: &[u8]) {
+        self.conn.write(bytes).await.unwrap();
+    }
+
+    /// The next bytes, whatever they are.
+    pub(crate) async fn bytes(&mut self, many: usize) -> Vec<u8> {
+        soon("bytes at the upstream", self.conn.exactly(many)).await
+    }
+
+    /// Agrees to a WebSocket.
+    pub(crate) async fn switch(&mut self, accept: &str) {
+        let head = "HTTP/1.1 101 Fine\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
+        self.write(&format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n")).await;
+    }
+
     /// Writes as much as the other side takes, in pieces of 64 KiB, until `enough`; gives how much.
     pub(crate) async fn pour(&mut self, enough: usize) -> std::io::Result<usize> {
         let piece = vec![b'x'; 64 * 1024];

@@ -206,6 +206,13 @@ impl Conn {
         Some(self.unread.drain(..n).collect())
     }
 
+    /// So many bytes, whatever they are; fewer when the other side closes first.
+    pub(crate) async fn exactly(&mut self, many: usize) -> Vec<u8> {
+        while self.unread.len() < many && self.fill().await {}
+        let there = many.min(self.unread.len());
+        self.unread.drain(..there).collect()
+    }
+
     /// A whole body.
     pub(crate) async fn body(&mut self, mut framing: Framing) -> Body {
         let mut body = Body::default();

@@ -9,7 +9,7 @@
 //! may read and write), [`forward_auth`] (what other proxies are told), [`limits`] and [`shared_limits`] (who pays for whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
-//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
+//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`], [`streams`] (what ends with its caller's right to it).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
 //! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand).
@@ -145,6 +145,8 @@ mod start;
 #[cfg(test)]
 mod storeless;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod timeouts;
 #[cfg(test)]
 mod trace_calls;
@@ -154,5 +156,7 @@ mod trace_context;
 mod traces;
 #[cfg(test)]
 mod webhooks;
+#[cfg(test)]
+mod websockets;
 #[cfg(test)]
 mod wrong_tokens;

@@ -76,6 +76,8 @@ pub struct Route {
     pub body_limit: Option<u64>,
     /// Pass the client's `Authorization` on to the upstream.
     pub forward_authorization: bool,
+    /// Tunnel WebSockets (RFC 6455); else `Upgrade` is taken off.
+    pub websocket: bool,
 }
 
 /// How old the knowledge of what was revoked may be, while the store that tells it cannot be read.
@@ -114,6 +116,8 @@ pub struct RouteTimeouts {
     pub first_byte: Duration,
     /// Silence in a body, either way: the stream is cut.
     pub idle: Duration,
+    /// Silence in a tunnel, both ways together: it is closed.
+    pub tunnel_idle: Duration,
     /// The whole exchange; `None`: unlimited (streams).
     pub total: Option<Duration>,
     /// The slowest request body; `None`: as slow as its sender likes.

@@ -37,6 +37,7 @@ use crate::{
         body::GateBody,
         exchange::Exchange,
         keyring::Keyring,
+        open_streams::{Forgiven, OpenStreams},
         references::References,
         refusal::{Detail, Refusal},
     },
@@ -86,6 +87,7 @@ pub(crate) fn passwords() -> Passwords {
 
 fn tokens() -> Tokens {
     Tokens {
+        stream_grace: Duration::from_secs(60),
         issuer: "https://gw.test".into(),
         audience: "rag".into(),
         algorithm: Algorithm::Es256,
@@ -167,6 +169,11 @@ impl Harness {
             master: Arc::new(MasterKey::new(&mut [9; 32])),
             known: known.clone(),
             told: Arc::new(|| {}),
+            streams: Arc::new(OpenStreams::new(
+                Box::new(|_| false),
+                Forgiven { leeway: Duration::ZERO, grace: Duration::ZERO },
+                metrics.clone(),
+            )),
             references: Arc::new(References::new(entropy.clone(), clock.clone())),
             metrics: metrics.clone(),
             clock: clock.clone(),

@@ -252,6 +252,16 @@ labels! {
         Dropped = "dropped",
     }
 
+    /// What flows for a caller.
+    StreamKind: "kind" {
+        /// An answer.
+        Stream = "stream",
+        /// A request's body.
+        Upload = "upload",
+        /// A tunnel, both ways.
+        Tunnel = "tunnel",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.

@@ -1,0 +1,99 @@
+//! Open streams that end: those whose caller has lost the right to them, as this gateway learns of it, and those whose
+//! access token has run out while nobody refreshed the session.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::MissedTickBehavior;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    config::settings::Tokens,
+    gate::{
+        caller::{Caller, Signer},
+        open_streams::{Forgiven, OpenStreams},
+    },
+    policy::{ids::SessionId, refresh::SessionFacts, standing::standing},
+    store::{Session, SharedStore, memory::revocations::Revocations},
+    telemetry::metrics::Metrics,
+};
+
+/// How often streams are looked at. A right that is gone ends them sooner, where it is taken away.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Sessions that are asked after at once.
+const QUESTIONS: usize = 4;
+
+/// When a store that did not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The streams of a gateway.
+pub(super) fn open(tokens: &Tokens, known: &Arc<Revocations>, metrics: &Arc<Metrics>) -> Arc<OpenStreams> {
+    let known = Arc::clone(known);
+    let forgiven = Forgiven { leeway: tokens.leeway, grace: tokens.stream_grace };
+    let revoked = Box::new(move |caller: &Caller| {
+        let claims = caller.claims();
+        let ours = match caller.signer() {
+            Signer::Own(session) => known.ended(*session) || known.revoked(&claims.token_id),
+            Signer::Foreign(_) => false,
+        };
+        ours || known.void(&claims.issuer, &claims.subject, claims.issued)
+    });
+    Arc::new(OpenStreams::new(revoked, forgiven, Arc::clone(metrics)))
+}
+
+/// Ends what has lost its right, for ever: of a session that another gateway ended this one learns in between.
+pub(super) async fn look_again(streams: Arc<OpenStreams>) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        streams.look_again();
+    }
+}
+
+/// Asks after the sessions of streams whose token has run out, for ever.
+pub(super) async fn ask_after(
+    streams: Arc<OpenStreams>,
+    store: Option<SharedStore>,
+    tokens: Tokens,
+    clock: Arc<dyn Clock>,
+) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let life = tokens.access_ttl.saturating_add(tokens.leeway).saturating_add(tokens.stream_grace);
+    loop {
+        every.tick().await;
+        let now = clock.now();
+        // Without a store there are no sessions of ours.
+        let (due, Some(store)) = (streams.due(now), &store) else { continue };
+        let ask = |session| ask(&streams, store, session, life, now);
+        stream::iter(due).for_each_concurrent(QUESTIONS, ask).await;
+    }
+}
+
+/// Asks after one. A store that does not answer ends nothing.
+async fn ask(streams: &OpenStreams, store: &SharedStore, session: SessionId, life: Duration, now: Timestamp) {
+    match store.session(session).await {
+        Ok(found) => {
+            let facts = found.as_ref().map(facts);
+            streams.settle(session, standing(facts.as_ref(), life, now), now);
+        }
+        Err(fault) => {
+            tracing::debug!(%session, %fault, "a session with open streams was asked after in vain");
+            streams.ask_again(session, now, now.plus(AGAIN));
+        }
+    }
+}
+
+fn facts(session: &Session) -> SessionFacts {
+    SessionFacts {
+        counter: session.counter,
+        seen_generation: session.seen_generation,
+        created_at: session.created_at,
+        rotated_at: session.rotated_at,
+        handed_out_at: session.handed_out_at,
+        ended: session.ended_at.is_some(),
+        active: true,
+    }
+}
