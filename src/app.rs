@@ -6,7 +6,6 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
-pub mod audit;
 pub mod commands;
 mod denials;
 mod feed;

@@ -1,8 +1,10 @@
 //! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
-//! gateways (`keys`, `audit`). The question that `health` puts to an admin listener is asked here too; the others are
-//! `main.rs`'s to do, and the families' `app/commands`'s and `app/audit`'s.
+//! gateways (`audit`, `keys`, `revoke`, `users`). The question that `health` puts to an admin listener is asked here too;
+//! the others are `main.rs`'s to do, and the families' `app/commands`'s.
 
 pub mod keys;
+pub mod revoke;
+pub mod users;
 
 mod audit;
 
@@ -41,20 +43,47 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
-    /// What was done, by whom, from where.
-    #[command(subcommand)]
-    Audit(AuditCommand),
     /// Print the JSON schema of the configuration file.
     Schema,
-    /// Look after the signing keys, beside gateways that run.
-    #[command(subcommand)]
-    Keys(keys::Keys),
+    /// What is done beside running gateways.
+    #[command(flatten)]
+    Beside(Beside),
     /// Ask a running gateway's admin listener whether it lives: exit 0 or 1. For container health checks.
     Health {
         /// `host:port` of the admin listener.
         #[arg(long, default_value = "127.0.0.1:9090")]
         admin: String,
     },
+}
+
+/// What is done beside running gateways.
+#[derive(Debug, Subcommand)]
+pub enum Beside {
+    /// What was done, by whom, from where.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Look after the signing keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Refuse a session, a user's sessions, or tokens from now on.
+    #[command(subcommand)]
+    Revoke(revoke::Revoke),
+    /// Look at accounts and give them roles.
+    #[command(subcommand)]
+    Users(users::Users),
+}
+
+impl Beside {
+    /// The gateways' configuration file.
+    #[must_use]
+    pub const fn config(&self) -> &PathBuf {
+        match self {
+            Self::Audit(command) => command.config(),
+            Self::Keys(command) => &command.at().config,
+            Self::Revoke(command) => command.config(),
+            Self::Users(command) => &command.at().config,
+        }
+    }
 }
 
 /// How long `health` waits for a connection, and then for a byte of the answer.

@@ -4,7 +4,7 @@ use std::{error::Error, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
-    app::{App, Follow, Rim, Stop, audit, commands},
+    app::{App, Follow, Rim, Stop, commands},
     cli::{Cli, Command, lives},
     config::{self, ProcessEnvironment, settings::Settings},
     telemetry::{logging, metrics::Metrics},
@@ -22,13 +22,10 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => with(&config, |settings| drive(settings.workers, run(&config, settings))),
         Command::Check { config } => with(&config, |_| ExitCode::SUCCESS),
-        Command::Audit(command) => with(command.config(), |settings| {
-            let out = &mut std::io::stdout().lock();
-            drive(Some(1), async { Ok(u8::from(!audit::run(&settings, &command, &Rim::system(), out).await?).into()) })
-        }),
         Command::Schema => say(&format!("{:#}", config::schema())),
-        Command::Keys(command) => with(&command.at().config, |settings| {
-            drive(Some(1), async { Ok(say(&commands::keys(&command, &settings, &Rim::system()).await?)) })
+        Command::Beside(command) => with(command.config(), |settings| {
+            let out = &mut std::io::stdout().lock();
+            drive(Some(1), async { Ok(u8::from(!commands::run(&command, &settings, &Rim::system(), out).await?).into()) })
         }),
         Command::Health { admin } => u8::from(!lives(&admin).unwrap_or(false)).into(),
     }

@@ -1,18 +1,45 @@
 //! What operators do from the command line while gateways run: a file for each family of commands. Each opens the store
 //! as a gateway does, without claiming it, says what came of it, and ends.
 
+mod audit;
 mod keys;
+mod revoke;
+mod users;
 
-use std::path::PathBuf;
+use std::{error::Error, io::Write, path::PathBuf};
 
 pub use self::keys::keys;
 use crate::{
-    app::{StartFault, keys::KeysFault},
+    app::{Rim, StartFault, keys::KeysFault},
+    cli::Beside,
     clock::Timestamp,
     config::settings::{Engine, Settings, Store},
-    policy::{keys::Algorithm, rfc3339::rfc3339},
-    store::{SharedStore, StoreFault},
+    policy::{ids::SessionId, keys::Algorithm, rfc3339::rfc3339},
+    store::{
+        Account, AuditEntry, AuditEvent, Login, SharedStore, Store as Facts, StoreFault,
+        audit::{Actor, Detail},
+    },
 };
+
+/// Carries a command out and prints what came of it; `false`: the answer is no.
+///
+/// # Errors
+/// It was not carried out.
+pub async fn run(
+    command: &Beside,
+    settings: &Settings,
+    rim: &Rim,
+    out: &mut dyn Write,
+) -> Result<bool, Box<dyn Error>> {
+    let told = match command {
+        Beside::Audit(command) => return Ok(audit::run(settings, command, rim, out).await?),
+        Beside::Keys(command) => keys(command, settings, rim).await?,
+        Beside::Revoke(command) => revoke::revoke(command, settings, rim).await?,
+        Beside::Users(command) => users::users(command, settings, rim).await?,
+    };
+    writeln!(out, "{told}")?;
+    Ok(true)
+}
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +70,24 @@ pub enum CommandFault {
     /// Keys are changed faster than their tokens end.
     #[error("there are too many keys of {0} already: wait until a previous one has gone")]
     TooManyKeys(Algorithm),
+    /// There is no such user.
+    #[error("there is no user {0}")]
+    UnknownUser(String),
+    /// There is no such session.
+    #[error("there is no session {0}")]
+    UnknownSession(SessionId),
+    /// There is no such issuer.
+    #[error("no issuer is named {0} in the configuration")]
+    UnknownIssuer(String),
+    /// No subject of another issuer's is like this.
+    #[error("no subject is like this: visible ASCII, at most 255 bytes")]
+    Subject,
+    /// No role or organisation is like this.
+    #[error("{0:?} can be no role or organisation: visible ASCII without a comma, at most 128 bytes")]
+    Word(String),
+    /// A role twice.
+    #[error("the role {0} twice")]
+    Twice(String),
     /// The clocks of two machines differ.
     #[error(
         "the next key was published at {0} by another machine's clock, which is ahead of this one's: set both right"
@@ -59,6 +104,29 @@ async fn open(settings: &Settings) -> Result<(&Store, SharedStore), CommandFault
         return Err(CommandFault::NoDatabase(path.clone()));
     }
     Ok((kept, crate::store::sql::open(kept).await.map_err(StartFault::from)?))
+}
+
+/// The account of this id or e-mail address.
+async fn found(store: &dyn Facts, user: &str) -> Result<Account, CommandFault> {
+    let account = match user.parse() {
+        Ok(id) => store.account(id).await?,
+        Err(_) => store.find_login(&Login::Email(user.to_owned())).await?.map(|(account, _)| account),
+    };
+    account.ok_or_else(|| CommandFault::UnknownUser(user.to_owned()))
+}
+
+/// What somebody at the command line has done.
+fn by_cli(event: AuditEvent, at: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at,
+        event,
+        actor: Actor::Cli,
+        user: None,
+        session: None,
+        address: String::new(),
+        request_id: String::new(),
+        detail: Detail::default(),
+    }
 }
 
 /// A moment as it is printed: RFC 3339 in UTC, to the second.

@@ -122,7 +122,7 @@ pub fn verify(token: &str, keys: &KeySet, rules: &TokenRules, now: Timestamp) ->
     let (payload, key) = token::signed(token, keys, kind, &rules.algorithms)?;
     let Unique(all) = serde_json::from_slice(&payload).map_err(|_| TokenFault::Malformed)?;
     let known = claims_json::foreign(&payload).ok_or(TokenFault::Malformed)?;
-    let subject = subject(known.subject(), rules)?;
+    let subject = known_as(known.subject(), rules)?;
     let mut claims = Claims {
         subject,
         roles: roles(&all, &rules.mapping),
@@ -147,7 +147,7 @@ pub fn verify(token: &str, keys: &KeySet, rules: &TokenRules, now: Timestamp) ->
 const MAX_SUBJECT: usize = 255;
 
 /// What upstreams, limits and logs know the subject by: visible ASCII, so that no two readings of it differ.
-fn subject(sub: &str, rules: &TokenRules) -> Result<Arc<str>, TokenFault> {
+pub fn known_as(sub: &str, rules: &TokenRules) -> Result<Arc<str>, TokenFault> {
     if sub.len() > MAX_SUBJECT || !sub.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') || sub.trim() != sub
     {
         return Err(TokenFault::Malformed);
@@ -188,7 +188,8 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// Visible ASCII and inner spaces, at most 128 bytes, without a comma: one value, however a header is read.
-fn plain(text: &str) -> Option<&str> {
+#[must_use]
+pub fn plain(text: &str) -> Option<&str> {
     let ok = !text.is_empty()
         && text.len() <= 128
         && text.trim() == text

@@ -61,7 +61,7 @@ pub enum AuditFault {
 }
 
 /// Does it; `false`: the audit is not as it was sealed.
-pub async fn run(
+pub(super) async fn run(
     settings: &Settings,
     command: &AuditCommand,
     rim: &Rim,
@@ -84,16 +84,7 @@ pub async fn run(
             query(&sql::open(kept).await?, wanted, args, out).await.map(|()| true)
         }
         AuditCommand::Erase { user, .. } => {
-            let entry = AuditEntry {
-                at: rim.clock.now(),
-                event: AuditEvent::AuditErased,
-                actor: Actor::Cli,
-                user: None,
-                session: None,
-                address: String::new(),
-                request_id: String::new(),
-                detail: Detail::default(),
-            };
+            let entry = super::by_cli(AuditEvent::AuditErased, rim.clock.now());
             let erased = sql::open(kept).await?.erase_audit_of(UserId(*user), &entry).await?;
             writeln!(out, "erased rows: {erased}")?;
             Ok(true)
