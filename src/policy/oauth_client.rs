@@ -50,7 +50,7 @@ pub fn authenticate<'c>(clients: &'c [OAuthClient], id: &str, secret: &[u8]) -> 
     let mut found = None;
     for client in clients {
         let fits = constant_time::verify_slices_are_equal(&client.secret, &given).is_ok();
-        if fits & (*client.id == *id) {
+        if fits && *client.id == *id {
             found = Some(client);
         }
     }

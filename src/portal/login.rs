@@ -90,7 +90,9 @@ async fn open(state: Shared, session: NewSession, audit: AuditEntry) -> Result<O
     let Some(Opened { account, ended }) = state.store.open_session(&session, &limit, &audit).await? else {
         return Ok(None);
     };
-    ended.into_iter().for_each(|sid| state.end_here(sid));
+    for sid in ended {
+        state.end_here(sid);
+    }
     Ok(Some(account))
 }
 

@@ -95,60 +95,8 @@ impl Shape {
                 Some("User"),
                 &[AccountExists, StoreUnavailable],
             ),
-            Call::Sessions => (
-                "Where the caller is logged in, the newest login first",
-                &[],
-                &[],
-                StatusCode::OK,
-                Some("Sessions"),
-                &[StoreUnavailable],
-            ),
-            Call::EndOthers => (
-                "End every session of the caller's but this one",
-                &[],
-                &[],
-                StatusCode::NO_CONTENT,
-                None,
-                &[StoreUnavailable],
-            ),
-            Call::Session => (
-                "One of the caller's sessions",
-                &[],
-                &[],
-                StatusCode::OK,
-                Some("Session"),
-                &[Reason::SessionUnknown, StoreUnavailable],
-            ),
-            Call::EndSession => (
-                "End one of the caller's sessions",
-                &[],
-                &[],
-                StatusCode::NO_CONTENT,
-                None,
-                &[Reason::SessionUnknown, StoreUnavailable],
-            ),
-            Call::Revoke => (
-                "Revoke a token (RFC 7009); a refresh token takes its session with it",
-                &["token"],
-                OF_CLIENTS,
-                StatusCode::OK,
-                None,
-                &[
-                    Reason::RequestInvalid,
-                    Reason::TokenTypeUnsupported,
-                    Reason::ClientInvalid,
-                    Reason::BodyTooLarge,
-                    StoreUnavailable,
-                ],
-            ),
-            Call::Introspect => (
-                "What a token of this gateway is worth now (RFC 7662)",
-                &["token"],
-                OF_CLIENTS,
-                StatusCode::OK,
-                Some("Introspection"),
-                &[Reason::RequestInvalid, Reason::ClientInvalid, Reason::BodyTooLarge, StoreUnavailable],
-            ),
+            Call::Sessions | Call::EndOthers | Call::Session | Call::EndSession => of_sessions(call),
+            Call::Revoke | Call::Introspect => of_clients(call),
             Call::Verify => ("What the presented access token says", &[], &[], StatusCode::OK, Some("Claims"), &[]),
             Call::Jwks => ("The keys that verify our tokens (RFC 7517)", &[], &[], StatusCode::OK, Some("KeySet"), &[]),
             Call::Discovery => (
@@ -170,6 +118,72 @@ impl Shape {
             Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
         };
         Self { summary, required, optional, success, answer, refusals }
+    }
+}
+
+/// The list of sessions and what can be done from it.
+const fn of_sessions(call: Call) -> Parts {
+    match call {
+        Call::Sessions => (
+            "Where the caller is logged in, the newest login first",
+            &[],
+            &[],
+            StatusCode::OK,
+            Some("Sessions"),
+            &[Reason::StoreUnavailable],
+        ),
+        Call::EndOthers => (
+            "End every session of the caller's but this one",
+            &[],
+            &[],
+            StatusCode::NO_CONTENT,
+            None,
+            &[Reason::StoreUnavailable],
+        ),
+        Call::Session => (
+            "One of the caller's sessions",
+            &[],
+            &[],
+            StatusCode::OK,
+            Some("Session"),
+            &[Reason::SessionUnknown, Reason::StoreUnavailable],
+        ),
+        _ => (
+            "End one of the caller's sessions",
+            &[],
+            &[],
+            StatusCode::NO_CONTENT,
+            None,
+            &[Reason::SessionUnknown, Reason::StoreUnavailable],
+        ),
+    }
+}
+
+/// What clients with a secret ask.
+const fn of_clients(call: Call) -> Parts {
+    match call {
+        Call::Revoke => (
+            "Revoke a token (RFC 7009); a refresh token takes its session with it",
+            &["token"],
+            OF_CLIENTS,
+            StatusCode::OK,
+            None,
+            &[
+                Reason::RequestInvalid,
+                Reason::TokenTypeUnsupported,
+                Reason::ClientInvalid,
+                Reason::BodyTooLarge,
+                Reason::StoreUnavailable,
+            ],
+        ),
+        _ => (
+            "What a token of this gateway is worth now (RFC 7662)",
+            &["token"],
+            OF_CLIENTS,
+            StatusCode::OK,
+            Some("Introspection"),
+            &[Reason::RequestInvalid, Reason::ClientInvalid, Reason::BodyTooLarge, Reason::StoreUnavailable],
+        ),
     }
 }
 
@@ -346,15 +360,12 @@ fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
     for reason in shape.refusals.iter().chain(of_body).chain(of_form).chain(of_token).chain(&[Reason::AddressLimited]) {
         let row = row_for(compat, *reason);
         let said = format!("`{}`: {}", row.code, row.title);
-        match responses.get_mut(row.status.as_str()) {
-            Some(known) => {
-                let before = known["description"].as_str().unwrap_or_default();
-                known["description"] = json!(format!("{before}; {said}"));
-            }
-            None => {
-                let described = if is_oauth(*reason) { oauth_error(&said) } else { problem(&said) };
-                responses.insert(row.status.as_str().to_owned(), described);
-            }
+        if let Some(known) = responses.get_mut(row.status.as_str()) {
+            let before = known["description"].as_str().unwrap_or_default();
+            known["description"] = json!(format!("{before}; {said}"));
+        } else {
+            let described = if is_oauth(*reason) { oauth_error(&said) } else { problem(&said) };
+            responses.insert(row.status.as_str().to_owned(), described);
         }
     }
     responses.insert("default".to_owned(), problem("Any other refusal"));

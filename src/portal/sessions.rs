@@ -135,7 +135,9 @@ pub(crate) async fn end_others(State(state): State<Shared>, known: KnownCaller) 
     let audit = known.caller.audit(AuditEvent::SessionRevoked, state.clock.now(), Some(known.user), None);
     PortalState::to_the_end(async move {
         let ended = state.store.end_other_sessions(keep, &audit).await?;
-        ended.into_iter().for_each(|id| state.end_here(id));
+        for id in ended {
+            state.end_here(id);
+        }
         Ok::<_, Refusal>(())
     })
     .await??;

@@ -104,10 +104,10 @@ impl PortalState {
     }
 
     /// From now on this gateway refuses an access token, until it has expired.
-    pub(crate) fn revoke_here(&self, jti: String, until: Timestamp) {
+    pub(crate) fn revoke_here(&self, jti: &str, until: Timestamp) {
         let tick = self.clock.tick().plus(until.since(self.clock.now()));
-        self.known.learn(&News::Token(jti.clone()), Expiry { at: until, tick });
-        self.streams.end_token(&jti);
+        self.known.learn(&News::Token(jti.to_owned()), Expiry { at: until, tick });
+        self.streams.end_token(jti);
         (self.told)();
     }
 }

@@ -213,7 +213,7 @@ pub enum RefreshOutcome {
     /// Rotated, or the same successor again: mint for `session.counter`.
     Granted {
         /// The session after the step.
-        session: Session,
+        session: Box<Session>,
         /// Its owner, active.
         account: Box<Account>,
         /// True when an earlier answer was repeated.

@@ -46,8 +46,8 @@ pub struct Line {
     timer: LazyTimer,
     /// When its last request was begun.
     used: Option<Tick>,
-    /// What has ended because the endpoint switched protocols.
-    switched: Option<Connection<Stream, GateBody>>,
+    /// What has ended because the endpoint switched protocols; boxed: hardly any line has it.
+    switched: Option<Box<Connection<Stream, GateBody>>>,
 }
 
 impl fmt::Debug for Line {
@@ -147,7 +147,7 @@ impl Line {
         poll_fn(|cx| {
             let ended = drive(&mut self.connection, cx);
             if patience.may_switch {
-                self.switched = ended;
+                self.switched = ended.map(Box::new);
             } else {
                 drop(ended);
             }

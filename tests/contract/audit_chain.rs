@@ -204,3 +204,20 @@ async fn who_finds_another_sealing_does_nothing() {
     sqlx::raw_sql("COMMIT").execute(&mut rival).await.unwrap();
     assert_eq!(seal(&on, 10).await, Sealed::Here { rows: 1, last: 1 });
 }
+
+/// Were a row erased after it was read for its digest and before that is written, its digest would be of what is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_waits_for_whoever_seals() {
+    let on = Fixture::postgres().await;
+    let user = user_id();
+    full_row(&on, user).await;
+    let mut sealer = on.rival().await;
+    sqlx::raw_sql("BEGIN; SELECT pg_advisory_xact_lock(8101820098839667817)").execute(&mut sealer).await.unwrap();
+    let store = on.store.clone();
+    let erasing = tokio::spawn(async move { store.erase_audit_of(user, &entry(AuditEvent::AuditErased, NOW)).await });
+    tokio::time::timeout(seconds(30), on.somebody_waits()).await.expect("the erasure waits");
+    sqlx::raw_sql("COMMIT").execute(&mut sealer).await.unwrap();
+    assert_eq!(erasing.await.unwrap().unwrap(), 1);
+    seal(&on, 10).await;
+    assert_eq!(verify(&on).await, Ok(2));
+}

@@ -31,7 +31,7 @@ async fn rotation_counts_on_and_gives_session_and_account(on: Fixture) {
     };
     assert_eq!((session.counter, session.rotated_at, repeated), (2, at, false));
     assert_eq!(*owner, account);
-    assert_eq!(on.store.session(id).await.unwrap(), Some(session));
+    assert_eq!(on.store.session(id).await.unwrap(), Some(*session));
     // The row names its user and session although the caller named neither.
     let rows = on.store.audit_of(account.id, 10).await.unwrap();
     assert_eq!((rows[0].event.as_str(), rows[0].session, rows[0].at), ("refreshed", Some(id), at));

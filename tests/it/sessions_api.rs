@@ -53,7 +53,7 @@ async fn a_user_sees_every_device_and_which_one_asks(deployment: Deployment) {
     let gateways = Gateways::standard(deployment, &upstream).await;
     let client = gateways.client();
     let laptop = client.register("ann@example.org").await;
-    gateways.clock.advance(Duration::from_secs(60));
+    gateways.clock.advance(Duration::from_mins(1));
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
     let login = client.post("/auth/login").header("user-agent", "Phone/1.0 (x)").json(&body);
     let phone = client.tokens(&login.send().await.expect(200));

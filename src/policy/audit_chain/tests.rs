@@ -113,7 +113,9 @@ fn seals_of_another_key_are_told_as_such() {
     assert!(matches!(broken.why, Why::Key { last: 2, .. }), "{broken}");
     let (mut rows, _) = chained(3, 2);
     let mut seals = chain(&mut rows, 2, &key(2));
-    seals.iter_mut().for_each(|seal| seal.kid = key(1).kid());
+    for seal in &mut seals {
+        seal.kid = key(1).kid();
+    }
     assert_eq!(verify(&rows, &seals, &key(1)).unwrap_err().why, Why::Signature(2), "whatever the seal says");
 }
 

@@ -53,6 +53,6 @@ async fn end(state: Shared, call: ClientCall, audit: AuditEntry) -> Result<(), R
     let audit = AuditEntry { user: claims.subject.parse().ok(), session: claims.session, ..audit };
     state.store.revoke(&Revocation::Token(jti.clone()), until, &audit).await?;
     tracing::info!(client = %call.client, jti, "a client revoked an access token");
-    state.revoke_here(jti, until);
+    state.revoke_here(&jti, until);
     Ok(())
 }

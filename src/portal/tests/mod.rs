@@ -87,7 +87,7 @@ pub(crate) fn passwords() -> Passwords {
 
 fn tokens() -> Tokens {
     Tokens {
-        stream_grace: Duration::from_secs(60),
+        stream_grace: Duration::from_mins(1),
         issuer: "https://gw.test".into(),
         audience: "rag".into(),
         algorithm: Algorithm::Es256,

@@ -1,6 +1,7 @@
 //! Audit rows: what happened, written with its cause, never changed. How they are sealed is `audit_chain`'s.
 
 use super::{
+    audit_chain,
     link::Link,
     outbox,
     query::{Query, Row},
@@ -87,6 +88,8 @@ fn row_of(row: &Row) -> Result<AuditRow, StoreFault> {
 
 /// Forgets who, from where and what exactly; the row that says so names nobody.
 pub(super) async fn erase(link: &mut Link, user: UserId, entry: &AuditEntry) -> Result<u64, StoreFault> {
+    // Not between the moment a row is read for its digest and the moment that is written.
+    audit_chain::while_nobody_seals(link).await?;
     let erased = Query::new(
         "UPDATE audit SET erased_at = $2, user_id = NULL, session_id = NULL, actor = NULL, address = NULL, \
          request_id = NULL, detail = NULL, salt = NULL WHERE user_id = $1",

@@ -71,6 +71,14 @@ async fn is_leader(link: &mut Link) -> Result<bool, StoreFault> {
     Ok(row.ok_or(sqlx::Error::RowNotFound)?.yes("mine")?)
 }
 
+/// Waits for whoever seals, and keeps others from it until this transaction ends.
+pub(super) async fn while_nobody_seals(link: &mut Link) -> Result<(), StoreFault> {
+    if matches!(link.connection, Connection::Postgres(..)) {
+        Query::new("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(link).await?;
+    }
+    Ok(())
+}
+
 async fn insert(link: &mut Link, seal: &Seal) -> Result<(), StoreFault> {
     Query::new(
         "INSERT INTO audit_seals (first_position, last_position, at, head, kid, signature) \

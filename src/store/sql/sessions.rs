@@ -157,7 +157,7 @@ pub(super) async fn refresh(
         RefreshVerdict::Ahead => RefreshOutcome::Refused,
         _ => {
             let repeated = verdict == RefreshVerdict::Repeat;
-            RefreshOutcome::Granted { session, account: Box::new(account), repeated }
+            RefreshOutcome::Granted { session: Box::new(session), account: Box::new(account), repeated }
         }
     })
 }
