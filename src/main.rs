@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         Command::Schema => say(&format!("{:#}", config::schema())),
         Command::Beside(command) => with(command.config(), |settings| {
             let out = &mut std::io::stdout().lock();
-            drive(Some(1), async { Ok(u8::from(!commands::run(&command, &settings, &Rim::system(), out).await?).into()) })
+            drive(Some(1), async {
+                Ok(u8::from(!commands::run(&command, &settings, &Rim::system(), out).await?).into())
+            })
         }),
         Command::Health { admin } => u8::from(!lives(&admin).unwrap_or(false)).into(),
     }

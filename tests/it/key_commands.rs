@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// A gateway's folder and environment.
-struct Site {
+pub(crate) struct Site {
     folder: TempDir,
-    environment: HashMap<String, String>,
+    pub(crate) environment: HashMap<String, String>,
 }
 
 impl Site {
-    fn new(store: &str, upstream: &str) -> Self {
+    pub(crate) fn new(store: &str, upstream: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let yaml = format!(
             "listeners: {{public: {{bind: \"127.0.0.1:0\"}}, admin: {{bind: \"127.0.0.1:0\"}}}}\n\
@@ -36,12 +36,12 @@ impl Site {
         Self { folder, environment }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("gateway.yaml")
     }
 
     /// Exit code, standard output, standard error.
-    fn run(&self, command: &str) -> (Option<i32>, String, String) {
+    pub(crate) fn run(&self, command: &str) -> (Option<i32>, String, String) {
         let file = self.file();
         let words = command.split(' ').map(|word| if word == "gateway.yaml" { file.to_str().unwrap() } else { word });
         let output = binary::run(&words.collect::<Vec<_>>(), &self.environment);
@@ -59,7 +59,7 @@ impl Site {
     }
 }
 
-fn on_postgres() -> String {
+pub(crate) fn on_postgres() -> String {
     let url = postgres::cluster().create_database().url;
     format!("store: {{url: \"{url}\", master_key: {{env: MASTER_KEY}}}}")
 }

@@ -73,6 +73,8 @@ macro_rules! on_every_deployment {
 #[cfg(test)]
 mod access_matrix;
 #[cfg(test)]
+mod account_commands;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod bad_frames;

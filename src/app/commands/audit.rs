@@ -20,8 +20,8 @@ use crate::{
         ids::{SessionId, UserId},
     },
     store::{
-        AuditEntry, AuditEvent, SharedStore, Store, StoreFault,
-        audit::{Actor, AuditQuery, AuditRow, Detail, Outcome},
+        AuditEvent, SharedStore, Store, StoreFault,
+        audit::{AuditQuery, AuditRow, Outcome},
         master_key::{MasterKeyFault, master_key},
         security::rfc3339,
         sql,
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Why a command could not be done.
 #[derive(Debug, thiserror::Error)]
-pub enum AuditFault {
+pub(super) enum AuditFault {
     /// `store.url: none`.
     #[error("store.url is none: nothing is audited")]
     NoStore,

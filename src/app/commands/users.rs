@@ -80,11 +80,17 @@ fn table(account: &Account, sessions: &[Session]) -> String {
         account.org.as_deref().unwrap_or("-"),
         account.active,
     );
-    let _ = write!(out, "{:<36}  {:<20}  {:<20}  {:<39}  {}", "SESSION", "CREATED", "LAST SEEN", "ADDRESS", "USER AGENT");
+    let _ =
+        write!(out, "{:<36}  {:<20}  {:<20}  {:<39}  {}", "SESSION", "CREATED", "LAST SEEN", "ADDRESS", "USER AGENT");
     for session in sessions {
         let (created, seen) = (moment(session.created_at), moment(session.last_seen_at));
         let agent = session.user_agent.as_deref().unwrap_or("-");
-        let _ = write!(out, "\n{:<36}  {created:<20}  {seen:<20}  {:<39}  {agent}", session.id.to_string(), session.address);
+        let _ = write!(
+            out,
+            "\n{:<36}  {created:<20}  {seen:<20}  {:<39}  {agent}",
+            session.id.to_string(),
+            session.address
+        );
     }
     out
 }
