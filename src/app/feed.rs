@@ -73,7 +73,7 @@ impl Reach {
 
     /// For a first reading: what is older is of no use to anybody.
     fn matters(self, now: Timestamp) -> FeedReach {
-        FeedReach { since: now.minus(self.life).minus(self.overlap), now }
+        FeedReach { since: now.minus(self.life).minus(self.overlap), now: now.minus(self.overlap) }
     }
 }
 
@@ -94,6 +94,11 @@ impl Read {
             None => reach.matters(now),
             Some(_) => FeedReach { since: Timestamp::from_seconds(0), now: Timestamp::from_seconds(0) },
         }
+    }
+
+    /// Whether the clock has been set back since: by what it said then, what matters now may have been too old.
+    fn ran_ahead(&self, now: Timestamp) -> bool {
+        self.at.is_some_and(|before| now.plus(SKEW) < before)
     }
 
     /// When an entry was committed, at the earliest: not before the reading that did not find it.
@@ -220,21 +225,32 @@ impl Feed {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            let now = self.clock.now();
-            if let Err(fault) = self.store.prune_feed(FeedReach { since: now.minus(KEPT), now }).await {
-                tracing::debug!(%fault, "old entries of the feed stay for now");
+            let before = self.clock.now().minus(KEPT);
+            loop {
+                match self.store.prune_feed(FeedReach { since: before, now: before }).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(fault) => {
+                        tracing::debug!(%fault, "old entries of the feed stay for now");
+                        break;
+                    }
+                }
             }
         }
     }
 
     async fn read(&self) -> Result<(), StoreFault> {
         let begun = Expiry { at: self.clock.now(), tick: self.clock.tick() };
+        if self.so_far().ran_ahead(begun.at) {
+            tracing::warn!("the clock was set back: what is revoked is read from the start");
+            self.have_read(Read::NOTHING);
+        }
         loop {
             let before = self.so_far();
             let page = self.store.feed(&before.position, before.reach(self.reach, begun.at), PAGE).await?;
             let Some(page) = page else {
                 tracing::warn!("the store holds another history than it did: what is revoked is read from the start");
-                self.known.forget_rights();
+                self.known.another_history();
                 self.have_read(Read::NOTHING);
                 continue;
             };
@@ -245,6 +261,9 @@ impl Feed {
                 }
             }
             if page.is_last {
+                if before.at.is_none() {
+                    self.known.history_is_read();
+                }
                 self.have_read(Read { position: page.position, at: Some(begun.at) });
                 break;
             }
@@ -310,6 +329,15 @@ mod tests {
     #[test]
     fn what_no_token_can_outlive_is_not_read() {
         assert_eq!(REACH.matters(at(5_000)).since, at(4_034));
+        // One whose end is told is known for the overlap after it, and so is what is read first.
+        assert_eq!(REACH.matters(at(5_000)).now, at(4_964));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_by_more_than_clocks_differ_has_all_that_matters_read_again() {
+        let read = Read { at: Some(at(5_000)), ..Read::NOTHING };
+        assert_eq!([5_001, 5_000, 4_970, 4_969].map(|now| read.ran_ahead(at(now))), [false, false, false, true]);
+        assert!(!Read::NOTHING.ran_ahead(at(1)));
     }
 
     #[test]

@@ -82,27 +82,28 @@ impl Vault {
         Arc::clone(&self.master)
     }
 
-    /// Everything that is there; an error if the master key does not open it.
-    pub(super) async fn read(&self) -> Result<Vec<StoredKey>, KeysFault> {
-        let stored = self.store.signing_keys().await?;
-        self.unseal(&stored, &[])?;
-        Ok(stored)
+    /// An error if the master key does not open everything that is there.
+    pub(super) async fn opens_all(&self) -> Result<(), KeysFault> {
+        self.store.signing_keys().await?.iter().try_for_each(|key| self.unseal(key).map(drop))
     }
 
-    /// Opens what is stored, but what is `held` already.
-    fn unseal(&self, stored: &[StoredKey], held: &[Arc<SigningKey>]) -> Result<Vec<Arc<SigningKey>>, KeysFault> {
-        let unseal = |key: &StoredKey| {
-            let kid = &key.life.kid;
-            if let Some(held) = held.iter().find(|held| **held.kid() == **kid) {
-                return Ok(Arc::clone(held));
+    /// An error if the master key opens nothing that is there: it is another one. A row that is damaged is no reason.
+    pub(super) async fn opens_any(&self) -> Result<(), KeysFault> {
+        let mut opened = Ok(());
+        for key in self.store.signing_keys().await? {
+            opened = self.unseal(&key).map(drop);
+            if opened.is_ok() {
+                break;
             }
-            let pkcs8 = self
-                .master
-                .open(PURPOSE, kid, &key.sealed_pkcs8)
-                .map_err(|_| KeysFault::WrongMasterKey(kid.clone()))?;
-            Ok(Arc::new(SigningKey::from_pkcs8(key.life.algorithm, pkcs8.expose_secret())?))
-        };
-        stored.iter().map(unseal).collect()
+        }
+        opened
+    }
+
+    fn unseal(&self, key: &StoredKey) -> Result<Arc<SigningKey>, KeysFault> {
+        let kid = &key.life.kid;
+        let pkcs8 =
+            self.master.open(PURPOSE, kid, &key.sealed_pkcs8).map_err(|_| KeysFault::WrongMasterKey(kid.clone()))?;
+        Ok(Arc::new(SigningKey::from_pkcs8(key.life.algorithm, pkcs8.expose_secret())?))
     }
 
     fn is_due(&self, keys: &[KeyLife], needed: &[Algorithm]) -> bool {
@@ -172,6 +173,8 @@ impl KeyKeeper {
             held.lives.iter().any(|life| life.state == KeyState::Current && life.algorithm == *algorithm)
         };
         match due {
+            // A start with a key it cannot open would sign with others under a wrong master key.
+            Err(fault @ (KeysFault::WrongMasterKey(_) | KeysFault::Key(_))) => return Err(fault),
             Err(fault) if !needed.iter().all(signs) => return Err(fault),
             // Nothing that a start needs: it is tried again each second.
             Err(fault) => tracing::warn!(%fault, "a change of signing keys that is due could not be made"),
@@ -230,6 +233,7 @@ impl KeyKeeper {
 
     fn tell(&self, looked: Result<(), KeysFault>) {
         let failed = self.failing.swap(looked.is_err(), Ordering::Relaxed);
+        self.keyring.set_cut_off(looked.is_err());
         match looked {
             Err(fault) if !failed => tracing::warn!(%fault, "signing keys are not followed; what is held goes on"),
             Ok(()) if failed => tracing::info!("signing keys are followed again"),
@@ -242,25 +246,37 @@ impl KeyKeeper {
 /// key that is not the store's.
 async fn current(vault: &Vault, needed: &[Algorithm], held: Held) -> Result<(Held, Result<(), KeysFault>), KeysFault> {
     let stored = vault.store.signing_keys().await?;
-    let read = opened(vault, &stored, &held.keys)?;
-    if !vault.is_due(&read.lives, needed) {
-        return Ok((read, Ok(())));
+    let (read, opened_all) = opened(vault, &stored, &held.keys);
+    if opened_all.is_err() || !vault.is_due(&read.lives, needed) {
+        return Ok((read, opened_all));
     }
     match vault.advance(Order::Due, needed, &Actor::System).await {
         Ok((steps, stored)) => {
             for step in steps {
                 tracing::info!(?step, "a change of signing keys was due, and this gateway made it");
             }
-            Ok((opened(vault, &stored, &read.keys)?, Ok(())))
+            Ok(opened(vault, &stored, &read.keys))
         }
         // What was read is still news.
         Err(fault) => Ok((read, Err(fault))),
     }
 }
 
-fn opened(vault: &Vault, stored: &[StoredKey], held: &[Arc<SigningKey>]) -> Result<Held, KeysFault> {
-    let keys = vault.unseal(stored, held)?;
-    Ok(Held { lives: stored.iter().map(|key| key.life.clone()).collect(), keys })
+/// Opens what is stored, but what is `held` already. One that does not open is left out, and told: what became of the
+/// others, a key that was retired above all, is still news.
+fn opened(vault: &Vault, stored: &[StoredKey], held: &[Arc<SigningKey>]) -> (Held, Result<(), KeysFault>) {
+    let (mut read, mut outcome) = (Held { lives: Vec::new(), keys: Vec::new() }, Ok(()));
+    for key in stored {
+        let held = held.iter().find(|held| **held.kid() == *key.life.kid).cloned();
+        match held.map_or_else(|| vault.unseal(key), Ok) {
+            Ok(opened) => {
+                read.lives.push(key.life.clone());
+                read.keys.push(opened);
+            }
+            Err(fault) => outcome = Err(fault),
+        }
+    }
+    (read, outcome)
 }
 
 /// Every key verifies and is published, from before it signs until no token of it is left; current ones sign.

@@ -256,6 +256,15 @@ impl Parts {
         Ok(Principal::Authenticated(caller))
     }
 
+    /// What is wrong with a token of ours. While the keys cannot be read, one that is not known may be the one that the
+    /// other gateways sign with by now: no fault of the token's.
+    fn own(&self, fault: TokenFault) -> Refusal {
+        if matches!(fault, TokenFault::UnknownKey) && self.keyring.is_cut_off() {
+            return Refusal::with(Reason::StoreUnavailable, Detail::RetryAfter(STALE_AGAIN));
+        }
+        fault.into()
+    }
+
     /// The caller as of now, if the user's rights have changed since the token was made.
     fn with_newer_rights(&self, caller: &Caller) -> Option<Arc<Caller>> {
         if !self.known.holds_rights() || !matches!(caller.signer(), Signer::Own(_)) {
@@ -296,7 +305,7 @@ impl Parts {
         }
         let (verified, signer) = match choose(token, exchange, route)? {
             None => {
-                let verified = token::verify(token, &self.keyring.access_keys())?;
+                let verified = token::verify(token, &self.keyring.access_keys()).map_err(|fault| self.own(fault))?;
                 let session = verified.claims.session.ok_or(TokenFault::Malformed)?;
                 (verified, Signer::Own(session))
             }

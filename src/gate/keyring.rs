@@ -9,7 +9,13 @@
 //! a change still takes what the others sign with the new key, and they what it signs with the old one. A key that is
 //! gone from the next reading neither signs nor verifies.
 
-use std::{iter, sync::Arc};
+use std::{
+    iter,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 
@@ -33,6 +39,8 @@ pub struct Keyring {
     keys: ArcSwap<Keys>,
     /// The secret that signs access tokens instead of the key, if there is one. Never published.
     secret: Option<Arc<SigningKey>>,
+    /// Whether there may be keys that are not known here.
+    cut_off: AtomicBool,
 }
 
 impl Keyring {
@@ -40,7 +48,7 @@ impl Keyring {
     /// keys that sign no longer, or not yet.
     #[must_use]
     pub fn new(own: Arc<SigningKey>, others: Vec<Arc<SigningKey>>, verifying: &[VerifyingKey]) -> Self {
-        Self { keys: ArcSwap::new(keys(own, others, verifying, None)), secret: None }
+        Self { keys: ArcSwap::new(keys(own, others, verifying, None)), secret: None, cut_off: AtomicBool::new(false) }
     }
 
     /// The same, but access tokens are signed with `secret`. The identity is not: upstreams verify it by published keys.
@@ -49,7 +57,7 @@ impl Keyring {
         let held = self.keys.load_full();
         let verifying: Vec<_> = held.published.iter().cloned().collect();
         let keys = keys(Arc::clone(&held.own), held.others.clone(), &verifying, Some(&secret));
-        Self { keys: ArcSwap::new(keys), secret: Some(secret) }
+        Self { keys: ArcSwap::new(keys), secret: Some(secret), cut_off: AtomicBool::new(false) }
     }
 
     /// The key that access tokens are signed with now.
@@ -87,6 +95,17 @@ impl Keyring {
     #[must_use]
     pub fn verifies(&self, kid: &str) -> bool {
         self.keys.load().access.get(kid).is_some()
+    }
+
+    /// Whether the keys could not be read lately: one that is unknown here may be one that others have made since.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+
+    /// Says so.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Release);
     }
 
     /// Replaces all of them by those of another reading.

@@ -67,14 +67,16 @@ impl Form {
 }
 
 /// What of a path lies below one of the places where decisions are asked for: `/nginx` of `/auth/forward/nginx`. In any
-/// case, and whatever follows: a decision that was asked for in a wrong way must not be answered by a service.
+/// case, and whatever follows: a decision that was asked for in a wrong way must not be answered by a service. But in
+/// other letters than these nothing is below: most proxies compare letter by letter what they keep from their clients.
 #[must_use]
 pub fn below<'a>(path: &'a str, bases: &[Arc<str>]) -> Option<&'a str> {
     let of_base = |base: &Arc<str>| {
         let (start, rest) = path.split_at_checked(base.len())?;
         let (folder, rest) = rest.split_at_checked(FOLDER.len())?;
         let here = start.eq_ignore_ascii_case(base) && folder.eq_ignore_ascii_case(FOLDER);
-        (here && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
+        let to_the_letter = *start == **base && folder == FOLDER;
+        (here && (rest.is_empty() || rest.starts_with('/'))).then_some(if to_the_letter { rest } else { "" })
     };
     bases.iter().find_map(of_base)
 }
@@ -186,12 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_found_in_any_case_and_nothing_beside_them() {
+    fn endpoints_are_spelled_in_one_way_and_no_other_leads_elsewhere() {
         for (path, rest) in [
             ("/auth/forward/nginx", "/nginx"),
             ("/api/auth/forward/envoy/a/b", "/envoy/a/b"),
-            ("/AUTH/Forward/x", "/x"),
             ("/auth/forward", ""),
+            ("/AUTH/forward/nginx", ""),
+            ("/auth/Forward/envoy/a", ""),
         ] {
             assert_eq!(below(path, &bases()), Some(rest), "{path}");
         }

@@ -403,7 +403,7 @@ pub trait Store: Send + Sync + 'static {
     /// Ends when the store has no way to call.
     async fn feed_wakes(&self, wake: &(dyn Fn() + Send + Sync)) -> Result<(), StoreFault>;
 
-    /// Forgets entries that do not matter by `reach`; gives how many.
+    /// Forgets some of the entries that do not matter by `reach`, the oldest first; gives how many, 0 once none is left.
     async fn prune_feed(&self, reach: FeedReach) -> Result<u64, StoreFault>;
 
     /// Has every gateway refuse one access token, or a subject's tokens of before a moment, `until` the last of them has

@@ -8,6 +8,7 @@ use std::sync::{
 
 use portcullis::{
     clock::Timestamp,
+    config::settings::Engine,
     policy::ids::SessionId,
     store::{
         AccountFault, AuditEntry, AuditEvent, Revocation,
@@ -25,6 +26,7 @@ on_both_engines!(
     what_no_longer_matters_is_not_told_and_goes,
     a_revoked_token_and_a_subject_are_told_with_their_end,
     changed_rights_are_told_with_a_new_version,
+    whoever_has_very_many_sessions_can_end_them_all,
 );
 
 async fn page(on: &Fixture, from: &FeedPosition) -> FeedPage {
@@ -203,6 +205,43 @@ async fn changed_rights_are_told_with_a_new_version(on: Fixture) {
         on.store.change_authorization(user_id(), &roles(&["user"]), None, &AuditEntry { ..told.clone() }).await;
     assert!(matches!(nobody, Err(AccountFault::Missing)));
     assert_eq!(on.news().await.len(), 2);
+}
+
+/// In a few statements: one for each would not end within the store's time-out, and they would stay live for good.
+async fn whoever_has_very_many_sessions_can_end_them_all(on: Fixture) {
+    const MANY: usize = 20_000;
+    let (_, session) = on.registered("ann@example.com").await;
+    on.tamper(match on.settings.engine {
+        Engine::Postgres { .. } => {
+            "INSERT INTO sessions SELECT (jsonb_populate_record(s, jsonb_build_object('id', gen_random_uuid()))).* \
+             FROM sessions s, generate_series(2, 20000)"
+        }
+        Engine::Sqlite { .. } => {
+            "CREATE TEMP TABLE more AS WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+             SELECT s.* FROM sessions s, n; UPDATE more SET id = randomblob(16); INSERT INTO sessions SELECT * FROM more"
+        }
+    })
+    .await;
+    let ended = on.store.end_sessions(session, true, &entry(AuditEvent::LoggedOut, NOW)).await.unwrap();
+    assert_eq!(ended.len(), MANY);
+    let told = on.store.feed(&FeedPosition::START, EVERYTHING, 30_000).await.unwrap().unwrap();
+    let mut sessions: Vec<_> = told.entries.iter().map(|entry| entry.news.clone()).collect();
+    assert_eq!((told.position.seq, sessions.len()), (MANY as u64, MANY));
+    assert!(sessions.contains(&News::Session(session)));
+    sessions.dedup();
+    assert_eq!(sessions.len(), MANY);
+    // However many there are, they go in bounded calls, and all of them but the newest.
+    let (mut gone, mut calls) = (0, Vec::new());
+    let end_of_time = FeedReach { since: NOW.plus(seconds(1_000)), now: NOW.plus(seconds(1_000)) };
+    while calls.last() != Some(&0) {
+        calls.push(on.store.prune_feed(end_of_time).await.unwrap());
+        gone += calls[calls.len() - 1];
+    }
+    assert_eq!((gone, &calls[..]), (MANY as u64 - 1, &[10_000, 9_999, 0][..]));
+    // The chain goes on from the last of them.
+    let (_, another) = on.registered("bob@example.com").await;
+    end(&on, another, NOW).await;
+    assert_eq!(page(&on, &told.position).await.entries[0].news, News::Session(another));
 }
 
 /// A call that reaches a listener says nothing, so what it reads then must be there.

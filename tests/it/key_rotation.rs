@@ -10,21 +10,26 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{decode_header, jwk::JwkSet};
 use portcullis::{
     cli::keys::{Keys, Store},
     store::KeyState,
 };
 use serde_json::Value;
+use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
-use crate::harness::{
-    client::Client,
-    gateway::{Engine, ISSUER, standard},
-    gateways::{Deployment, Gateways},
-    identity::{published, verify, verify_by},
-    soon,
-    upstream::Upstream,
+use crate::{
+    harness::{
+        client::Client,
+        gateway::{Engine, Gateway, ISSUER, Setup, standard},
+        gateways::{Deployment, Gateways},
+        identity::{published, verify, verify_by},
+        soon,
+        upstream::Upstream,
+    },
+    support::postgres::{Cluster, cluster},
 };
 
 on_every_deployment!(
@@ -315,4 +320,57 @@ async fn every_algorithm_in_use_rotates_and_the_secret_does_not() {
     gateway.hold(KeyState::Previous, 2).await;
     assert_eq!(gateway.client().status("/ask/a", &session.access).await, 200, "the secret is as it was");
     verify(&gateway.client(), identity(&upstream.last()), ISSUER, "rag").await.unwrap();
+}
+
+/// The store, on a database of its own.
+const STORE: &str = "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 3, timeout: 500ms}\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_does_not_open_keeps_no_retired_key_alive() {
+    let (upstream, database) = (Upstream::start().await, cluster().create_database());
+    let yaml = STORE.to_owned() + &with("{every: never}", &upstream);
+    let gateway: Gateway = Setup::new(Engine::Sqlite, &yaml).on(&database.url).start().await;
+    let client = gateway.client();
+    let session = client.register("ann@example.org").await;
+    assert_eq!(client.status("/ask/a", &session.access).await, 200);
+    let damaged = "INSERT INTO signing_keys (kid, algorithm, state, sealed_pkcs8, created_at, verifies_until) \
+                   SELECT 'damaged', algorithm, 'previous', '\\x00', created_at, created_at + interval '1 year' \
+                   FROM signing_keys";
+    sqlx::raw_sql(damaged).execute(&mut PgConnection::connect(&database.url).await.unwrap()).await.unwrap();
+    let failed = "portcullis_signing_key_reads_total{result=\"failed\"}";
+    soon("a reading to tell of it", async { while gateway.metric(failed).await < 0.5 {} }).await;
+    gateway.keys(&retire(&kid_of(&session.access))).await.unwrap();
+    let gone = async { while client.status("/ask/a", &session.access).await != 401 {} };
+    soon("the retired key to be gone", gone).await;
+    let next = client.refreshed(&session.refresh).await;
+    assert_eq!(client.status("/ask/a", &next.access).await, 200);
+    let told = gateway.keys(&rotate(false)).await.unwrap_err().to_string();
+    assert!(told.contains("signing key damaged cannot be unsealed"), "{told}");
+    gateway.keys(&retire("damaged")).await.unwrap();
+    gateway.keys(&rotate(false)).await.unwrap();
+}
+
+/// The others may have made it, and sign with it, while this one was cut off from the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_keys_cannot_be_read_one_that_is_not_known_is_not_the_client_s_fault() {
+    let mut cluster = Cluster::private();
+    let (upstream, database) = (Upstream::start().await, cluster.create_database());
+    let yaml = STORE.to_owned() + &with("{every: never}", &upstream);
+    let gateway: Gateway = Setup::new(Engine::Sqlite, &yaml).on(&database.url).start().await;
+    let client = gateway.client();
+    let session = client.register("ann@example.org").await;
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","typ":"at+jwt","kid":"made-since"}"#);
+    let (_, rest) = session.access.split_once('.').unwrap();
+    let unknown = format!("{header}.{rest}");
+    client.get("/ask/a").bearer(&unknown).send().await.refused(401, "invalid_token");
+    cluster.stop();
+    let cut_off = async { while client.status("/ask/a", &unknown).await != 503 {} };
+    soon("it to be noticed", cut_off).await;
+    client.get("/ask/a").bearer(&unknown).send().await.refused(503, "store_unavailable");
+    assert_eq!(client.status("/ask/a", &session.access).await, 200);
+    let forged = format!("{}x", session.access);
+    client.get("/ask/a").bearer(&forged).send().await.refused(401, "invalid_token");
+    cluster.start();
+    let well = async { while client.status("/ask/a", &unknown).await != 401 {} };
+    soon("the keys to be read again", well).await;
 }

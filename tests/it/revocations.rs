@@ -12,6 +12,7 @@ use portcullis::{
     },
 };
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
 use crate::{
     harness::{
@@ -23,7 +24,7 @@ use crate::{
         tokens::claims_of,
         upstream::Upstream,
     },
-    support::postgres::Cluster,
+    support::postgres::{Cluster, cluster},
 };
 
 on_every_deployment!(
@@ -31,6 +32,7 @@ on_every_deployment!(
     what_another_issuer_s_user_was_given_before_a_moment_is_refused,
     changed_rights_count_at_the_next_request_and_cost_no_401,
     changed_rights_are_known_after_a_restart,
+    what_has_ended_is_known_to_those_that_began_under_a_clock_that_ran_ahead,
 );
 
 fn audit(event: AuditEvent, at: Timestamp) -> AuditEntry {
@@ -179,6 +181,59 @@ async fn changed_rights_are_known_after_a_restart(deployment: Deployment) {
     gateways.clock.advance(Duration::from_hours(1));
     let pruned = async { while gateways.metric("portcullis_revocations{kind=\"authorization\"}").await > 0.5 {} };
     soon("what no token can need to be forgotten", pruned).await;
+}
+
+/// By that clock every token that had ended had expired; it is set right again before they have.
+async fn what_has_ended_is_known_to_those_that_began_under_a_clock_that_ran_ahead(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let mut gateways = Gateways::standard(deployment, &upstream).await;
+    let client = gateways.client();
+    let (ended, kept) = (client.register("ann@example.org").await, client.login("ann@example.org").await);
+    client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
+    let ahead = Duration::from_hours(1);
+    gateways.clock.advance(ahead);
+    gateways.restart().await;
+    gateways.clock.set_back(ahead);
+    gateways.know_what_was_told().await;
+    for gateway in &gateways.all {
+        let client = gateway.client();
+        client.get("/ask/a").bearer(&ended.access).send().await.refused(401, "invalid_token");
+        assert_eq!(client.status("/ask/a", &kept.access).await, 200);
+    }
+}
+
+/// Until it is known what they are by the other history, whoever was put down stays down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_are_not_forgotten_before_a_store_of_another_history_was_read() {
+    let upstream = Upstream::start().await;
+    let database = cluster().create_database();
+    let store = "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 4}\n";
+    let yaml = store.to_owned() + &with_roles(&upstream);
+    let gateway: Gateway = Setup::new(Engine::Sqlite, &yaml).on(&database.url).start().await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let id = ann.user["id"].as_str().unwrap().parse().unwrap();
+    let change = async |roles: &[&str]| {
+        let roles: Vec<_> = roles.iter().map(|role| (*role).to_owned()).collect();
+        let told = audit(AuditEvent::AuthorizationChanged, BEGIN);
+        gateway.store().await.change_authorization(id, &roles, None, &told).await.unwrap();
+    };
+    change(&["admin", "user"]).await;
+    let admin = client.refreshed(&ann.refresh).await;
+    assert_eq!(client.status("/admins/a", &admin.access).await, 200);
+    change(&["user"]).await;
+    let down = async { while client.status("/admins/a", &admin.access).await != 403 {} };
+    soon("the change to be read", down).await;
+    // Another history, which cannot be read to its end.
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let other = "UPDATE feed SET link = decode(repeat('07', 32), 'hex'), kind = 'nonsense'; \
+                 UPDATE feed_head SET link = decode(repeat('07', 32), 'hex')";
+    sqlx::raw_sql(other).execute(&mut connection).await.unwrap();
+    let failed = "portcullis_revocation_reads_total{result=\"failed\"}";
+    soon("readings to fail", async { while gateway.metric(failed).await < 1.5 {} }).await;
+    // The caller as of then is among the verified ones no more.
+    gateway.clock.advance(Duration::from_secs(61));
+    client.get("/admins/a").bearer(&admin.access).send().await.refused(403, "role_missing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

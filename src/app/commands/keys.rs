@@ -46,7 +46,7 @@ pub async fn keys(command: &Keys, settings: &Settings, rim: &Rim) -> Result<Stri
 
 async fn rotate(vault: &Vault, needed: &[Algorithm], now: bool) -> Result<Vec<StoredKey>, CommandFault> {
     // Nothing is made under a master key that is not the store's.
-    vault.read().await?;
+    vault.opens_all().await?;
     vault.advance(Order::Due, needed, &Actor::Cli).await?;
     let (_, mut keys) = vault.advance(Order::Publish, needed, &Actor::Cli).await?;
     let is_next = |key: &&StoredKey| key.life.state == KeyState::Next && needed.contains(&key.life.algorithm);
@@ -68,7 +68,8 @@ async fn rotate(vault: &Vault, needed: &[Algorithm], now: bool) -> Result<Vec<St
 }
 
 async fn retire(vault: &Vault, needed: &[Algorithm], kid: &str) -> Result<Vec<StoredKey>, CommandFault> {
-    vault.read().await?;
+    // A key that is damaged is in the way of no other's end, nor of its own.
+    vault.opens_any().await?;
     let (steps, keys) = vault.advance(Order::Retire(kid), needed, &Actor::Cli).await?;
     if steps.is_empty() { Err(CommandFault::UnknownKey(kid.to_owned())) } else { Ok(keys) }
 }

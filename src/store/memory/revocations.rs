@@ -3,7 +3,7 @@
 //!
 //! Looked into for every verified token, so each kind that is empty costs one load. Every entry lives until the last
 //! token it speaks of has expired; the caller prunes now and then. What was learned stays: reading the feed again adds
-//! to it. The one exception are rights after a store was set back ([`Revocations::forget_rights`]).
+//! to it. The one exception are rights after a store was set back ([`Revocations::another_history`]).
 
 use std::{
     collections::HashMap,
@@ -63,6 +63,15 @@ struct Before {
     until: Expiry,
 }
 
+/// A user's rights.
+#[derive(Debug)]
+struct Rights {
+    told: Arc<Authorization>,
+    until: Expiry,
+    /// By which history of the store.
+    history: u64,
+}
+
 /// How many entries of each kind are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -83,7 +92,9 @@ pub struct Revocations {
     tokens: Few<Box<str>, Expiry>,
     /// By issuer and subject.
     subjects: Few<Box<str>, HashMap<Box<str>, Before>>,
-    authorizations: Few<UserId, (Arc<Authorization>, Expiry)>,
+    authorizations: Few<UserId, Rights>,
+    /// How many histories of the store there have been before the one that is read.
+    history: AtomicU64,
     /// When the feed was last read to its end, nanoseconds of the monotonic clock.
     read: AtomicU64,
     /// Whether reading it has failed since.
@@ -107,9 +118,11 @@ impl Revocations {
                 *kept = Before { issued: said.issued.max(kept.issued), until: until.later(kept.until) };
             }),
             News::Authorization(rights) => self.authorizations.change(|users| {
-                let kept = users.entry(rights.user).or_insert_with(|| (Arc::new(rights.clone()), until));
-                if kept.0.version < rights.version {
-                    *kept = (Arc::new(rights.clone()), until.later(kept.1));
+                let history = self.history.load(Ordering::Acquire);
+                let said = |until| Rights { told: Arc::new(rights.clone()), until, history };
+                let kept = users.entry(rights.user).or_insert_with(|| said(until));
+                if kept.history < history || kept.told.version < rights.version {
+                    *kept = said(until.later(kept.until));
                 }
             }),
             News::Keys => {}
@@ -139,7 +152,7 @@ impl Revocations {
     #[must_use]
     pub fn newer_rights(&self, user: UserId, version: u64) -> Option<Arc<Authorization>> {
         let users = self.authorizations.read()?;
-        users.get(&user).filter(|(rights, _)| rights.version > version).map(|(rights, _)| Arc::clone(rights))
+        users.get(&user).filter(|rights| rights.told.version > version).map(|rights| Arc::clone(&rights.told))
     }
 
     /// Whether any user's rights are held: spares the look for which an id would have to be read first.
@@ -148,9 +161,18 @@ impl Revocations {
         self.authorizations.len() > 0
     }
 
-    /// The store holds another history than it was: rights may have gone back to an older version of theirs.
-    pub fn forget_rights(&self) {
-        self.authorizations.change(HashMap::clear);
+    /// The store holds another history than it did: rights may have gone back to an older version of theirs. What it says
+    /// from now on counts; what it said before, until it has been read.
+    pub fn another_history(&self) {
+        self.history.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The history has been read to its end: rights that are not of it are forgotten.
+    pub fn history_is_read(&self) {
+        let history = self.history.load(Ordering::Acquire);
+        if history > 0 && self.holds_rights() {
+            self.authorizations.change(|users| users.retain(|_, rights| rights.history == history));
+        }
     }
 
     /// The feed has been read to its end, by a reading that began at `tick`. Gives whether the one before failed.
@@ -192,7 +214,7 @@ impl Revocations {
             });
         }
         if self.authorizations.len() > 0 {
-            self.authorizations.change(|users| users.retain(|_, (_, until)| live(until)));
+            self.authorizations.change(|users| users.retain(|_, rights| live(&rights.until)));
         }
     }
 
@@ -276,10 +298,24 @@ mod tests {
         assert_eq!(known.newer_rights(user, 3).unwrap().roles, ["user"]);
         assert!(known.newer_rights(user, 4).is_none());
         assert!(known.newer_rights(UserId(Uuid::from_u128(8)), 0).is_none());
-        known.forget_rights();
-        known.learn(&rights(2, "analyst"), until(10));
-        assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["analyst"]);
         prune(&known, 10);
+        assert!(!known.holds_rights());
+    }
+
+    #[test]
+    fn rights_of_another_history_count_until_the_one_there_is_was_read() {
+        let known = Revocations::default();
+        let user = UserId(Uuid::from_u128(7));
+        known.learn(&rights(4, "user"), until(10));
+        known.history_is_read();
+        known.another_history();
+        assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["user"]);
+        known.learn(&rights(2, "analyst"), until(10));
+        assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["analyst"], "an older version, but of this history");
+        known.history_is_read();
+        assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["analyst"]);
+        known.another_history();
+        known.history_is_read();
         assert!(!known.holds_rights());
     }
 

@@ -1,6 +1,8 @@
 //! The feed's rows. What a transaction has to tell is gathered on its [`Link`] and written here as the last thing
 //! before its commit ([`flush`]).
 
+use std::fmt::Write;
+
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{
@@ -9,6 +11,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    policy::ids::SessionId,
     store::{
         StoreFault,
         feed::{FeedEntry, FeedPage, FeedPosition, FeedReach, News},
@@ -32,6 +35,18 @@ const SUBJECT: &str = "subject";
 const AUTHORIZATION: &str = "authorization";
 const KEYS: &str = "keys";
 
+/// Entries removed at once: whatever has piled up, each call ends within the store's time-out.
+const PRUNED: i64 = 10_000;
+
+/// Ended sessions written by one statement.
+const AT_ONCE: usize = 1_000;
+
+/// An entry that has its number.
+struct Numbered {
+    position: FeedPosition,
+    told: Told,
+}
+
 /// Numbers and writes what was told. From here on every other writer waits for this transaction's end: nothing but the
 /// commit may follow.
 pub(super) async fn flush(link: &mut Link, told: Vec<Told>) -> Result<(), StoreFault> {
@@ -39,10 +54,10 @@ pub(super) async fn flush(link: &mut Link, told: Vec<Told>) -> Result<(), StoreF
     let head = Query::new("UPDATE feed_head SET seq = seq + $1 RETURNING seq, link").bind(count).row(link).await?;
     let mut position = position_of(&head.ok_or_else(|| StoreFault::Inconsistent("feed_head is empty".into()))?)?;
     position.seq -= count;
+    let mut numbered = Vec::with_capacity(told.len());
     for one in told {
         let (kind, detail) = written(&one.news)?;
-        let session = if let News::Session(session) = one.news { Some(session) } else { None };
-        let place = session.map(|session| session.0.as_bytes().to_vec()).unwrap_or_default();
+        let place = session_of(&one.news).map(|session| session.0.as_bytes().to_vec()).unwrap_or_default();
         position = FeedPosition {
             seq: position.seq + 1,
             link: chained(
@@ -51,24 +66,80 @@ pub(super) async fn flush(link: &mut Link, told: Vec<Told>) -> Result<(), StoreF
                 one.at,
             ),
         };
-        Query::new(
-            "INSERT INTO feed (seq, link, at, until, kind, session_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(position.seq)
-        .bind(position.link.as_slice())
-        .bind(one.at)
-        .bind(one.until)
-        .bind(kind)
-        .bind(session)
-        .bind(detail.as_deref())
-        .execute(link)
-        .await?;
+        numbered.push(Numbered { position: position.clone(), told: one });
+    }
+    let alike = |one: &Numbered, next: &Numbered| {
+        one.is_end() && next.is_end() && one.told.at == next.told.at && one.told.until == next.told.until
+    };
+    for run in numbered.chunk_by(alike) {
+        for some in run.chunks(AT_ONCE) {
+            match some {
+                [one] => insert(link, one).await?,
+                some => insert_ends(link, some).await?,
+            }
+        }
     }
     Query::new("UPDATE feed_head SET link = $1").bind(position.link.as_slice()).execute(link).await?;
     if matches!(link.connection, Connection::Postgres(..)) {
         // Delivered at the commit, and to nobody if there is none.
         Query::new("SELECT pg_notify($1, '')").bind(CHANNEL).execute(link).await?;
     }
+    Ok(())
+}
+
+impl Numbered {
+    const fn is_end(&self) -> bool {
+        matches!(self.told.news, News::Session(_))
+    }
+}
+
+const fn session_of(news: &News) -> Option<SessionId> {
+    if let News::Session(session) = news { Some(*session) } else { None }
+}
+
+async fn insert(link: &mut Link, one: &Numbered) -> Result<(), StoreFault> {
+    let (kind, detail) = written(&one.told.news)?;
+    Query::new("INSERT INTO feed (seq, link, at, until, kind, session_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(one.position.seq)
+        .bind(one.position.link.as_slice())
+        .bind(one.told.at)
+        .bind(one.told.until)
+        .bind(kind)
+        .bind(session_of(&one.told.news))
+        .bind(detail.as_deref())
+        .execute(link)
+        .await?;
+    Ok(())
+}
+
+/// Sessions that ended at one moment, in one statement: somebody may end thousands, and while they are written every
+/// other writer waits. Each is a word: its link, then its id.
+async fn insert_ends(link: &mut Link, ends: &[Numbered]) -> Result<(), StoreFault> {
+    let Some(first) = ends.first() else { return Ok(()) };
+    let word = |one: &Numbered| {
+        let id = session_of(&one.told.news).map(|session| *session.0.as_bytes()).unwrap_or_default();
+        one.position.link.iter().chain(&id).fold(String::with_capacity(96), |mut word, byte| {
+            let _ = write!(word, "{byte:02x}");
+            word
+        })
+    };
+    let words: Vec<_> = ends.iter().map(word).collect();
+    Query::new(
+        "INSERT INTO feed (seq, link, at, until, kind, session_id) \
+         SELECT $1 + key, unhex(substr(value, 1, 64)), $2, $3, $4, unhex(substr(value, 65)) FROM json_each($5)",
+    )
+    .on_postgres(
+        "INSERT INTO feed (seq, link, at, until, kind, session_id) \
+         SELECT $1 + place - 1, decode(substr(word, 1, 64), 'hex'), $2, $3, $4, substr(word, 65)::uuid \
+         FROM jsonb_array_elements_text($5) WITH ORDINALITY AS ends (word, place)",
+    )
+    .bind(first.position.seq)
+    .bind(first.told.at)
+    .bind(first.told.until)
+    .bind(SESSION)
+    .bind(words.as_slice())
+    .execute(link)
+    .await?;
     Ok(())
 }
 
@@ -141,13 +212,15 @@ async fn is_here(link: &mut Link, from: &FeedPosition, head: u64) -> Result<bool
     Ok(row.as_ref().map(position_of).transpose()?.as_ref() == Some(from))
 }
 
-/// Removes what no gateway can need any more, but not the newest.
+/// Removes what no gateway can need any more, the oldest first, but not the newest.
 pub(super) async fn prune(link: &mut Link, reach: FeedReach) -> Result<u64, StoreFault> {
     let removed = Query::new(
-        "DELETE FROM feed WHERE ((until IS NULL AND at < $1) OR until <= $2) AND seq < (SELECT seq FROM feed_head)",
+        "DELETE FROM feed WHERE seq IN (SELECT seq FROM feed WHERE ((until IS NULL AND at < $1) OR until <= $2) \
+         AND seq < (SELECT seq FROM feed_head) ORDER BY seq LIMIT $3)",
     )
     .bind(reach.since)
     .bind(reach.now)
+    .bind(PRUNED)
     .execute(link)
     .await?;
     Ok(removed)
@@ -163,7 +236,7 @@ fn entry_of(row: &Row) -> Result<FeedEntry, StoreFault> {
     let (kind, detail) = (row.text("kind")?, row.maybe_text("detail")?.unwrap_or_default());
     let odd = || StoreFault::Inconsistent(format!("feed entry {seq} makes no sense"));
     let news = match kind.as_str() {
-        SESSION => News::Session(crate::policy::ids::SessionId(row.maybe_id("session_id")?.ok_or_else(odd)?)),
+        SESSION => News::Session(SessionId(row.maybe_id("session_id")?.ok_or_else(odd)?)),
         TOKEN => News::Token(detail),
         SUBJECT => News::SubjectBefore(serde_json::from_str(&detail).map_err(|_| odd())?),
         AUTHORIZATION => News::Authorization(serde_json::from_str(&detail).map_err(|_| odd())?),

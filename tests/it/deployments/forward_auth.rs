@@ -317,6 +317,8 @@ async fn a_client_cannot_ask_for_decisions_itself(kind: Kind) {
         "/auth/forward/envoy/api/a",
         "/auth/forward",
         "/Auth/Forward/caddy",
+        "/auth/Forward/nginx",
+        "/auth/forwarD/envoy/api/a",
         "/auth/%66orward/nginx",
         "/auth//forward/nginx",
         "//auth/forward/envoy/api/a",
