@@ -21,7 +21,7 @@ use crate::{
     config::settings,
     store::{
         SharedStore, StoreFault,
-        feed::{FeedEntry, FeedPosition, FeedReach},
+        feed::{FeedEntry, FeedPosition, FeedReach, News},
         memory::{ended_sessions::Expiry, revocations::Revocations},
         redis::Redis,
     },
@@ -132,6 +132,8 @@ impl Wake {
 pub(super) struct Feed {
     pub(super) known: Arc<Revocations>,
     wake: Arc<Wake>,
+    /// Called when the signing keys have changed.
+    pub(super) keys: Notify,
     store: SharedStore,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -154,6 +156,7 @@ impl Feed {
         let feed = Self {
             known: Arc::default(),
             wake: Arc::default(),
+            keys: Notify::new(),
             store,
             reach: Reach::of(kept, tokens),
             read: Mutex::new(Read::NOTHING),
@@ -278,6 +281,9 @@ impl Feed {
     fn learn(&self, entry: &FeedEntry, committed: Timestamp, now: Expiry) {
         let at = entry.until.map_or_else(|| self.reach.until(committed), |until| until.plus(self.reach.overlap));
         let until = Expiry { at, tick: now.tick.plus(at.since(now.at)) };
+        if entry.news == News::Keys {
+            self.keys.notify_one();
+        }
         // Of a time that the store was lost through.
         if at > now.at {
             self.known.learn(&entry.news, until);

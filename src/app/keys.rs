@@ -16,7 +16,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretSlice};
-use tokio::{sync::Mutex, time::MissedTickBehavior};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::MissedTickBehavior,
+};
 
 use crate::{
     app::{Rim, StartFault, force::Force},
@@ -190,11 +193,14 @@ impl KeyKeeper {
     }
 
     /// Follows the store, and takes what steps are due, for ever.
-    pub(super) async fn follow(&self, force: &ArcSwap<Force>) {
+    pub(super) async fn follow(&self, force: &ArcSwap<Force>, changed: &Notify) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
+            tokio::select! {
+                _ = every.tick() => {}
+                () = changed.notified() => {}
+            }
             let needed = force.load().settings.signing_algorithms();
             let looked = self.look(&needed).await;
             let result = if looked.is_ok() { ReadResult::Ok } else { ReadResult::Failed };

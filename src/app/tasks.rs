@@ -108,9 +108,9 @@ impl Tasks {
                 known.prune(clock.now(), clock.tick());
             }
         });
-        if let Some(keys) = shared.facts.as_ref().map(|facts| Arc::clone(&facts.keys)) {
-            let force = Arc::clone(&force);
-            tasks.spawn(async move { keys.follow(&force).await });
+        if let Some(facts) = &shared.facts {
+            let (keys, feed, force) = (Arc::clone(&facts.keys), Arc::clone(&facts.feed), Arc::clone(&force));
+            tasks.spawn(async move { keys.follow(&force, &feed.keys).await });
         }
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
         if let Some(feed) = &feed {

@@ -26,6 +26,7 @@ on_both_engines!(
     what_no_longer_matters_is_not_told_and_goes,
     a_revoked_token_and_a_subject_are_told_with_their_end,
     changed_rights_are_told_with_a_new_version,
+    every_change_of_signing_keys_is_told,
     whoever_has_very_many_sessions_can_end_them_all,
 );
 
@@ -259,4 +260,22 @@ async fn a_listener_is_called_when_it_begins_and_when_something_is_committed() {
     calls.recv().await.unwrap();
     assert_eq!(on.news().await, [News::Session(session)]);
     listener.abort();
+}
+
+async fn every_change_of_signing_keys_is_told(on: Fixture) {
+    use portcullis::{
+        policy::{
+            key_life::{KeyRules, Order},
+            keys::Algorithm,
+        },
+        store::{KeyAsk, NewKey, audit::Actor},
+    };
+    let rules = KeyRules { every: None, publish_ahead: seconds(360), verify_for: seconds(900) };
+    let ask = KeyAsk { order: Order::Due, needed: &[Algorithm::Es256], rules: &rules, now: NOW, by: &Actor::System };
+    let spare = NewKey { kid: "one".into(), algorithm: Algorithm::Es256, sealed_pkcs8: vec![1] };
+    on.store.advance_signing_keys(&ask, &[]).await.unwrap();
+    assert_eq!(on.news().await, [], "nothing was done");
+    on.store.advance_signing_keys(&ask, &[spare]).await.unwrap();
+    on.store.advance_signing_keys(&ask, &[]).await.unwrap();
+    assert_eq!(on.news().await, [News::Keys]);
 }

@@ -227,11 +227,12 @@ async fn many_logins_at_once_leave_no_more_than_the_limit(deployment: Deployment
     let upstream = Upstream::start().await;
     let gateways = Gateways::start(deployment, &limited(&upstream, "3")).await;
     let client = gateways.client();
-    client.register("ann@example.org").await;
+    let first = client.register("ann@example.org").await;
     let logins = futures_util::future::join_all((0..12).map(|_| client.login("ann@example.org"))).await;
     gateways.know_what_ended().await;
     let mut live = 0;
-    for tokens in &logins {
+    // All of one moment: whichever of them counts as the oldest.
+    for tokens in logins.iter().chain([&first]) {
         live += usize::from(client.status("/ask/a", &tokens.access).await == 200);
     }
     assert_eq!(live, 3);

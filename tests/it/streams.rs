@@ -340,7 +340,7 @@ async fn a_lost_store_ends_no_stream_and_is_asked_again() {
     let (mut events, mut held) = flowing((&client, &upstream), "/ask/a", &ann, &[EVENTS]).await;
     cluster.stop();
     gateway.clock.advance(Duration::from_secs(LIFE + 1));
-    let reads = "portcullis_ended_sessions_reads_total{result=\"failed\"}";
+    let reads = "portcullis_revocation_reads_total{result=\"failed\"}";
     let before = gateway.metric(reads).await;
     // Twice a second's wait at the least: the question has been asked by then, and was not answered.
     soon("the store to be missed", async { while gateway.metric(reads).await < before + 2.5 {} }).await;

@@ -15,6 +15,7 @@ use crate::{
     store::{
         AuditEntry, AuditEvent, KeyAsk, KeyLife, KeyState, KeysAdvanced, NewKey, StoreFault, StoredKey,
         audit::{Detail, Particular},
+        feed::News,
     },
 };
 
@@ -48,6 +49,7 @@ pub(super) async fn advance(link: &mut Link, ask: &KeyAsk<'_>, spares: &[NewKey]
     for step in &steps {
         take(link, step, step.makes().and_then(spare), ask).await?;
     }
+    link.tell(ask.now, None, News::Keys);
     Ok(KeysAdvanced::Done(steps, all(link).await?))
 }
 
