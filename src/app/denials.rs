@@ -66,8 +66,9 @@ impl Denials {
             window.more += 1;
             window.last = denied;
         } else if windows.len() < MOST {
+            let until = self.clock.tick().plus(WINDOW);
             self.write(&denied, 1).await;
-            windows.insert(key, Window { until: self.clock.tick().plus(WINDOW), more: 0, last: denied });
+            windows.insert(key, Window { until, more: 0, last: denied });
         } else {
             self.metrics.permission_denials_dropped.inc();
         }
