@@ -45,5 +45,7 @@ mod opening;
 mod outage;
 mod proxy;
 mod redis;
+mod redis_cluster;
 mod refresh;
 mod sessions;
+mod wakes;
