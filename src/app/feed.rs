@@ -4,15 +4,14 @@
 //! A call carries no facts and may be lost: it only makes the next reading come sooner. What was read stays: a store that
 //! is lost costs the news, never what is known; how old the news is each route judges for itself (`revocation`). A store
 //! that holds another history than the one read so far is read from the start.
+//!
+//! The gateway's wall clock decides nothing that cannot be made good: what is new is taken whatever time it bears, and
+//! everything is kept for as long as it may matter by the monotonic clock as well.
 
-use std::{
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::Notify,
+    sync::{Mutex, Notify},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -21,7 +20,7 @@ use crate::{
     config::settings,
     store::{
         SharedStore, StoreFault,
-        feed::{FeedEntry, FeedPosition, FeedReach},
+        feed::{Authorization, FeedEntry, FeedPosition, FeedReach, News},
         memory::{ended_sessions::Expiry, revocations::Revocations},
         redis::Redis,
     },
@@ -71,9 +70,17 @@ impl Reach {
         at.plus(self.life).plus(self.overlap)
     }
 
-    /// What is older is of no use to anybody.
+    /// What is older is of no use to anybody who has just started.
     fn matters(self, now: Timestamp) -> FeedReach {
-        FeedReach { since: now.minus(self.life).minus(self.overlap), now }
+        FeedReach { since: now.minus(self.life).minus(self.overlap), now: now.minus(self.overlap) }
+    }
+
+    /// Until when an entry that is read now is to be known. By the monotonic clock from now on, as if it were new: what
+    /// time it is may turn out to be wrong.
+    fn kept(self, entry: &FeedEntry, now: Expiry) -> Expiry {
+        let life = entry.until.map_or(self.life, |until| until.since(entry.at));
+        let at = entry.until.map_or_else(|| self.until(entry.at), |until| until.plus(self.overlap));
+        Expiry { at, tick: now.tick.plus(life).plus(self.overlap) }
     }
 }
 
@@ -98,6 +105,19 @@ impl Wake {
     }
 }
 
+/// Whatever time it bears.
+const ALL: FeedReach = FeedReach { since: Timestamp::from_micros(0), now: Timestamp::from_micros(0) };
+
+/// How far the feed has been read.
+#[derive(Debug)]
+struct Progress {
+    position: FeedPosition,
+    /// Not to its end since the start, or since the store was found to hold another history.
+    beginning: bool,
+    /// The rights in that other history, until it is read to its end.
+    rights: Option<Vec<(Authorization, Expiry)>>,
+}
+
 /// The feed of one store and what is known of it.
 pub(super) struct Feed {
     pub(super) known: Arc<Revocations>,
@@ -106,7 +126,8 @@ pub(super) struct Feed {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     reach: Reach,
-    position: Mutex<FeedPosition>,
+    /// Held by whoever reads, one at a time.
+    progress: Mutex<Progress>,
 }
 
 impl Feed {
@@ -126,7 +147,7 @@ impl Feed {
             wake: Arc::default(),
             store,
             reach: Reach::of(kept, tokens),
-            position: Mutex::new(FeedPosition::START),
+            progress: Mutex::new(Progress { position: FeedPosition::START, beginning: true, rights: None }),
             clock,
             metrics,
         };
@@ -196,7 +217,8 @@ impl Feed {
         loop {
             every.tick().await;
             let now = self.clock.now();
-            if let Err(fault) = self.store.prune_feed(FeedReach { since: now.minus(KEPT), now }).await {
+            let old = now.minus(KEPT);
+            if let Err(fault) = self.store.prune_feed(FeedReach { since: old, now: old }).await {
                 tracing::debug!(%fault, "old entries of the feed stay for now");
             }
         }
@@ -204,43 +226,43 @@ impl Feed {
 
     async fn read(&self) -> Result<(), StoreFault> {
         let begun = Expiry { at: self.clock.now(), tick: self.clock.tick() };
-        let first = self.position() == FeedPosition::START;
+        let mut progress = self.progress.lock().await;
         loop {
-            let page = self.store.feed(&self.position(), self.reach.matters(begun.at), PAGE).await?;
-            let Some(page) = page else {
+            // Who has just started wants what matters; after that nothing is left out.
+            let reach = if progress.beginning { self.reach.matters(begun.at) } else { ALL };
+            let Some(page) = self.store.feed(&progress.position, reach, PAGE).await? else {
                 tracing::warn!("the store holds another history than it did: what is revoked is read from the start");
-                self.known.forget_rights();
-                self.go_to(FeedPosition::START);
+                *progress = Progress { position: FeedPosition::START, beginning: true, rights: Some(Vec::new()) };
                 continue;
             };
+            if let Some(first) = page.odd.first() {
+                tracing::error!(first, count = page.odd.len(), "entries of the revocation feed make no sense here");
+                page.odd.iter().for_each(|_| self.metrics.revocation_oddities.inc());
+            }
             for entry in &page.entries {
-                self.learn(entry, begun);
-                if !first {
+                let kept = self.reach.kept(entry, begun);
+                match (&entry.news, &mut progress.rights) {
+                    // The rights of now stay in force until those of the other history are all known.
+                    (News::Authorization(rights), Some(other)) => other.push((rights.clone(), kept)),
+                    (news, _) => self.known.learn(news, kept),
+                }
+                if !progress.beginning {
                     self.metrics.revocation_lag.observe(begun.at.since(entry.at));
                 }
             }
-            self.go_to(page.position);
+            progress.position = page.position;
             if page.is_last {
                 break;
             }
         }
+        if let Some(rights) = progress.rights.take() {
+            self.known.put_rights(rights);
+        }
+        progress.beginning = false;
         if self.known.is_current(begun.tick) {
             tracing::info!("what is revoked elsewhere is learned of again");
         }
         Ok(())
-    }
-
-    fn learn(&self, entry: &FeedEntry, now: Expiry) {
-        let at = entry.until.map_or_else(|| self.reach.until(entry.at), |until| until.plus(self.reach.overlap));
-        self.known.learn(&entry.news, Expiry { at, tick: now.tick.plus(at.since(now.at)) });
-    }
-
-    fn position(&self) -> FeedPosition {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn go_to(&self, position: FeedPosition) {
-        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
     }
 
     /// Writes down how much there is and how old the news is.
@@ -270,6 +292,7 @@ impl Drop for CutOff<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Tick;
 
     const REACH: Reach = Reach { life: Duration::from_secs(930), overlap: Duration::from_secs(36) };
 
@@ -280,6 +303,23 @@ mod tests {
     #[test]
     fn what_no_token_can_outlive_is_not_read() {
         assert_eq!(REACH.matters(at(5_000)).since, at(4_034));
+    }
+
+    #[test]
+    fn an_entry_is_kept_for_a_whole_life_however_wrong_the_clock_is() {
+        let entry = |until: Option<i64>| FeedEntry {
+            seq: 1,
+            at: at(5_000),
+            until: until.map(at),
+            news: News::Token("a".into()),
+        };
+        let tick = |seconds: u64| Tick::from_nanos(seconds * 1_000_000_000);
+        for now in [0, 5_000, 1_000_000] {
+            let kept = REACH.kept(&entry(None), Expiry { at: at(now), tick: tick(100) });
+            assert_eq!((kept.at, kept.tick), (at(5_966), tick(100 + 966)));
+            let kept = REACH.kept(&entry(Some(5_060)), Expiry { at: at(now), tick: tick(100) });
+            assert_eq!((kept.at, kept.tick), (at(5_096), tick(100 + 96)));
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ on_both_engines!(
     what_no_longer_matters_is_not_told_and_goes,
     a_revoked_token_and_a_subject_are_told_with_their_end,
     changed_rights_are_told_with_a_new_version,
+    an_odd_entry_hides_no_other,
+    old_entries_cost_many_small_questions_and_no_large_one,
+    a_reader_whose_clock_is_ahead_misses_nothing,
 );
 
 async fn page(on: &Fixture, from: &FeedPosition) -> FeedPage {
@@ -197,12 +200,72 @@ async fn changed_rights_are_told_with_a_new_version(on: Fixture) {
     };
     assert_eq!(on.news().await, [right(2, &["admin", "user"]), right(3, &["user"])]);
     let events = on.store.audit_of(account.id, 10).await.unwrap();
-    let changes = events.iter().filter(|row| row.event == AuditEvent::AuthorizationChanged).count();
-    assert_eq!(changes, 2);
+    let rows = events.iter().filter(|row| row.event == AuditEvent::AuthorizationChanged).count();
+    assert_eq!(rows, 2);
     let nobody =
         on.store.change_authorization(user_id(), &roles(&["user"]), None, &AuditEntry { ..told.clone() }).await;
     assert!(matches!(nobody, Err(AccountFault::Missing)));
     assert_eq!(on.news().await.len(), 2);
+}
+
+async fn an_odd_entry_hides_no_other(on: Fixture) {
+    let (account, first) = on.registered("ann@example.com").await;
+    let mut sessions = vec![first];
+    for _ in 0..4 {
+        sessions.push(on.logged_in(account.id, NOW).await);
+    }
+    for session in &sessions {
+        end(&on, *session, NOW).await;
+    }
+    on.tamper("UPDATE feed SET kind = 'of a newer gateway' WHERE seq = 2").await;
+    on.tamper("UPDATE feed SET session_id = NULL WHERE seq = 3").await;
+    on.tamper("UPDATE feed SET kind = 'authorization', detail = '{' WHERE seq = 5").await;
+    let told = page(&on, &FeedPosition::START).await;
+    let news: Vec<_> = told.entries.into_iter().map(|entry| entry.news).collect();
+    assert_eq!((news, told.odd), (vec![News::Session(sessions[0]), News::Session(sessions[3])], vec![2, 3, 5]));
+    assert!(told.is_last && told.position.seq == 5);
+    assert_eq!(page(&on, &told.position).await.odd, [0_u64; 0], "once");
+}
+
+async fn old_entries_cost_many_small_questions_and_no_large_one(on: Fixture) {
+    let (account, first) = on.registered("ann@example.com").await;
+    let (mut old, mut young) = (vec![first], Vec::new());
+    for _ in 0..34 {
+        old.push(on.logged_in(account.id, NOW).await);
+    }
+    for _ in 0..3 {
+        young.push(on.logged_in(account.id, NOW).await);
+    }
+    for session in &old {
+        end(&on, *session, NOW.minus(seconds(1))).await;
+    }
+    for session in &young {
+        end(&on, *session, NOW).await;
+    }
+    on.tamper("DELETE FROM feed WHERE seq BETWEEN 3 AND 6").await;
+    let reach = FeedReach { since: NOW, now: NOW };
+    let (mut told, mut from, mut pages) = (Vec::new(), FeedPosition::START, 0);
+    loop {
+        let page = on.store.feed(&from, reach, 1).await.unwrap().expect("there is one history");
+        assert!(page.position.seq <= from.seq + 15, "{page:?}");
+        assert!(page.is_last || page.position.seq > from.seq, "{page:?}");
+        told.extend(page.entries.into_iter().map(|entry| entry.news));
+        (from, pages) = (page.position, pages + 1);
+        if page.is_last {
+            break;
+        }
+    }
+    assert_eq!(told, young.into_iter().map(News::Session).collect::<Vec<_>>());
+    assert!(pages >= 5, "{pages}");
+}
+
+async fn a_reader_whose_clock_is_ahead_misses_nothing(on: Fixture) {
+    let (_, session) = on.registered("ann@example.com").await;
+    end(&on, session, NOW).await;
+    let tomorrow = NOW.plus(seconds(86_400));
+    let reach = FeedReach { since: tomorrow.minus(seconds(900)), now: tomorrow };
+    let page = on.store.feed(&FeedPosition::START, reach, 10).await.unwrap().unwrap();
+    assert_eq!(page.entries.into_iter().map(|entry| entry.news).collect::<Vec<_>>(), [News::Session(session)]);
 }
 
 /// A call that reaches a listener says nothing, so what it reads then must be there.

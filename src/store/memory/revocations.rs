@@ -3,7 +3,7 @@
 //!
 //! Looked into for every verified token, so each kind that is empty costs one load. Every entry lives until the last
 //! token it speaks of has expired; the caller prunes now and then. What was learned stays: reading the feed again adds
-//! to it. The one exception are rights after a store was set back ([`Revocations::forget_rights`]).
+//! to it. The one exception are rights after a store was set back ([`Revocations::put_rights`]).
 
 use std::{
     collections::HashMap,
@@ -106,12 +106,7 @@ impl Revocations {
                 let kept = subjects.entry(subject.subject.as_str().into()).or_insert(said);
                 *kept = Before { issued: said.issued.max(kept.issued), until: until.later(kept.until) };
             }),
-            News::Authorization(rights) => self.authorizations.change(|users| {
-                let kept = users.entry(rights.user).or_insert_with(|| (Arc::new(rights.clone()), until));
-                if kept.0.version < rights.version {
-                    *kept = (Arc::new(rights.clone()), until.later(kept.1));
-                }
-            }),
+            News::Authorization(rights) => self.authorizations.change(|users| take_rights(users, rights, until)),
             News::Keys => {}
         }
     }
@@ -148,9 +143,15 @@ impl Revocations {
         self.authorizations.len() > 0
     }
 
-    /// The store holds another history than it was: rights may have gone back to an older version of theirs.
-    pub fn forget_rights(&self) {
-        self.authorizations.change(HashMap::clear);
+    /// These are all rights there are: the store holds another history than it did, in which some may have gone back to
+    /// an older version of theirs. All at once: while it was read, the old ones still counted.
+    pub fn put_rights(&self, rights: Vec<(Authorization, Expiry)>) {
+        self.authorizations.change(|users| {
+            users.clear();
+            for (rights, until) in rights {
+                take_rights(users, &rights, until);
+            }
+        });
     }
 
     /// The feed has been read to its end, by a reading that began at `tick`. Gives whether the one before failed.
@@ -206,6 +207,14 @@ impl Revocations {
             subjects,
             authorizations: self.authorizations.len(),
         }
+    }
+}
+
+/// The newest count.
+fn take_rights(users: &mut HashMap<UserId, (Arc<Authorization>, Expiry)>, rights: &Authorization, until: Expiry) {
+    let kept = users.entry(rights.user).or_insert_with(|| (Arc::new(rights.clone()), until));
+    if kept.0.version < rights.version {
+        *kept = (Arc::new(rights.clone()), until.later(kept.1));
     }
 }
 
@@ -276,8 +285,8 @@ mod tests {
         assert_eq!(known.newer_rights(user, 3).unwrap().roles, ["user"]);
         assert!(known.newer_rights(user, 4).is_none());
         assert!(known.newer_rights(UserId(Uuid::from_u128(8)), 0).is_none());
-        known.forget_rights();
-        known.learn(&rights(2, "analyst"), until(10));
+        let News::Authorization(older) = rights(2, "analyst") else { panic!("rights") };
+        known.put_rights(vec![(older, until(10))]);
         assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["analyst"]);
         prune(&known, 10);
         assert!(!known.holds_rights());
