@@ -213,7 +213,7 @@ impl Gateway {
 
     /// The same configuration read again: a file beside it may have changed.
     pub(crate) async fn reload_files(&mut self) -> ReloadResult {
-        soon("the reload", self.running().reload(self.setup.settings())).await
+        soon("the reload", Box::pin(self.running().reload(self.setup.settings()))).await
     }
 
     /// What lies beside the configuration.

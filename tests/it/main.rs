@@ -12,7 +12,7 @@
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
-//! configuration, under requests).
+//! configuration, under requests), [`three_gateways`] (processes and links, under load).
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]
@@ -132,6 +132,8 @@ mod smuggling;
 mod start;
 #[cfg(test)]
 mod storeless;
+#[cfg(test)]
+mod three_gateways;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]
