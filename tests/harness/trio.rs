@@ -51,7 +51,7 @@ pub(crate) struct Trio {
     _upstream: Upstream,
 }
 
-fn yaml(upstream: &Upstream, shared: &Shared, revocation: &str) -> String {
+fn yaml(upstream: &Upstream, shared: &Shared, timeout: &str, revocation: &str) -> String {
     let redis = |more: &str| {
         format!(
             "shared_state: {{redis: {{url: {{env: REDIS_URL}}, deadline: 500ms, retry: 100ms{more}}}}}\n\
@@ -66,7 +66,7 @@ fn yaml(upstream: &Upstream, shared: &Shared, revocation: &str) -> String {
     };
     format!(
         "listeners: {{public: {{bind: \"127.0.0.1:0\"}}, admin: {{bind: \"127.0.0.1:0\"}}}}\n\
-         store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 4, timeout: 2s}}\n\
+         store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 4, timeout: {timeout}}}\n\
          tokens: {{issuer: \"https://gw.test\", audience: gw-test}}\npasswords: {{hash_threads: 1}}\n\
          telemetry: {{access_log: false}}\n{shared}clusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
          - {{name: ask, match: {{path: \"/ask/{{*rest}}\"}}, cluster: rag, revocation: {{{revocation}}}}}\n",
@@ -75,19 +75,20 @@ fn yaml(upstream: &Upstream, shared: &Shared, revocation: &str) -> String {
 }
 
 impl Trio {
+    /// Stores that nobody harms have all the time they need.
     pub(crate) async fn start(shared: Shared) -> Self {
-        Self::start_with(shared, "max_staleness: 5m").await
+        Self::start_with(shared, "20s", "max_staleness: 5m").await
     }
 
-    /// The same with this in the route's `revocation`.
-    pub(crate) async fn start_with(shared: Shared, revocation: &str) -> Self {
+    /// The same with this `store.timeout`, and this in the route's `revocation`.
+    pub(crate) async fn start_with(shared: Shared, timeout: &str, revocation: &str) -> Self {
         let (upstream, postgres) = (Upstream::start().await, Cluster::private());
         let database = postgres.create_database();
         let (_, socket) = database.url.rsplit_once("host=").unwrap();
         let socket = PathBuf::from(socket).join(".s.PGSQL.5432");
         // postgres://user@localhost/name?host=…
         let name = database.url.rsplit('?').nth(1).and_then(|url| url.rsplit('/').next()).unwrap();
-        let yaml = yaml(&upstream, &shared, revocation);
+        let yaml = yaml(&upstream, &shared, timeout, revocation);
         let mut places = Vec::new();
         for number in 0..3 {
             let folder = TempDir::new().unwrap();

@@ -71,7 +71,7 @@ async fn an_end_at_one_is_known_at_the_others_on_a_redis_cluster() {
 /// Each part dies under load and comes back, a gateway twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_whatever_is_killed() {
-    let mut trio = Trio::start(Shared::One(Redis::private())).await;
+    let mut trio = Trio::start_with(Shared::One(Redis::private()), "2s", "max_staleness: 5m").await;
     let crowd = Crowd::begin(&trio, 6);
     crowd.does(40).await;
     trio.kill(0);
@@ -97,7 +97,7 @@ async fn nothing_acknowledged_is_lost_whatever_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_masters_of_a_redis_cluster_fail() {
-    let mut trio = Trio::start(Shared::Cluster(RedisCluster::private())).await;
+    let mut trio = Trio::start_with(Shared::Cluster(RedisCluster::private()), "2s", "max_staleness: 5m").await;
     let crowd = Crowd::begin(&trio, 6);
     for master in [0, 2] {
         crowd.does(35).await;
@@ -120,7 +120,7 @@ async fn nothing_acknowledged_is_lost_when_masters_of_a_redis_cluster_fail() {
 /// One gateway's links fail in every way while it is asked as much as the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_whatever_befalls_the_links_of_one_gateway() {
-    let trio = Trio::start(Shared::One(Redis::private())).await;
+    let trio = Trio::start_with(Shared::One(Redis::private()), "2s", "max_staleness: 5m").await;
     let crowd = Crowd::begin(&trio, 6);
     crowd.does(40).await;
     for link in [trio.store_link(0), trio.redis_link(0)] {
@@ -189,12 +189,12 @@ async fn assert_catches_up(trio: &Trio, breaks: impl Fn(&Trio)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_behind_a_frozen_link_serves_with_what_it_knows_and_catches_up() {
-    let trio = Trio::start_with(Shared::One(Redis::private()), "max_staleness: 4s").await;
+    let trio = Trio::start_with(Shared::One(Redis::private()), "2s", "max_staleness: 4s").await;
     assert_catches_up(&trio, |trio| trio.store_link(0).freeze()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_behind_a_cut_link_serves_with_what_it_knows_and_catches_up() {
-    let trio = Trio::start_with(Shared::Nothing, "max_staleness: 3s").await;
+    let trio = Trio::start_with(Shared::Nothing, "2s", "max_staleness: 3s").await;
     assert_catches_up(&trio, |trio| trio.store_link(0).cut()).await;
 }
