@@ -71,7 +71,7 @@ async fn an_end_at_one_is_known_at_the_others_on_a_redis_cluster() {
 /// Each part dies under load and comes back, a gateway twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_whatever_is_killed() {
-    let mut trio = Trio::start_with(Shared::One(Redis::private()), "2s", "max_staleness: 5m").await;
+    let mut trio = Trio::start_with(Shared::One(Redis::private()), "5s", "max_staleness: 5m").await;
     let crowd = Crowd::begin(&trio, 6);
     crowd.does(40).await;
     trio.kill(0);
@@ -97,7 +97,7 @@ async fn nothing_acknowledged_is_lost_whatever_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_masters_of_a_redis_cluster_fail() {
-    let mut trio = Trio::start_with(Shared::Cluster(RedisCluster::private()), "2s", "max_staleness: 5m").await;
+    let mut trio = Trio::start_with(Shared::Cluster(RedisCluster::private()), "5s", "max_staleness: 5m").await;
     let crowd = Crowd::begin(&trio, 6);
     for master in [0, 2] {
         crowd.does(35).await;
