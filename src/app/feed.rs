@@ -4,15 +4,14 @@
 //! A call carries no facts and may be lost: it only makes the next reading come sooner. What was read stays: a store that
 //! is lost costs the news, never what is known; how old the news is each route judges for itself (`revocation`). A store
 //! that holds another history than the one read so far is read from the start.
+//!
+//! The gateway's wall clock decides nothing that cannot be made good: what is new is taken whatever time it bears, and
+//! everything is kept for as long as it may matter by the monotonic clock as well.
 
-use std::{
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::Notify,
+    sync::{Mutex, Notify},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -21,7 +20,7 @@ use crate::{
     config::settings,
     store::{
         SharedStore, StoreFault,
-        feed::{FeedEntry, FeedPosition, FeedReach, News},
+        feed::{Authorization, FeedEntry, FeedPosition, FeedReach, News},
         memory::{ended_sessions::Expiry, revocations::Revocations},
         redis::Redis,
     },
@@ -71,39 +70,17 @@ impl Reach {
         at.plus(self.life).plus(self.overlap)
     }
 
-    /// For a first reading: what is older is of no use to anybody.
+    /// What is older is of no use to anybody who has just started.
     fn matters(self, now: Timestamp) -> FeedReach {
         FeedReach { since: now.minus(self.life).minus(self.overlap), now: now.minus(self.overlap) }
     }
-}
 
-/// How far the feed has been read.
-#[derive(Debug, Clone)]
-struct Read {
-    position: FeedPosition,
-    /// When the last reading began; `None` before the first has come to an end.
-    at: Option<Timestamp>,
-}
-
-impl Read {
-    const NOTHING: Self = Self { position: FeedPosition::START, at: None };
-
-    /// What is to be read. Whatever has come since is new, however old the clock of its gateway says it is.
-    fn reach(&self, reach: Reach, now: Timestamp) -> FeedReach {
-        match self.at {
-            None => reach.matters(now),
-            Some(_) => FeedReach { since: Timestamp::from_seconds(0), now: Timestamp::from_seconds(0) },
-        }
-    }
-
-    /// Whether the clock has been set back since: by what it said then, what matters now may have been too old.
-    fn ran_ahead(&self, now: Timestamp) -> bool {
-        self.at.is_some_and(|before| now.plus(SKEW) < before)
-    }
-
-    /// When an entry was committed, at the earliest: not before the reading that did not find it.
-    fn committed(&self, said: Timestamp) -> Timestamp {
-        self.at.map_or(said, |before| before.max(said))
+    /// Until when an entry that is read now is to be known. By the monotonic clock from now on, as if it were new: what
+    /// time it is may turn out to be wrong.
+    fn kept(self, entry: &FeedEntry, now: Expiry) -> Expiry {
+        let life = entry.until.map_or(self.life, |until| until.since(entry.at));
+        let at = entry.until.map_or_else(|| self.until(entry.at), |until| until.plus(self.overlap));
+        Expiry { at, tick: now.tick.plus(life).plus(self.overlap) }
     }
 }
 
@@ -128,17 +105,31 @@ impl Wake {
     }
 }
 
+/// Whatever time it bears.
+const ALL: FeedReach = FeedReach { since: Timestamp::from_micros(0), now: Timestamp::from_micros(0) };
+
+/// How far the feed has been read.
+#[derive(Debug)]
+struct Progress {
+    position: FeedPosition,
+    /// Not to its end since the start, or since the store was found to hold another history.
+    beginning: bool,
+    /// The rights in that other history, until it is read to its end.
+    rights: Option<Vec<(Authorization, Expiry)>>,
+}
+
 /// The feed of one store and what is known of it.
 pub(super) struct Feed {
     pub(super) known: Arc<Revocations>,
     wake: Arc<Wake>,
-    /// Called when the signing keys have changed.
-    pub(super) keys: Notify,
     store: SharedStore,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     reach: Reach,
-    read: Mutex<Read>,
+    /// Called when the signing keys have changed.
+    pub(super) keys: Notify,
+    /// Held by whoever reads, one at a time.
+    progress: Mutex<Progress>,
 }
 
 impl Feed {
@@ -159,7 +150,7 @@ impl Feed {
             keys: Notify::new(),
             store,
             reach: Reach::of(kept, tokens),
-            read: Mutex::new(Read::NOTHING),
+            progress: Mutex::new(Progress { position: FeedPosition::START, beginning: true, rights: None }),
             clock,
             metrics,
         };
@@ -228,9 +219,9 @@ impl Feed {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            let before = self.clock.now().minus(KEPT);
+            let old = self.clock.now().minus(KEPT);
             loop {
-                match self.store.prune_feed(FeedReach { since: before, now: before }).await {
+                match self.store.prune_feed(FeedReach { since: old, now: old }).await {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(fault) => {
@@ -244,58 +235,46 @@ impl Feed {
 
     async fn read(&self) -> Result<(), StoreFault> {
         let begun = Expiry { at: self.clock.now(), tick: self.clock.tick() };
-        if self.so_far().ran_ahead(begun.at) {
-            tracing::warn!("the clock was set back: what is revoked is read from the start");
-            self.have_read(Read::NOTHING);
-        }
+        let mut progress = self.progress.lock().await;
         loop {
-            let before = self.so_far();
-            let page = self.store.feed(&before.position, before.reach(self.reach, begun.at), PAGE).await?;
-            let Some(page) = page else {
+            // Who has just started wants what matters; after that nothing is left out.
+            let reach = if progress.beginning { self.reach.matters(begun.at) } else { ALL };
+            let Some(page) = self.store.feed(&progress.position, reach, PAGE).await? else {
                 tracing::warn!("the store holds another history than it did: what is revoked is read from the start");
-                self.known.another_history();
-                self.have_read(Read::NOTHING);
+                *progress = Progress { position: FeedPosition::START, beginning: true, rights: Some(Vec::new()) };
                 continue;
             };
+            if let Some(first) = page.odd.first() {
+                tracing::error!(first, count = page.odd.len(), "entries of the revocation feed make no sense here");
+                page.odd.iter().for_each(|_| self.metrics.revocation_oddities.inc());
+            }
             for entry in &page.entries {
-                self.learn(entry, before.committed(entry.at), begun);
-                if before.at.is_some() {
+                if entry.news == News::Keys {
+                    self.keys.notify_one();
+                }
+                let kept = self.reach.kept(entry, begun);
+                match (&entry.news, &mut progress.rights) {
+                    // The rights of now stay in force until those of the other history are all known.
+                    (News::Authorization(rights), Some(other)) => other.push((rights.clone(), kept)),
+                    (news, _) => self.known.learn(news, kept),
+                }
+                if !progress.beginning {
                     self.metrics.revocation_lag.observe(begun.at.since(entry.at));
                 }
             }
+            progress.position = page.position;
             if page.is_last {
-                if before.at.is_none() {
-                    self.known.history_is_read();
-                }
-                self.have_read(Read { position: page.position, at: Some(begun.at) });
                 break;
             }
-            self.have_read(Read { position: page.position, ..before });
         }
+        if let Some(rights) = progress.rights.take() {
+            self.known.put_rights(rights);
+        }
+        progress.beginning = false;
         if self.known.is_current(begun.tick) {
             tracing::info!("what is revoked elsewhere is learned of again");
         }
         Ok(())
-    }
-
-    fn learn(&self, entry: &FeedEntry, committed: Timestamp, now: Expiry) {
-        let at = entry.until.map_or_else(|| self.reach.until(committed), |until| until.plus(self.reach.overlap));
-        let until = Expiry { at, tick: now.tick.plus(at.since(now.at)) };
-        if entry.news == News::Keys {
-            self.keys.notify_one();
-        }
-        // Of a time that the store was lost through.
-        if at > now.at {
-            self.known.learn(&entry.news, until);
-        }
-    }
-
-    fn so_far(&self) -> Read {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn have_read(&self, read: Read) {
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = read;
     }
 
     /// Writes down how much there is and how old the news is.
@@ -325,6 +304,7 @@ impl Drop for CutOff<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Tick;
 
     const REACH: Reach = Reach { life: Duration::from_secs(930), overlap: Duration::from_secs(36) };
 
@@ -335,23 +315,23 @@ mod tests {
     #[test]
     fn what_no_token_can_outlive_is_not_read() {
         assert_eq!(REACH.matters(at(5_000)).since, at(4_034));
-        // One whose end is told is known for the overlap after it, and so is what is read first.
-        assert_eq!(REACH.matters(at(5_000)).now, at(4_964));
     }
 
     #[test]
-    fn a_clock_that_was_set_back_by_more_than_clocks_differ_has_all_that_matters_read_again() {
-        let read = Read { at: Some(at(5_000)), ..Read::NOTHING };
-        assert_eq!([5_001, 5_000, 4_970, 4_969].map(|now| read.ran_ahead(at(now))), [false, false, false, true]);
-        assert!(!Read::NOTHING.ran_ahead(at(1)));
-    }
-
-    #[test]
-    fn what_is_new_by_its_number_is_read_however_old_it_says_it_is() {
-        assert_eq!(Read::NOTHING.reach(REACH, at(5_000)).since, at(4_034));
-        let read = Read { at: Some(at(5_000)), ..Read::NOTHING };
-        assert_eq!(read.reach(REACH, at(5_001)).since, at(0));
-        assert_eq!([1, 5_000, 5_001].map(|said| read.committed(at(said))), [5_000, 5_000, 5_001].map(at));
+    fn an_entry_is_kept_for_a_whole_life_however_wrong_the_clock_is() {
+        let entry = |until: Option<i64>| FeedEntry {
+            seq: 1,
+            at: at(5_000),
+            until: until.map(at),
+            news: News::Token("a".into()),
+        };
+        let tick = |seconds: u64| Tick::from_nanos(seconds * 1_000_000_000);
+        for now in [0, 5_000, 1_000_000] {
+            let kept = REACH.kept(&entry(None), Expiry { at: at(now), tick: tick(100) });
+            assert_eq!((kept.at, kept.tick), (at(5_966), tick(100 + 966)));
+            let kept = REACH.kept(&entry(Some(5_060)), Expiry { at: at(now), tick: tick(100) });
+            assert_eq!((kept.at, kept.tick), (at(5_096), tick(100 + 96)));
+        }
     }
 
     #[test]

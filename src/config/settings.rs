@@ -211,6 +211,8 @@ pub struct Redis {
     pub url: SecretString,
     /// PEM with the only roots to trust; `None`: the operating system's.
     pub ca: Option<Vec<u8>>,
+    /// A Redis Cluster, and hosts and ports of more of its servers that tell its map; `None`: one server.
+    pub cluster: Option<Vec<(String, u16)>>,
     /// Put before every key.
     pub prefix: Arc<str>,
     /// How long a request waits for an answer.

@@ -5,13 +5,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    checks::Checks,
+    checks::{Checks, values},
     item::Item,
     secret::LiteralOrSecret,
     settings::{Redis, SharedState},
     tls,
     units::Span,
-    words::{FilePath, KeyPrefix},
+    words::{FilePath, HostPort, KeyPrefix},
 };
 
 /// What may be lost and need not outlive the process: rate-limit counters. Without redis each gateway counts for itself,
@@ -20,8 +20,9 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "SharedState")]
 pub(super) struct RawSharedState {
-    /// Redis 6.2 or later, or what speaks as it does (Valkey): one server, not a cluster. It counts the limits whose
-    /// scope is shared. Lost or slow, it costs no request: each gateway then counts for itself.
+    /// Redis 6.2 or later, or what speaks as it does (Valkey): one server or a cluster. It counts the limits whose scope
+    /// is shared, and carries calls between gateways. Lost or slow, it costs no request: each gateway then counts for
+    /// itself.
     redis: Option<Item<RawRedis>>,
 }
 
@@ -37,6 +38,14 @@ pub(super) struct RawRedis {
     /// folder. Default: the operating system's roots.
     #[serde(default)]
     ca_file: Option<Item<FilePath>>,
+    /// A Redis Cluster. url names one of its servers (or all of them, by one name); the others are learned from it and
+    /// reached with the same scheme, user and password. A lost master costs the count of its own keys only, if the
+    /// cluster allows it (cluster-require-full-coverage no).
+    #[serde(default = "no")]
+    cluster: Item<bool>,
+    /// Host and port of more servers of the cluster, asked when that of url is not there.
+    #[serde(default = "nobody")]
+    seeds: Item<Vec<Item<HostPort>>>,
     /// Put before every key, so that several installations can share one Redis. Gateways that share limits need the
     /// same.
     #[serde(default = "prefix")]
@@ -52,6 +61,14 @@ pub(super) struct RawRedis {
 
 fn prefix() -> Item<KeyPrefix> {
     Item::of(KeyPrefix("portcullis:".to_owned()))
+}
+
+fn no() -> Item<bool> {
+    Item::of(false)
+}
+
+fn nobody() -> Item<Vec<Item<HostPort>>> {
+    Item::of(Vec::new())
 }
 
 fn deadline() -> Item<Span<1, 60_000>> {
@@ -88,9 +105,39 @@ fn check_redis(item: Item<RawRedis>, checks: &mut Checks) -> Option<Redis> {
             _ => None,
         },
     };
+    let cluster = check_cluster(&raw, scheme, url.as_ref().map(|url| &url.0), checks);
     let (prefix, deadline, retry) = (raw.prefix.value?.0, raw.deadline.value?.0, raw.retry.value?.0);
     scheme?.ok()?;
-    Some(Redis { url: url?.0, ca: ca?, prefix: prefix.into(), deadline, retry })
+    Some(Redis { url: url?.0, ca: ca?, cluster: cluster.ok()?, prefix: prefix.into(), deadline, retry })
+}
+
+/// Whether it is a cluster, and who else tells its map. Of a mistake only that it is one is given.
+fn check_cluster(
+    raw: &RawRedis,
+    scheme: Option<Result<&'static str, &'static str>>,
+    url: Option<&SecretString>,
+    checks: &mut Checks,
+) -> Result<Option<Vec<(String, u16)>>, ()> {
+    let is_cluster = raw.cluster.value.ok_or(())?;
+    let seeds = raw.seeds.value.clone().and_then(values).ok_or(())?;
+    let (at, wrong) = if !is_cluster {
+        (&raw.seeds.at, (!seeds.is_empty()).then_some("only with cluster: true"))
+    } else if scheme == Some(Ok("redis+unix")) {
+        (&raw.cluster.at, Some("contradicts url: the servers of a cluster are reached over TCP"))
+    } else {
+        let database = url.is_some_and(|url| names_a_database(url.expose_secret()));
+        (&raw.cluster.at, database.then_some("contradicts url: a cluster has no database but 0"))
+    };
+    if let Some(wrong) = wrong {
+        checks.error(at, wrong);
+        return Err(());
+    }
+    Ok(is_cluster.then(|| seeds.into_iter().map(|seed| seed.0).collect()))
+}
+
+fn names_a_database(url: &str) -> bool {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split('?').next()?.split_once('/'));
+    path.is_some_and(|(_, database)| !matches!(database, "" | "0"))
 }
 
 /// What is checked here is what we refuse; the driver reads the rest. No message quotes it: it may hold a password.

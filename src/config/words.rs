@@ -78,6 +78,28 @@ word! {
 }
 
 word! {
+    /// Host and port, as in `10.0.0.2:6379` or `[::1]:6379`.
+    HostPort((String, u16)), "^.+:[0-9]{1,5}$|\\$\\{", |value| written(value),
+    |text| host_port(text).map(Self).ok_or_else(|| Fault::expected("host:port"))
+}
+
+fn written((host, port): &(String, u16)) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn host_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().ok()?.to_string(),
+        None => host.to_owned(),
+    };
+    let is_named = !host.is_empty() && host.len() <= 253;
+    let ok = is_named && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+    (ok && (!host.contains(':') || text.starts_with('['))).then_some((host, port))
+}
+
+word! {
     /// Any text of visible characters and inner spaces, at most 256 bytes.
     Text(String), "\\S", |value| value.clone(),
     |text| {

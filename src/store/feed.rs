@@ -109,6 +109,8 @@ pub struct FeedReach {
 pub struct FeedPage {
     /// At most as many as were asked for.
     pub entries: Vec<FeedEntry>,
+    /// Numbers of those among them that make no sense here: of a kind that a newer gateway knows, or spoilt.
+    pub odd: Vec<u64>,
     /// Where to go on.
     pub position: FeedPosition,
     /// Whether that is the end, as of now.

@@ -47,7 +47,16 @@ struct Shared {
 
 impl Shared {
     async fn ask(&self, key: &CounterKey, wanted: u32, purpose: Purpose) -> Option<Grant> {
-        self.redis.ask(&format!("{}{key}", self.prefix), &self.quota, wanted, purpose).await.ok()
+        self.redis.ask(&self.bucket(key), &self.quota, wanted, purpose).await.ok()
+    }
+
+    fn bucket(&self, key: &CounterKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Whether who counts this key is there.
+    fn is_up(&self, key: &CounterKey) -> bool {
+        self.redis.is_up_for(|| self.bucket(key))
     }
 }
 
@@ -71,7 +80,7 @@ impl Limiter {
     /// what Redis last refused is known, until the next request could be admitted.
     #[must_use]
     pub fn refusal(&self, key: &CounterKey, now: Tick) -> Option<Decision> {
-        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.redis.is_up()) {
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up(key)) {
             return shared.leases.refusal(key, now);
         }
         let peeked = self.local.peek(key, now);
@@ -81,7 +90,7 @@ impl Limiter {
     /// Counts one request, if it is within the limit.
     pub fn charge(self: &Arc<Self>, key: &CounterKey, now: Tick) -> Charge {
         let Some(shared) = &self.shared else { return Charge::Decided(self.local.charge(key, now)) };
-        if !shared.redis.is_up() {
+        if !shared.is_up(key) {
             return Charge::Decided(self.alone(shared, key, now));
         }
         match shared.leases.spend(key, now) {

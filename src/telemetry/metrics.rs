@@ -134,6 +134,8 @@ table! {
     revocation_reads: Each<ReadResult, Counter> = "revocation_reads";
     /// Seconds since the revocation feed was last read to its end.
     revocations_age: Gauge = "revocations_age_seconds";
+    /// Entries of the revocation feed that made no sense here, as those of a newer gateway may not. They are passed over.
+    revocation_oddities: Counter = "revocation_oddities";
     /// From the cause of an entry, at whatever gateway and by its clock, until it was known here.
     revocation_lag: Histogram = "revocation_lag_seconds";
     /// Signing keys by where they stand in their life. None without a store.

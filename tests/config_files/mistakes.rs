@@ -173,6 +173,22 @@ fn contradictions_between_keys_are_refused() {
             "f.yaml:7:42: shared_state.redis.ca_file: contradicts url: it is not rediss://",
         ),
         (
+            "shared_state: {redis: {url: 'redis://x', seeds: ['10.0.0.1:6379']}}\n",
+            "f.yaml:7:42: shared_state.redis.seeds: only with cluster: true",
+        ),
+        (
+            "shared_state: {redis: {url: 'redis://x', cluster: true, seeds: ['10.0.0.1']}}\n",
+            "f.yaml:7:65: shared_state.redis.seeds[0]: expected host:port, found \"10.0.0.1\"",
+        ),
+        (
+            "shared_state: {redis: {url: 'redis+unix:///x', cluster: true}}\n",
+            "f.yaml:7:48: shared_state.redis.cluster: contradicts url: the servers of a cluster are reached over TCP",
+        ),
+        (
+            "shared_state: {redis: {url: 'redis://x/3', cluster: true}}\n",
+            "f.yaml:7:44: shared_state.redis.cluster: contradicts url: a cluster has no database but 0",
+        ),
+        (
             "telemetry: {otlp: {endpoint: 'http://x/v1/traces', ca_file: ca.pem}}\n",
             "f.yaml:7:52: telemetry.otlp.ca_file: contradicts endpoint: it is not https",
         ),

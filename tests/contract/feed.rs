@@ -28,6 +28,9 @@ on_both_engines!(
     changed_rights_are_told_with_a_new_version,
     every_change_of_signing_keys_is_told,
     whoever_has_very_many_sessions_can_end_them_all,
+    an_odd_entry_hides_no_other,
+    old_entries_cost_many_small_questions_and_no_large_one,
+    a_reader_whose_clock_is_ahead_misses_nothing,
 );
 
 async fn page(on: &Fixture, from: &FeedPosition) -> FeedPage {
@@ -243,6 +246,66 @@ async fn whoever_has_very_many_sessions_can_end_them_all(on: Fixture) {
     let (_, another) = on.registered("bob@example.com").await;
     end(&on, another, NOW).await;
     assert_eq!(page(&on, &told.position).await.entries[0].news, News::Session(another));
+}
+
+async fn an_odd_entry_hides_no_other(on: Fixture) {
+    let (account, first) = on.registered("ann@example.com").await;
+    let mut sessions = vec![first];
+    for _ in 0..4 {
+        sessions.push(on.logged_in(account.id, NOW).await);
+    }
+    for session in &sessions {
+        end(&on, *session, NOW).await;
+    }
+    on.tamper("UPDATE feed SET kind = 'of a newer gateway' WHERE seq = 2").await;
+    on.tamper("UPDATE feed SET session_id = NULL WHERE seq = 3").await;
+    on.tamper("UPDATE feed SET kind = 'authorization', detail = '{' WHERE seq = 5").await;
+    let told = page(&on, &FeedPosition::START).await;
+    let news: Vec<_> = told.entries.into_iter().map(|entry| entry.news).collect();
+    assert_eq!((news, told.odd), (vec![News::Session(sessions[0]), News::Session(sessions[3])], vec![2, 3, 5]));
+    assert!(told.is_last && told.position.seq == 5);
+    assert_eq!(page(&on, &told.position).await.odd, [0_u64; 0], "once");
+}
+
+async fn old_entries_cost_many_small_questions_and_no_large_one(on: Fixture) {
+    let (account, first) = on.registered("ann@example.com").await;
+    let (mut old, mut young) = (vec![first], Vec::new());
+    for _ in 0..34 {
+        old.push(on.logged_in(account.id, NOW).await);
+    }
+    for _ in 0..3 {
+        young.push(on.logged_in(account.id, NOW).await);
+    }
+    for session in &old {
+        end(&on, *session, NOW.minus(seconds(1))).await;
+    }
+    for session in &young {
+        end(&on, *session, NOW).await;
+    }
+    on.tamper("DELETE FROM feed WHERE seq BETWEEN 3 AND 6").await;
+    let reach = FeedReach { since: NOW, now: NOW };
+    let (mut told, mut from, mut pages) = (Vec::new(), FeedPosition::START, 0);
+    loop {
+        let page = on.store.feed(&from, reach, 1).await.unwrap().expect("there is one history");
+        assert!(page.position.seq <= from.seq + 15, "{page:?}");
+        assert!(page.is_last || page.position.seq > from.seq, "{page:?}");
+        told.extend(page.entries.into_iter().map(|entry| entry.news));
+        (from, pages) = (page.position, pages + 1);
+        if page.is_last {
+            break;
+        }
+    }
+    assert_eq!(told, young.into_iter().map(News::Session).collect::<Vec<_>>());
+    assert!(pages >= 5, "{pages}");
+}
+
+async fn a_reader_whose_clock_is_ahead_misses_nothing(on: Fixture) {
+    let (_, session) = on.registered("ann@example.com").await;
+    end(&on, session, NOW).await;
+    let tomorrow = NOW.plus(seconds(86_400));
+    let reach = FeedReach { since: tomorrow.minus(seconds(900)), now: tomorrow };
+    let page = on.store.feed(&FeedPosition::START, reach, 10).await.unwrap().unwrap();
+    assert_eq!(page.entries.into_iter().map(|entry| entry.news).collect::<Vec<_>>(), [News::Session(session)]);
 }
 
 /// A call that reaches a listener says nothing, so what it reads then must be there.

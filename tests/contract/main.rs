@@ -48,6 +48,8 @@ mod outage;
 mod outbox;
 mod proxy;
 mod redis;
+mod redis_cluster;
 mod refresh;
 mod sessions;
 mod tabs;
+mod wakes;

@@ -19,27 +19,27 @@ use portcullis::{
 use crate::support;
 
 /// Time stands still here: what a gateway knows by itself never fades.
-const NOW: Tick = Tick::from_nanos(1_000_000_000);
+pub(crate) const NOW: Tick = Tick::from_nanos(1_000_000_000);
 const KEY: CounterKey = CounterKey::Subject(0xabc);
 const BUCKET: &str = "test:limit:it:s:00000000000000000000000000000abc";
 
 /// What a gateway's Redis told.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Facts>>);
+pub(crate) struct Told(Arc<Mutex<Facts>>);
 
 #[derive(Clone, Default)]
-struct Facts {
-    calls: Vec<(Purpose, CallResult)>,
-    lost: bool,
-    alone: usize,
+pub(crate) struct Facts {
+    pub(crate) calls: Vec<(Purpose, CallResult)>,
+    pub(crate) lost: bool,
+    pub(crate) alone: usize,
 }
 
 impl Told {
-    fn facts(&self) -> Facts {
+    pub(crate) fn facts(&self) -> Facts {
         self.0.lock().unwrap().clone()
     }
 
-    fn calls(&self, purpose: Purpose, result: CallResult) -> usize {
+    pub(crate) fn calls(&self, purpose: Purpose, result: CallResult) -> usize {
         self.facts().calls.iter().filter(|call| **call == (purpose, result)).count()
     }
 }
@@ -59,20 +59,27 @@ impl Observer for Told {
 }
 
 /// The machine may be busy; a test that must not wait this long does not.
-const PATIENT: Duration = Duration::from_secs(20);
+pub(crate) const PATIENT: Duration = Duration::from_secs(20);
 
 async fn redis(url: &str) -> Arc<Redis> {
     open(url, PATIENT, &Told::default()).await
 }
 
-async fn open(url: &str, deadline: Duration, told: &Told) -> Arc<Redis> {
-    let settings =
-        settings::Redis { url: url.into(), ca: None, prefix: "test:".into(), deadline, retry: Duration::from_mins(1) };
-    Arc::new(Redis::open(&settings, Box::new(told.clone())).await.unwrap())
+pub(crate) async fn open(url: &str, deadline: Duration, told: &Told) -> Arc<Redis> {
+    open_by(&settings(url, deadline), told).await
+}
+
+pub(crate) fn settings(url: &str, deadline: Duration) -> settings::Redis {
+    let retry = Duration::from_mins(1);
+    settings::Redis { url: url.into(), ca: None, cluster: None, prefix: "test:".into(), deadline, retry }
+}
+
+pub(crate) async fn open_by(settings: &settings::Redis, told: &Told) -> Arc<Redis> {
+    Arc::new(Redis::open(settings, Box::new(told.clone())).await.unwrap())
 }
 
 /// So many an hour and at once, so that nothing flows back while a test runs.
-fn limit(burst: u32, lease: u32) -> Limit {
+pub(crate) fn limit(burst: u32, lease: u32) -> Limit {
     Limit {
         name: "it".into(),
         key: LimitKey::Subject,
@@ -88,14 +95,14 @@ async fn gateway(server: &support::redis::Redis, limit: &Limit) -> Arc<Limiter> 
     Arc::new(Limiter::new(limit, Some(&redis(&server.url()).await), 1_000))
 }
 
-async fn charge(limiter: &Arc<Limiter>) -> Decision {
+pub(crate) async fn charge(limiter: &Arc<Limiter>) -> Decision {
     match limiter.charge(&KEY, NOW) {
         Charge::Decided(decision) => decision,
         Charge::Waits(waiting) => waiting.await,
     }
 }
 
-async fn admitted(limiter: &Arc<Limiter>) -> bool {
+pub(crate) async fn admitted(limiter: &Arc<Limiter>) -> bool {
     matches!(charge(limiter).await, Decision::Admitted { .. })
 }
 
@@ -257,7 +264,7 @@ async fn with_a_lease_at_hand_nobody_waits() {
 }
 
 /// Until it is so; fails the test when it never is.
-async fn soon(reached: impl AsyncFn() -> bool) {
+pub(crate) async fn soon(reached: impl AsyncFn() -> bool) {
     let reached = async {
         while !reached().await {
             tokio::task::yield_now().await;

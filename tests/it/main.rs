@@ -12,7 +12,8 @@
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`], [`streams`] (what ends with its caller's right to it).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
-//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand).
+//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand);
+//! [`three_gateways`] (processes and links, under load).
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]
@@ -148,6 +149,8 @@ mod start;
 mod storeless;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod three_gateways;
 #[cfg(test)]
 mod timeouts;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::{
 
 pub(crate) mod postgres;
 pub(crate) mod redis;
+pub(crate) mod redis_cluster;
 
 /// Whom the servers run as: `None` is ourselves.
 #[derive(Debug, Clone, Copy)]

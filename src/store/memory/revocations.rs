@@ -3,7 +3,7 @@
 //!
 //! Looked into for every verified token, so each kind that is empty costs one load. Every entry lives until the last
 //! token it speaks of has expired; the caller prunes now and then. What was learned stays: reading the feed again adds
-//! to it. The one exception are rights after a store was set back ([`Revocations::another_history`]).
+//! to it. The one exception are rights after a store was set back ([`Revocations::put_rights`]).
 
 use std::{
     collections::HashMap,
@@ -63,15 +63,6 @@ struct Before {
     until: Expiry,
 }
 
-/// A user's rights.
-#[derive(Debug)]
-struct Rights {
-    told: Arc<Authorization>,
-    until: Expiry,
-    /// By which history of the store.
-    history: u64,
-}
-
 /// How many entries of each kind are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -92,9 +83,7 @@ pub struct Revocations {
     tokens: Few<Box<str>, Expiry>,
     /// By issuer and subject.
     subjects: Few<Box<str>, HashMap<Box<str>, Before>>,
-    authorizations: Few<UserId, Rights>,
-    /// How many histories of the store there have been before the one that is read.
-    history: AtomicU64,
+    authorizations: Few<UserId, (Arc<Authorization>, Expiry)>,
     /// When the feed was last read to its end, nanoseconds of the monotonic clock.
     read: AtomicU64,
     /// Whether reading it has failed since.
@@ -117,14 +106,7 @@ impl Revocations {
                 let kept = subjects.entry(subject.subject.as_str().into()).or_insert(said);
                 *kept = Before { issued: said.issued.max(kept.issued), until: until.later(kept.until) };
             }),
-            News::Authorization(rights) => self.authorizations.change(|users| {
-                let history = self.history.load(Ordering::Acquire);
-                let said = |until| Rights { told: Arc::new(rights.clone()), until, history };
-                let kept = users.entry(rights.user).or_insert_with(|| said(until));
-                if kept.history < history || kept.told.version < rights.version {
-                    *kept = said(until.later(kept.until));
-                }
-            }),
+            News::Authorization(rights) => self.authorizations.change(|users| take_rights(users, rights, until)),
             News::Keys => {}
         }
     }
@@ -152,7 +134,7 @@ impl Revocations {
     #[must_use]
     pub fn newer_rights(&self, user: UserId, version: u64) -> Option<Arc<Authorization>> {
         let users = self.authorizations.read()?;
-        users.get(&user).filter(|rights| rights.told.version > version).map(|rights| Arc::clone(&rights.told))
+        users.get(&user).filter(|(rights, _)| rights.version > version).map(|(rights, _)| Arc::clone(rights))
     }
 
     /// Whether any user's rights are held: spares the look for which an id would have to be read first.
@@ -161,18 +143,15 @@ impl Revocations {
         self.authorizations.len() > 0
     }
 
-    /// The store holds another history than it did: rights may have gone back to an older version of theirs. What it says
-    /// from now on counts; what it said before, until it has been read.
-    pub fn another_history(&self) {
-        self.history.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The history has been read to its end: rights that are not of it are forgotten.
-    pub fn history_is_read(&self) {
-        let history = self.history.load(Ordering::Acquire);
-        if history > 0 && self.holds_rights() {
-            self.authorizations.change(|users| users.retain(|_, rights| rights.history == history));
-        }
+    /// These are all rights there are: the store holds another history than it did, in which some may have gone back to
+    /// an older version of theirs. All at once: while it was read, the old ones still counted.
+    pub fn put_rights(&self, rights: Vec<(Authorization, Expiry)>) {
+        self.authorizations.change(|users| {
+            users.clear();
+            for (rights, until) in rights {
+                take_rights(users, &rights, until);
+            }
+        });
     }
 
     /// The feed has been read to its end, by a reading that began at `tick`. Gives whether the one before failed.
@@ -214,7 +193,7 @@ impl Revocations {
             });
         }
         if self.authorizations.len() > 0 {
-            self.authorizations.change(|users| users.retain(|_, rights| live(&rights.until)));
+            self.authorizations.change(|users| users.retain(|_, (_, until)| live(until)));
         }
     }
 
@@ -228,6 +207,14 @@ impl Revocations {
             subjects,
             authorizations: self.authorizations.len(),
         }
+    }
+}
+
+/// The newest count.
+fn take_rights(users: &mut HashMap<UserId, (Arc<Authorization>, Expiry)>, rights: &Authorization, until: Expiry) {
+    let kept = users.entry(rights.user).or_insert_with(|| (Arc::new(rights.clone()), until));
+    if kept.0.version < rights.version {
+        *kept = (Arc::new(rights.clone()), until.later(kept.1));
     }
 }
 
@@ -298,24 +285,10 @@ mod tests {
         assert_eq!(known.newer_rights(user, 3).unwrap().roles, ["user"]);
         assert!(known.newer_rights(user, 4).is_none());
         assert!(known.newer_rights(UserId(Uuid::from_u128(8)), 0).is_none());
-        prune(&known, 10);
-        assert!(!known.holds_rights());
-    }
-
-    #[test]
-    fn rights_of_another_history_count_until_the_one_there_is_was_read() {
-        let known = Revocations::default();
-        let user = UserId(Uuid::from_u128(7));
-        known.learn(&rights(4, "user"), until(10));
-        known.history_is_read();
-        known.another_history();
-        assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["user"]);
-        known.learn(&rights(2, "analyst"), until(10));
-        assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["analyst"], "an older version, but of this history");
-        known.history_is_read();
+        let News::Authorization(older) = rights(2, "analyst") else { panic!("rights") };
+        known.put_rights(vec![(older, until(10))]);
         assert_eq!(known.newer_rights(user, 1).unwrap().roles, ["analyst"]);
-        known.another_history();
-        known.history_is_read();
+        prune(&known, 10);
         assert!(!known.holds_rights());
     }
 

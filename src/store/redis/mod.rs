@@ -1,18 +1,25 @@
 //! Redis: counts the limits that several gateways share, and carries their calls (`wake`). Holds nothing that may not
 //! be lost.
 //!
-//! One multiplexed connection, one deadline, and a breaker without half-states: the first question that fails or is
-//! late drops the connection, and from then on nobody asks. A task of its own looks every `retry` whether Redis is
-//! back, with the very script that requests use (a server that is full or read-only is not back), on a fresh
+//! One multiplexed connection a server (`node`), one deadline, and a breaker without half-states: the first question that
+//! fails or is late drops the connection, and from then on nobody asks. A task of its own looks every `retry` whether the
+//! server is back, with the very script that requests use (a server that is full or read-only is not back), on a fresh
 //! connection (the old one may lead to a host that is gone). So a lost Redis costs the requests that were waiting one
 //! deadline, and no later request anything.
+//!
+//! A Redis Cluster is several such servers and a map of who counts what (`slots`). Each has its own breaker: what a lost
+//! master counts is counted here, and nothing else. A server that says that a key has moved is followed at once, within
+//! the same deadline, and the map is read again. Decision 0011 tells why this is not the driver's cluster client.
 //!
 //! Few questions are asked at once. A server that must answer a thousand is late for the last, and whoever can send so
 //! many requests at a time could have it taken for lost again and again, and every shared limit with it.
 
+mod node;
+mod slots;
 mod wake;
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,27 +27,31 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, Script, TlsCertificates,
-    aio::MultiplexedConnection,
-};
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::{Client, RedisError, Script, TlsCertificates, aio::MultiplexedConnection};
 use secrecy::ExposeSecret;
 use tokio::{
-    sync::{Notify, Semaphore},
-    time::{sleep, timeout},
+    sync::Notify,
+    time::{Sleep, sleep},
 };
 
+use self::{
+    node::{Node, Redirect},
+    slots::{Map, Master},
+};
 use super::{
-    calls::{Asked, Failure, Server, System, Telling},
+    calls::{Asked, Failure, System, Telling},
     memory::leases::Grant,
 };
 use crate::config::settings;
 
+const SCRIPT: &str = include_str!("gcra.lua");
+
 /// How long connecting may take, TLS included. No request waits for it.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// Questions that may be on their way at once. Redis answers so many well within the shortest deadline that makes sense,
+/// Questions that may be on their way to one server at once. Redis answers so many well within the shortest deadline that makes sense,
 /// for several gateways, and tens of thousands a second are asked all the same.
 const AT_ONCE: usize = 64;
 
@@ -101,18 +112,47 @@ impl Quota {
     }
 }
 
-/// The Redis of this gateway.
+/// What is asked of a server.
+struct Question<'a> {
+    key: &'a str,
+    quota: &'a Quota,
+    wanted: u32,
+    purpose: Purpose,
+}
+
+/// No answer.
+enum Unanswered {
+    /// In words without a secret.
+    Failed(String),
+    Late,
+    /// Somebody else counts this key.
+    Elsewhere(Redirect),
+}
+
+impl Unanswered {
+    fn words(self, deadline: Duration) -> String {
+        match self {
+            Self::Failed(why) => why,
+            Self::Late => format!("no answer within {deadline:?}"),
+            Self::Elsewhere(_) => "its keys have moved".to_owned(),
+        }
+    }
+}
+
+/// The Redis of this gateway: one server, or a cluster.
 pub struct Redis {
-    client: Client,
-    server: Server,
-    /// `None` while Redis is lost.
-    connection: ArcSwapOption<MultiplexedConnection>,
+    /// As configured: who is asked for the map of a cluster when nobody of the map answers.
+    seeds: Vec<Arc<Node>>,
+    is_cluster: bool,
+    map: ArcSwap<Map>,
+    /// Somebody has said that the map is old.
+    outdated: AtomicBool,
     script: Script,
     prefix: Arc<str>,
     deadline: Duration,
     retry: Duration,
-    questions: Semaphore,
-    lost: Notify,
+    /// A server was lost, or the map is old.
+    trouble: Notify,
     /// Told once for each loss, and not before it was ever there.
     told_lost: AtomicBool,
     observer: Box<dyn Observer>,
@@ -137,17 +177,23 @@ impl Redis {
             None => Client::open(url),
             Some(ca) => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) }),
         };
-        let client = client.map_err(fault)?;
+        let first = Node::new(client.map_err(fault)?);
+        let mut seeds = vec![Arc::new(first)];
+        for (host, port) in settings.cluster.iter().flatten() {
+            seeds.push(Arc::new(seeds[0].beside(host, *port).map_err(fault)?));
+        }
+        let is_cluster = settings.cluster.is_some();
+        let map = if is_cluster { Map::default() } else { Map::single(Arc::clone(&seeds[0]), &settings.prefix) };
         let redis = Self {
-            server: server_of(client.get_connection_info().addr()),
-            client,
-            connection: ArcSwapOption::empty(),
-            script: Script::new(include_str!("gcra.lua")),
+            seeds,
+            is_cluster,
+            map: ArcSwap::from_pointee(map),
+            outdated: AtomicBool::new(is_cluster),
+            script: Script::new(SCRIPT),
             prefix: Arc::clone(&settings.prefix),
             deadline: settings.deadline,
             retry: settings.retry,
-            questions: Semaphore::new(AT_ONCE),
-            lost: Notify::new(),
+            trouble: Notify::new(),
             told_lost: AtomicBool::new(false),
             observer,
         };
@@ -157,32 +203,67 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Whether it answered when it was last asked.
+    /// Whether it answered when it was last asked; of a cluster: every master.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.connection.load().is_some()
+        self.map.load().is_up()
     }
 
-    /// Looks after a lost Redis, for ever.
+    /// Whether the server that counts this key answered when it was last asked.
+    pub(super) fn is_up_for(&self, key: impl FnOnce() -> String) -> bool {
+        let map = self.map.load();
+        map.is_up() || (self.is_cluster && map.master_of(&key()).is_some_and(|master| master.node.is_up()))
+    }
+
+    /// Looks after lost servers and an old map, for ever.
     pub async fn maintain(&self) {
         loop {
-            if self.is_up() {
-                self.lost.notified().await;
-            } else {
-                sleep(self.retry).await;
+            if self.is_up() && !self.outdated.load(Ordering::Acquire) {
+                self.trouble.notified().await;
+            }
+            // A map is read at once: what has moved is counted alone until then. But not again and again.
+            if self.outdated.load(Ordering::Acquire) {
+                let _ = self.check().await;
+            }
+            sleep(self.retry).await;
+            if !self.is_up() {
                 let _ = self.check().await;
             }
         }
     }
 
-    /// Whether it answers now; connects when it was lost. The error is for the operator.
+    /// Whether it answers now, every master of a cluster; connects to whoever was lost. The error is for the operator.
     ///
     /// # Errors
     /// What stands in the way, in words without a secret.
     pub async fn check(&self) -> Result<(), String> {
-        let connection = match self.connection.load_full() {
+        let checked = self.check_all().await;
+        if checked.is_err() {
+            self.tell_lost();
+            return checked;
+        }
+        if self.told_lost.swap(false, Ordering::Relaxed) {
+            tracing::info!("Redis answers: shared limits are counted by all gateways together");
+        }
+        self.observer.lost(false);
+        Ok(())
+    }
+
+    async fn check_all(&self) -> Result<(), String> {
+        let is_old = self.is_cluster && (self.outdated.load(Ordering::Acquire) || !self.is_up());
+        let read = if is_old { self.read_map().await } else { Ok(()) };
+        let map = self.map.load_full();
+        let checks = map.masters().iter().map(|master| self.check_one(master));
+        let outcomes = join_all(checks).await;
+        read?;
+        outcomes.into_iter().collect()
+    }
+
+    async fn check_one(&self, master: &Master) -> Result<(), String> {
+        let node = &master.node;
+        let connection = match node.connection() {
             Some(connection) => connection,
-            None => match self.connect().await {
+            None => match node.connect().await {
                 Ok(connection) => Arc::new(connection),
                 Err(error) => {
                     self.observer.called(Purpose::Probe, CallResult::Failed);
@@ -191,23 +272,74 @@ impl Redis {
             },
         };
         // Full again at once, so that every probe writes.
-        let probe = Quota { each_micros: 1.0, burst: 1 };
-        let key = format!("{}probe", self.prefix);
-        let asked = self.run(&connection, &key, &probe, 1, Purpose::Probe).await;
-        asked.map_err(|why| why.unwrap_or_else(|| format!("no answer within {:?}", self.deadline)))?;
-        self.connection.store(Some(connection));
-        if self.told_lost.swap(false, Ordering::Relaxed) {
-            tracing::info!("Redis answers: shared limits are counted by all gateways together");
+        let quota = Quota { each_micros: 1.0, burst: 1 };
+        let probe = Question { key: &master.probe, quota: &quota, wanted: 1, purpose: Purpose::Probe };
+        let mut limit = Box::pin(sleep(self.deadline));
+        match self.run(node, &connection, &probe, None, limit.as_mut()).await {
+            Ok(_) => {
+                node.found(connection);
+                Ok(())
+            }
+            Err(why) => Err(why.words(self.deadline)),
         }
-        self.observer.lost(false);
-        Ok(())
     }
 
-    /// Asks for requests of one bucket, unless too much is being asked; late or failed, Redis is lost from then on.
+    /// Asks everybody who may know for the map; the first answer counts. A wrong one is found out by those it sends wrong.
+    async fn read_map(&self) -> Result<(), String> {
+        self.outdated.store(false, Ordering::Release);
+        let old = self.map.load_full();
+        let known = old.masters().iter().map(|master| &master.node).chain(&self.seeds);
+        let asked = known.map(|node| Box::pin(async move { Ok((node, node.slots().await?)) }));
+        let asked = futures_util::future::select_ok(asked).await;
+        let outcome = asked
+            .map_err(|error: RedisError| words(&error))
+            .and_then(|((from, slots), _)| old.next(&slots, from, &self.prefix).map_err(|error| words(&error)));
+        match outcome {
+            Ok(map) => {
+                self.map.store(Arc::new(map));
+                Ok(())
+            }
+            Err(why) => {
+                self.outdated.store(true, Ordering::Release);
+                Err(format!("nobody tells the cluster's map: {why}"))
+            }
+        }
+    }
+
+    /// Asks for requests of one bucket, unless too much is being asked; late or failed, the server is lost from then on.
     pub(super) async fn ask(&self, key: &str, quota: &Quota, wanted: u32, purpose: Purpose) -> Result<Grant, Unasked> {
-        let _place = self.questions.try_acquire().map_err(|_| Unasked)?;
-        let connection = self.connection.load_full().ok_or(Unasked)?;
-        self.run(&connection, key, quota, wanted, purpose).await.map_err(|_| Unasked)
+        let map = self.map.load_full();
+        let question = Question { key, quota, wanted, purpose };
+        let mut limit = Box::pin(sleep(self.deadline));
+        let first = &map.master_of(key).ok_or(Unasked)?.node;
+        match self.ask_one(first, &question, None, limit.as_mut()).await? {
+            Ok(grant) => Ok(grant),
+            Err(to) => {
+                if !to.asking {
+                    self.outdated.store(true, Ordering::Release);
+                    self.trouble.notify_one();
+                }
+                // Somebody new is met when the map has been read. Nobody is sent on twice.
+                let next = map.at(&to, first).ok_or(Unasked)?;
+                self.ask_one(next, &question, Some(&to), limit.as_mut()).await?.map_err(|_| Unasked)
+            }
+        }
+    }
+
+    async fn ask_one(
+        &self,
+        node: &Arc<Node>,
+        question: &Question<'_>,
+        sent: Option<&Redirect>,
+        limit: Pin<&mut Sleep>,
+    ) -> Result<Result<Grant, Redirect>, Unasked> {
+        let _place = node.questions.try_acquire().map_err(|_| Unasked)?;
+        let connection = node.connection().ok_or(Unasked)?;
+        match self.run(node, &connection, question, sent, limit).await {
+            Ok(grant) => Ok(Ok(grant)),
+            Err(Unanswered::Elsewhere(to)) => Ok(Err(to)),
+            Err(_) => Err(Unasked),
+        }
     }
 
     /// A shared limit is decided by this gateway alone.
@@ -220,73 +352,80 @@ impl Redis {
         format!("{}limit:{limit}:", self.prefix)
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        // The deadline is ours: it holds for the whole question, waiting for the connection included.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        // A server that is frozen takes the connection and then says nothing.
-        match timeout(CONNECT, connecting).await {
-            Ok(connected) => connected,
-            Err(_) => Err(RedisError::from((ErrorKind::Io, "no connection in time"))),
-        }
-    }
-
-    /// The error is for the operator; `None`: late.
     async fn run(
         &self,
+        node: &Node,
         connection: &Arc<MultiplexedConnection>,
-        key: &str,
-        quota: &Quota,
-        wanted: u32,
-        purpose: Purpose,
-    ) -> Result<Grant, Option<String>> {
-        let mut script = self.script.key(key);
-        script.arg(quota.each_micros).arg(quota.burst).arg(wanted).arg(u8::from(purpose == Purpose::Lease));
-        let mut channel = MultiplexedConnection::clone(connection);
-        // EVALSHA, and the script itself when the server does not know it (any more).
-        let told = Telling::begin(System::Redis, Asked::Command("EVALSHA"), Some(&self.server));
-        let asked = timeout(self.deadline, script.invoke_async::<(u32, u32, u64, u64)>(&mut channel)).await;
-        let asked =
-            told.ended(asked.map_err(|_| None).and_then(|asked| asked.map_err(Some)), |why| failure(why.as_ref()));
-        let (result, outcome) = match asked {
-            Ok((given, remaining, full_in, retry_after)) => {
-                let (full_in, retry_after) = (Duration::from_micros(full_in), Duration::from_micros(retry_after));
-                (CallResult::Answered, Ok(Grant { given, remaining, full_in, retry_after }))
-            }
-            Err(Some(error)) => (CallResult::Failed, Err(Some(words(&error)))),
-            Err(None) => (CallResult::Timeout, Err(None)),
+        question: &Question<'_>,
+        sent: Option<&Redirect>,
+        limit: Pin<&mut Sleep>,
+    ) -> Result<Grant, Unanswered> {
+        let asking = self.put(MultiplexedConnection::clone(connection), question, sent.is_some_and(|to| to.asking));
+        let told = Telling::begin(System::Redis, Asked::Command("EVALSHA"), Some(&node.server));
+        let asked = tokio::select! {
+            asked = asking => asked.map_err(Some),
+            () = limit => Err(None),
         };
-        self.observer.called(purpose, result);
-        if let Err(why) = &outcome {
-            self.lose(connection, why.as_deref());
+        let asked = told.ended(asked, |why| failure(why.as_ref()));
+        let (result, outcome) = match asked {
+            Ok(grant) => (CallResult::Answered, Ok(grant)),
+            Err(Some(error)) => match Redirect::of(&error).filter(|_| self.is_cluster) {
+                Some(to) => (CallResult::Answered, Err(Unanswered::Elsewhere(to))),
+                None => (CallResult::Failed, Err(Unanswered::Failed(words(&error)))),
+            },
+            Err(None) => (CallResult::Timeout, Err(Unanswered::Late)),
+        };
+        self.observer.called(question.purpose, result);
+        match &outcome {
+            Err(Unanswered::Failed(why)) => self.lose(node, connection, why),
+            Err(Unanswered::Late) => self.lose(node, connection, "no answer within the deadline"),
+            Ok(_) | Err(Unanswered::Elsewhere(_)) => {}
         }
         outcome
     }
 
+    async fn put(
+        &self,
+        mut channel: MultiplexedConnection,
+        question: &Question<'_>,
+        asking: bool,
+    ) -> Result<Grant, RedisError> {
+        let Question { key, quota, wanted, purpose } = question;
+        let lease = u8::from(*purpose == Purpose::Lease);
+        let (given, remaining, full_in, retry_after): (u32, u32, u64, u64) = if asking {
+            // It takes the key over from another server and answers for it only to those who say that they know.
+            let mut both = redis::pipe();
+            both.cmd("ASKING").ignore();
+            both.cmd("EVAL").arg(SCRIPT).arg(1).arg(key);
+            both.arg(quota.each_micros).arg(quota.burst).arg(wanted).arg(lease);
+            both.query_async::<((u32, u32, u64, u64),)>(&mut channel).await?.0
+        } else {
+            let mut script = self.script.key(key);
+            script.arg(quota.each_micros).arg(quota.burst).arg(wanted).arg(lease);
+            // EVALSHA, and the script itself when the server does not know it (any more).
+            script.invoke_async(&mut channel).await?
+        };
+        let (full_in, retry_after) = (Duration::from_micros(full_in), Duration::from_micros(retry_after));
+        Ok(Grant { given, remaining, full_in, retry_after })
+    }
+
     /// Drops this connection, unless it has been replaced already.
-    fn lose(&self, connection: &Arc<MultiplexedConnection>, why: Option<&str>) {
-        let before = self.connection.compare_and_swap(connection, None);
-        if before.as_ref().is_some_and(|held| Arc::ptr_eq(held, connection)) {
+    fn lose(&self, node: &Node, connection: &Arc<MultiplexedConnection>, why: &str) {
+        if node.lose(connection) {
             self.tell_lost();
-            let why = why.unwrap_or("no answer within the deadline");
-            tracing::warn!(error = why, "Redis is lost: each gateway counts shared limits for itself");
-            self.lost.notify_one();
+            tracing::warn!(
+                error = why,
+                server = %node.server.address,
+                port = node.server.port,
+                "Redis is lost: each gateway counts shared limits for itself"
+            );
+            self.trouble.notify_one();
         }
     }
 
     fn tell_lost(&self) {
         self.told_lost.store(true, Ordering::Relaxed);
         self.observer.lost(true);
-    }
-}
-
-fn server_of(address: &ConnectionAddr) -> Server {
-    match address {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            Server { address: host.clone(), port: Some(*port) }
-        }
-        ConnectionAddr::Unix(path) => Server { address: path.to_string_lossy().into_owned(), port: None },
-        _ => Server { address: String::new(), port: None },
     }
 }
 

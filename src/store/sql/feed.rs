@@ -1,7 +1,7 @@
 //! The feed's rows. What a transaction has to tell is gathered on its [`Link`] and written here as the last thing
 //! before its commit ([`flush`]).
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -167,6 +167,9 @@ fn written(news: &News) -> Result<(&'static str, Option<String>), StoreFault> {
     })
 }
 
+/// Rows looked at for each entry that may be given: most may be too old to matter, and no question may take for ever.
+const LOOKED_AT: u32 = 10;
+
 /// See [`crate::store::Store::feed`].
 pub(super) async fn after(
     link: &mut Link,
@@ -175,32 +178,63 @@ pub(super) async fn after(
     most: u32,
 ) -> Result<Option<FeedPage>, StoreFault> {
     // The head first: what comes after this look is in the answer or after its position, never between.
-    let head = Query::new("SELECT seq, link FROM feed_head").row(link).await?;
-    let head = position_of(&head.ok_or_else(|| StoreFault::Inconsistent("feed_head is empty".into()))?)?;
+    let row = Query::new("SELECT h.seq, h.link, f.at FROM feed_head h LEFT JOIN feed f ON f.seq = h.seq");
+    let row = row.row(link).await?.ok_or_else(|| StoreFault::Inconsistent("feed_head is empty".into()))?;
+    let (head, newest) = (position_of(&row)?, row.maybe_time("at")?);
     if *from == head {
-        return Ok(Some(FeedPage { entries: Vec::new(), position: head, is_last: true }));
+        return Ok(Some(FeedPage { entries: Vec::new(), odd: Vec::new(), position: head, is_last: true }));
     }
     if *from != FeedPosition::START && !is_here(link, from, head.seq).await? {
         return Ok(None);
     }
+    // A reader whose clock is ahead must miss nothing by it: no entry is older than the newest makes it.
+    let ahead = newest.map_or(Duration::ZERO, |newest| reach.now.since(newest));
+    let end = end_of(link, from, head.seq, most).await?;
     let rows = Query::new(
         "SELECT seq, link, at, until, kind, session_id, detail FROM feed \
-         WHERE seq > $1 AND ((until IS NULL AND at >= $2) OR until > $3) ORDER BY seq LIMIT $4",
+         WHERE seq > $1 AND seq <= $2 AND ((until IS NULL AND at >= $3) OR until > $4) ORDER BY seq LIMIT $5",
     )
     .bind(from.seq)
-    .bind(reach.since)
-    .bind(reach.now)
+    .bind(end.unwrap_or(i64::MAX.cast_unsigned()))
+    .bind(reach.since.minus(ahead))
+    .bind(reach.now.minus(ahead))
     .bind(i64::from(most))
     .rows(link)
     .await?;
     let last = rows.last().map(position_of).transpose()?;
-    let is_last = rows.len() < usize::try_from(most).unwrap_or(usize::MAX);
-    let position = match last {
-        Some(last) if !is_last || last.seq > head.seq => last,
-        _ => head,
+    let is_full = rows.len() >= usize::try_from(most).unwrap_or(usize::MAX);
+    let position = match (last, end) {
+        (Some(last), _) if is_full || last.seq > head.seq => last,
+        (_, Some(end)) => up_to(link, end).await?,
+        (_, None) => head,
     };
-    let entries = rows.iter().map(entry_of).collect::<Result<_, _>>()?;
-    Ok(Some(FeedPage { entries, position, is_last }))
+    let (mut entries, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        match entry_of(row) {
+            Ok(entry) => entries.push(entry),
+            // What cannot be read must not keep all that follows it from being known.
+            Err(_) => odd.push(row.count("seq")?),
+        }
+    }
+    Ok(Some(FeedPage { entries, odd, position, is_last: !is_full && end.is_none() }))
+}
+
+/// Where to stop looking; `None`: that much lies before the end.
+async fn end_of(link: &mut Link, from: &FeedPosition, head: u64, most: u32) -> Result<Option<u64>, StoreFault> {
+    let many = u64::from(most) * u64::from(LOOKED_AT);
+    if head.saturating_sub(from.seq) <= many {
+        return Ok(None);
+    }
+    // Old ones are gone: from the first that is there.
+    let first = Query::new("SELECT seq FROM feed WHERE seq > $1 ORDER BY seq LIMIT 1").bind(from.seq).row(link).await?;
+    let end = first.map(|row| row.count("seq")).transpose()?.map(|first| first.saturating_add(many));
+    Ok(end.filter(|end| *end < head))
+}
+
+/// The last entry that is there, up to this number. There is one.
+async fn up_to(link: &mut Link, end: u64) -> Result<FeedPosition, StoreFault> {
+    let row = Query::new("SELECT seq, link FROM feed WHERE seq <= $1 ORDER BY seq DESC LIMIT 1").bind(end);
+    position_of(&row.row(link).await?.ok_or_else(|| StoreFault::Inconsistent("the feed has lost its entries".into()))?)
 }
 
 /// Whether this is a place in the history that the store holds.

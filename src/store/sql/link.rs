@@ -12,6 +12,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
+use tokio::time::timeout;
+
 use super::{
     fault,
     feed::{self, Told},
@@ -27,6 +29,9 @@ use crate::{
         security::SecurityWatch,
     },
 };
+
+/// After so long without a call it is asked whether the connection still leads anywhere.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// The connections of one store.
 #[derive(Debug)]
@@ -116,13 +121,21 @@ impl Pools {
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(patience).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&own).await?;
         listener.listen(channel).await?;
+        // What came before the connection stood is read now.
+        wake();
         loop {
-            // What came before the connection stood is read now.
-            wake();
-            // `None`: the connection was lost. Whoever called comes again.
-            if listener.try_recv().await?.is_none() {
-                return Ok(());
+            match timeout(QUIET, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => {}
+                // The connection was lost. Whoever called comes again.
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => return Err(error.into()),
+                // A host that is gone says no goodbye, and whoever only listens never finds out.
+                Err(_) => {
+                    let asked = timeout(patience, sqlx::query("SELECT 1").execute(&mut listener)).await;
+                    asked.map_err(|_| StoreFault::Unavailable(format!("no answer within {patience:?}")))??;
+                }
             }
+            wake();
         }
     }
 
