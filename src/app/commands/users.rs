@@ -80,8 +80,7 @@ fn table(account: &Account, sessions: &[Session]) -> String {
         account.org.as_deref().unwrap_or("-"),
         account.active,
     );
-    let _ =
-        write!(out, "{:<36}  {:<20}  {:<20}  {:<39}  {}", "SESSION", "CREATED", "LAST SEEN", "ADDRESS", "USER AGENT");
+    let _ = write!(out, "{:<36}  {:<20}  {:<20}  {:<39}  USER AGENT", "SESSION", "CREATED", "LAST SEEN", "ADDRESS");
     for session in sessions {
         let (created, seen) = (moment(session.created_at), moment(session.last_seen_at));
         let agent = session.user_agent.as_deref().unwrap_or("-");
