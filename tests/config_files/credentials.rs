@@ -46,3 +46,42 @@ fn a_client_without_a_secret_that_nobody_guesses_is_refused() {
         parse_text(&format!("{BASE}oauth: {{clients: [{{id: docs, secret: {{env: LONG}}}}]}}\n"), &variables).is_ok()
     );
 }
+
+#[test]
+fn a_cookie_that_can_never_come_is_refused() {
+    let route = |rest: &str| {
+        format!("routes:\n  - {{name: a, match: {{path: /a, hosts: [app.example.com]}}, cluster: rag, {rest}}}\n")
+    };
+    let cases = [
+        ("credentials: []", "", "routes[0].credentials: empty; name bearer, cookie or both"),
+        (
+            "auth: none, credentials: [cookie]",
+            "",
+            "routes[0].credentials: contradicts auth: none; no credentials are looked at",
+        ),
+        (
+            "credentials: [bearer, cookie]",
+            "portal: {enabled: false}\n",
+            "routes[0].credentials[1]: contradicts portal.enabled: false; nobody sets the cookie",
+        ),
+        (
+            "credentials: [cookie]",
+            "portal: {host: auth.example.com}\n",
+            "routes[0].credentials[0]: contradicts portal.host: browsers send the cookie to auth.example.com alone",
+        ),
+        (
+            "credentials: [cookie, cookie]",
+            "portal: {host: app.example.com}\n",
+            "routes[0].credentials[1]: \"cookie\" stands in this list twice",
+        ),
+        (
+            "credentials: [cookie]",
+            "portal: {cookie_name: __Host-t, access_cookie_name: __Host-T}\n",
+            "portal.access_cookie_name: the name of portal.cookie_name too; each token needs its own",
+        ),
+    ];
+    for (rest, portal, expected) in cases {
+        let told = errors(&format!("{}{portal}", route(rest)));
+        assert_eq!(told.splitn(4, ':').nth(3).unwrap().trim(), expected, "{told}");
+    }
+}

@@ -9,7 +9,7 @@
 //!
 //! A Redis Cluster is several such servers and a map of who counts what (`slots`). Each has its own breaker: what a lost
 //! master counts is counted here, and nothing else. A server that says that a key has moved is followed at once, within
-//! the same deadline, and the map is read again. Decision 0011 tells why this is not the driver's cluster client.
+//! the same deadline, and the map is read again. Decision 0014 tells why this is not the driver's cluster client.
 //!
 //! Few questions are asked at once. A server that must answer a thousand is late for the last, and whoever can send so
 //! many requests at a time could have it taken for lost again and again, and every shared limit with it.
