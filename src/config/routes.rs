@@ -42,8 +42,8 @@ pub(super) struct RawRoute {
     /// Whose tokens are accepted: names of issuers, and own for the gateway's own. All of the others' are refused.
     #[serde(default = "issuers")]
     issuers: Item<Vec<Item<Name>>>,
-    /// Any one of these roles is needed. Empty: none is. In this version every user of the portal's has
-    /// `portal.default_role` and no other; what roles another issuer gives its mapping says.
+    /// Any one of these roles is needed. Empty: none is. Users of the portal's have `portal.default_role`, or what
+    /// `portcullis users roles` gave them; what roles another issuer gives its mapping says.
     #[serde(default)]
     roles: Item<Vec<Item<Name>>>,
     /// All of these scopes are needed. In this version only other issuers give scopes: our own tokens have none.
