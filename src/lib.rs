@@ -10,15 +10,16 @@
 //! 4. [`policy`] is what the layers ask: pure rules without async, I/O, clock or random numbers of ours.
 //! 5. [`portal`] answers the account endpoints and what is published, inside the pipeline, behind the same layers as
 //!    every route.
-//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory, or in Redis for several
-//!    gateways, the counters of limits; in memory which sessions were ended.
+//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory what was revoked and
+//!    the counters of limits; in Redis, for several gateways, such counters and calls to read the feed.
 //! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs. It also fetches
-//!    the keys of other issuers and exports spans.
+//!    the keys of other issuers, exports spans and delivers messages to webhooks.
 //! 8. [`telemetry`] sees everything: metrics, access log, health, the spans of sampled requests. The admin listener's
 //!    requests are answered there, past the pipeline.
 //!
 //! [`clock`] is where time and randomness are read. [`cli`] is the command line; `main.rs` puts it all together:
-//! command line, configuration, log, app, run. docs/architecture.md tells the same at more length, and who may know whom.
+//! command line, configuration, log, app, run. docs/architecture.md tells the same at more length, and who may know
+//! whom.
 
 pub mod app;
 pub mod cli;

@@ -1,10 +1,10 @@
 //! The signing keys: unsealed, made and sealed where one is missing, never quietly replaced ([`Vault`]); followed while
-//! the gateway runs ([`KeyKeeper`]). Without a store (`unkept`): those of `tokens.signing_key`, or made anew and kept in
-//! memory. `of_secret` is the secret of `tokens.algorithm: HS256`.
+//! the gateway runs ([`KeyKeeper`]). Without a store (`unkept`): those of `tokens.signing_key`, or made anew and kept
+//! in memory. `of_secret` is the secret of `tokens.algorithm: HS256`.
 //!
-//! Each gateway reads the table once a second. One that finds a step due asks the store to take it: under the table's
-//! lock the step is decided again, so the first one does it and the others find it done. When the store is lost, what is
-//! held goes on.
+//! Each gateway reads the table once a second, and at once when the feed says that keys have changed. One that finds a
+//! step due asks the store to take it: under the table's lock the step is decided again, so the first one does it and
+//! the others find it done. When the store is lost, what is held goes on.
 
 use std::{
     sync::{

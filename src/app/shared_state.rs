@@ -1,4 +1,4 @@
-//! The Redis that counts shared limits, and what metrics tell of it.
+//! The Redis that has the counters of shared limits and the calls to read the feed, and what metrics tell of it.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, notes for
-//! the refresh protocol, the audit (refusals, seals, webhooks), housekeeping, gauges that nobody moves, the export of
-//! spans. Each cluster has a task of
+//! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, open
+//! streams (those that have lost their right, or whose token has run out), notes for the refresh protocol, the audit
+//! (refusals, seals, webhooks), housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};

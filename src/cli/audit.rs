@@ -1,5 +1,5 @@
 //! `portcullis audit …`: is the audit as it was sealed, what does it say, forget a person. What they do is
-//! `app/audit.rs`'s.
+//! `app/commands/audit.rs`'s.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! `shared_state:` what several gateways share besides the store, and may lose: counters of limits, in Redis.
+//! `shared_state:` what several gateways share besides the store, and may lose: counters of limits and calls to read
+//! the feed, in Redis.
 
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};

@@ -1,4 +1,5 @@
-//! One client connection from accept to close, as a state machine polled by its own task.
+//! One client connection from accept to close, as a state machine polled by its own task. After an upgrade it polls the
+//! tunnel (`gate/tunnel.rs`) in hyper's place.
 //!
 //! The rarely used or large states are boxed, so that an idle connection's task stays small; an idle HTTP/1.1
 //! connection gives hyper's buffers (two of 8 KiB, and the box of the gate's future) back and waits *parked*, with

@@ -3,8 +3,9 @@
 //! The status of a reason is [`row_for`]'s: [`row`]'s, two of them moved by `portal.compat: fastapi`. Headers and
 //! bodies (RFC 9457) are [`crate::gate::problem`]'s; challenges follow RFC 6750 §3. Which layer gives a reason is found
 //! by its name, [`Reason`]. Statuses without a reason: the bare 4xx to what hyper cannot parse and to heads that are
-//! too large, the 204 of a preflight ([`crate::gate::cors`]), what the admin listener and the portal's handlers answer,
-//! and a service's own. Where another proxy asks for a decision, it may be told another status ([`decision`]).
+//! too large (over HTTP/2 the 431 of `edge/service.rs`), the 204 of a preflight ([`crate::gate::cors`]), the 200 of a
+//! decision, the 101 of a WebSocket, what the admin listener and the portal's handlers answer, and a service's own. A
+//! proxy that asks for a decision may be told another status than the reason's ([`decision`]).
 
 use std::{
     convert::Infallible,

@@ -1,6 +1,6 @@
 //! What a request sees of the configuration: one immutable snapshot, loaded once per request and held until its end.
 //!
-//! Pools, limit counters, caches and sessions live outside, so that exchanging the rules will cost no state.
+//! Pools, limit counters, caches and sessions live outside, so that exchanging the rules costs no state.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,9 @@
-//! The master key: everything secret at rest is sealed under it, every refresh MAC key is derived from it.
+//! The master key: everything secret at rest is sealed under it, every refresh MAC key and the key that seals the audit
+//! are derived from it.
 //!
-//! Pure: where the key comes from is the store's business, nonces are arguments. Derivation is HKDF-SHA256
-//! (RFC 5869), sealing AES-256-GCM (RFC 5116) with purpose and row id as associated data, so that a sealed value
-//! moved to another row or used for another purpose does not open.
+//! Pure: where the key comes from is the store's business, nonces are arguments. Derivation is HKDF-SHA256 (RFC 5869),
+//! sealing AES-256-GCM (RFC 5116) with purpose and row id as associated data, so that a sealed value moved to another
+//! row or used for another purpose does not open.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},

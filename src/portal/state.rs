@@ -1,4 +1,4 @@
-//! What every endpoint holds: settings, the store, keys, and the readers of time and randomness.
+//! What every endpoint holds, and how what it ends ends here at once (`end_here`, `revoke_here`).
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! One limit as the pipeline asks it: counted in this process alone, or by all gateways together in Redis.
 //!
 //! A shared limit is decided here when a lease or a refusal that still holds is at hand, and by Redis otherwise; only
-//! then does a request wait, one deadline at most. While Redis is lost, or has as many questions of ours as it may have
-//! at once, this process's own counter decides, by the whole limit. That counter is charged all along, so that an
-//! outage does not hand everybody a fresh burst.
+//! then does a request wait, one deadline at most. While Redis, or in a cluster the key's master, is lost, or has as
+//! many questions of ours as it may have at once, this process's own counter decides, by the whole limit. That counter
+//! is charged all along, so that an outage does not hand everybody a fresh burst.
 
 use std::{pin::Pin, sync::Arc};
 

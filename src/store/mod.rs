@@ -2,12 +2,12 @@
 //!
 //! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
-//! may be lost with the process (limit counters, ended sessions); `redis/` counts the limits that several gateways
-//! share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each other.
-//! `audit` is what a row of the audit says, `security` who hears of some of them at once. `calls` tells a request's trace
-//! what it waited for. Callers
-//! never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The
-//! contract suite in `tests/contract/` holds every engine to the comments below.
+//! may be lost with the process (limit counters, leases, what was revoked); `redis/` counts the limits that several
+//! gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each
+//! other. `audit` is what a row of the audit says, `security` who hears of some of them at once. `calls` tells a
+//! request's trace what it waited for. Callers never see SQL or a driver's error: a [`StoreFault`] says only whether
+//! the store is lost or a row makes no sense. The contract suite in `tests/contract/` holds every engine to the
+//! comments below.
 
 pub mod audit;
 pub mod calls;

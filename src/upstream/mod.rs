@@ -5,12 +5,11 @@
 //! service, takes only what carries the gate's permit ([`crate::gate::authorise`]) and picks an endpoint; the endpoint
 //! gives an idle connection, or [`connect`] makes one; over that [`line`] the request is sent and the answer flows
 //! back; after its last byte the endpoint keeps the line until the next request or the sweep. A line that has switched
-//! protocols becomes a tunnel (`upgrade`). What a sampled request's
-//! trace tells of all that is in `told`.
+//! protocols becomes a tunnel (`upgrade`). What a sampled request's trace tells of all that is in `told`.
 //!
-//! Whatever else asks others over HTTP is here too: the keys of other [`issuers`] are fetched ([`fetch`]) and ended
-//! spans exported ([`collector`]). (PostgreSQL and Redis are connected to by `store`.) What a key set is worth is
-//! `policy`'s to say, and whose tokens a route takes the gate's.
+//! Whatever else asks others over HTTP is here too: the keys of other [`issuers`] are fetched ([`fetch`]), ended spans
+//! exported ([`collector`]), messages delivered to webhooks ([`webhook`]). (PostgreSQL and Redis are connected to by
+//! `store`.) What a key set is worth is `policy`'s to say, and whose tokens a route takes the gate's.
 
 pub mod balance;
 pub mod cluster;

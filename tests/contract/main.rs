@@ -1,7 +1,8 @@
-//! The store's contract: every promise in the comments of `store::Store`, held on both engines.
+//! The store's contract: every promise in the comments of `store::Store`, held on both engines; and what Redis and
+//! Redis Cluster do for several gateways (`redis`, `redis_cluster`, `wakes`).
 //!
-//! One test function a promise, run on PostgreSQL and on SQLite by `on_both_engines!`; what only one engine has
-//! (a server that dies, a file that is reopened) is in `outage` and `opening`.
+//! One test function a promise, run on PostgreSQL and on SQLite by `on_both_engines!`; what only one engine has (a
+//! server that dies, a file that is reopened) is in `outage` and `opening`.
 
 #![expect(
     clippy::expect_used,

@@ -1,19 +1,23 @@
 //! The gateway from outside: real sockets, real stores, a scripted service behind it. One binary, so that everything is
 //! linked once and shares one PostgreSQL cluster.
 //!
-//! Each file is one promise. The main job: [`journeys`], [`sessions`] (how one lives and ends), [`browsers`] (what
-//! front ends rely on), [`openapi`] (the portal is as it is described), [`storeless`] (a gateway that keeps nothing).
+//! Each file is one promise. The main job: [`journeys`], [`sessions`] (how one lives and ends), [`sessions_api`] (how
+//! its user sees and ends it), [`browsers`] (what front ends rely on), [`openapi`] (the portal is as it is described),
+//! [`storeless`] (a gateway that keeps nothing).
 //!
 //! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
-//! may read and write), [`forward_auth`] (what other proxies are told), [`limits`] and [`shared_limits`] (who pays for whom).
+//! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
+//! [`revocations`] (what is taken away from tokens that are out there), [`limits`] and [`shared_limits`] (who pays for
+//! whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
-//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`], [`streams`] (what ends with its caller's right to it).
+//! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
+//! [`streams`] (what ends with its caller's right to it).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
-//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand);
-//! [`three_gateways`] (processes and links, under load).
+//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand),
+//! [`account_commands`] (users and revocations, by hand); [`three_gateways`] (processes and links, under load).
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]

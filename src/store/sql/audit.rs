@@ -1,4 +1,5 @@
-//! Audit rows: what happened, written with its cause, never changed. How they are sealed is `audit_chain`'s.
+//! Audit rows: what happened, written with its cause, never changed but by an erasure. How they are sealed is
+//! `audit_chain`'s.
 
 use super::{
     audit_chain,

@@ -1,10 +1,9 @@
 //! The store on PostgreSQL and SQLite, one body for both.
 //!
-//! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link,
-//! a deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
-//! `audit_chain` and `outbox`, each
-//! written once on `query`'s types. `link` holds the connections, `fault` says what a driver's error means. Only
-//! this room names `sqlx`.
+//! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link, a
+//! deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
+//! `audit_chain` and `outbox`, each written once on `query`'s types. `link` holds the connections, `fault` says what a
+//! driver's error means. Only this room names `sqlx`.
 
 mod accounts;
 mod audit;

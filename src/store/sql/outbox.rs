@@ -1,4 +1,5 @@
-//! Messages for webhooks: written with their cause, claimed by one gateway for a while, gone when delivered.
+//! Messages for webhooks: written with their cause, claimed by one gateway for a while, gone when delivered, given up,
+//! erased with their user, too many or too old.
 
 use uuid::Uuid;
 
