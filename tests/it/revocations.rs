@@ -226,8 +226,9 @@ async fn rights_are_not_forgotten_before_a_store_of_another_history_was_read() {
     soon("the change to be read", down).await;
     // Another history, which cannot be read to its end.
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
-    let other = "UPDATE feed SET link = decode(repeat('07', 32), 'hex'), kind = 'nonsense'; \
-                 UPDATE feed_head SET link = decode(repeat('07', 32), 'hex')";
+    let other = "UPDATE feed SET link = decode(repeat('07', 32), 'hex'); \
+                 UPDATE feed_head SET link = decode(repeat('07', 32), 'hex'); \
+                 ALTER TABLE feed RENAME COLUMN detail TO not_there";
     sqlx::raw_sql(other).execute(&mut connection).await.unwrap();
     let failed = "portcullis_revocation_reads_total{result=\"failed\"}";
     soon("readings to fail", async { while gateway.metric(failed).await < 1.5 {} }).await;
