@@ -276,8 +276,6 @@ impl Gateway {
             settings::Engine::Sqlite { path } => {
                 let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
                 sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
-                // The pool is counted once a second: what it did before must not be taken for what is to come.
-                soon("the store to rest", async { while self.metric(BUSY).await > 0.5 {} }).await;
                 InTheWay::Sqlite { _rival: rival }
             }
             settings::Engine::Postgres { url } => {
@@ -299,8 +297,6 @@ impl Gateway {
     }
 }
 
-const BUSY: &str = "portcullis_store_pool_connections{state=\"busy\"}";
-
 /// See [`Gateway::in_the_way_of_writes`].
 pub(crate) enum InTheWay {
     Sqlite { _rival: SqliteConnection },
@@ -308,11 +304,17 @@ pub(crate) enum InTheWay {
 }
 
 impl InTheWay {
-    /// Waits until a gateway wants to change a session. PostgreSQL says so itself; on SQLite nobody else uses the store.
+    /// Waits until a gateway wants to change a session. PostgreSQL says so itself.
     pub(crate) async fn until_somebody_waits(&mut self, gateway: &Gateway) {
         let waits = async {
             match self {
-                Self::Sqlite { .. } => while gateway.metric(BUSY).await < 0.5 {},
+                // A request that has been there for more than a second, and cannot end.
+                Self::Sqlite { .. } => {
+                    while gateway.metric("portcullis_requests_in_flight").await < 0.5 {}
+                    let reads = "portcullis_revocation_reads_total{result=\"ok\"}";
+                    let before = gateway.metric(reads).await;
+                    while gateway.metric(reads).await < before + 2.5 {}
+                }
                 Self::Postgres(rival) => while !waited_for(rival).await {},
             }
         };
