@@ -85,16 +85,19 @@ impl Delivery {
         let name = &*self.webhook.name;
         let told = self.metrics.webhook_deliveries.get(name);
         let Err(fault) = deliver(&self.webhook, &id, now.seconds(), &message.body).await else {
+            self.store.webhook_delivered(name, message.id).await?;
+            // Counted once it is written down: whoever sees the count may stop the gateway.
             told.of(DeliveryResult::Delivered).inc();
-            return self.store.webhook_delivered(name, message.id).await.map(drop);
+            return Ok(());
         };
         if now.since(message.created_at) < PATIENCE {
-            told.of(DeliveryResult::Failed).inc();
             tracing::debug!(webhook = name, id, attempts = message.attempts, %fault, "a webhook was not delivered");
             let mut chance = [0; 4];
             self.rim.entropy.fill(&mut chance);
             let at = self.rim.clock.now().plus(wait_after(message.attempts, u32::from_be_bytes(chance)));
-            return self.store.retry_webhook(name, message, at).await;
+            self.store.retry_webhook(name, message, at).await?;
+            told.of(DeliveryResult::Failed).inc();
+            return Ok(());
         }
         told.of(DeliveryResult::GivenUp).inc();
         tracing::warn!(webhook = name, id, attempts = message.attempts, %fault, "a webhook is given up");
