@@ -42,13 +42,15 @@ pub(super) fn open(tokens: &Tokens, known: &Arc<Revocations>, metrics: &Arc<Metr
     Arc::new(OpenStreams::new(revoked, forgiven, Arc::clone(metrics)))
 }
 
-/// Ends what has lost its right, for ever: of a session that another gateway ended this one learns in between.
-pub(super) async fn look_again(streams: Arc<OpenStreams>) {
+/// Ends what has lost its right, for ever: of a session that another gateway ended this one learns in between. Other
+/// issuers' tokens run out here, too, since nothing must be asked: a store that answers late holds up no such end.
+pub(super) async fn look_again(streams: Arc<OpenStreams>, clock: Arc<dyn Clock>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         streams.look_again();
+        streams.end_expired(clock.now());
     }
 }
 
