@@ -29,8 +29,8 @@ use crate::{
 
 const SHARDS: usize = 64;
 
-/// Whether a caller's right is known here to be gone.
-pub type Revoked = Box<dyn Fn(&Caller) -> bool + Send + Sync>;
+/// Why a caller's right is gone, if it is known here to be.
+pub type Revoked = Box<dyn Fn(&Caller) -> Option<Reason> + Send + Sync>;
 
 /// How long streams outlive the access token they were opened with.
 #[derive(Debug, Clone, Copy)]
@@ -149,8 +149,8 @@ impl OpenStreams {
         entry.place.store(shard.len(), Ordering::Relaxed);
         shard.push(Arc::clone(&entry));
         drop(shard);
-        if (self.revoked)(&entry.caller) {
-            self.cut(&entry, Reason::SessionEnded);
+        if let Some(why) = (self.revoked)(&entry.caller) {
+            self.cut(&entry, why);
         }
         Open { streams: Arc::clone(self), entry }
     }
@@ -177,7 +177,8 @@ impl OpenStreams {
 
     /// Looks whether the right to any stream is gone, and ends those.
     pub fn look_again(&self) -> usize {
-        self.end_all(Reason::SessionEnded, |entry| (self.revoked)(&entry.caller))
+        let gone = |entry: &&Arc<Entry>| (self.revoked)(&entry.caller).is_some_and(|why| self.cut(entry, why));
+        (0..SHARDS).map(|place| self.lock(place).iter().filter(gone).count()).sum()
     }
 
     /// Ends what another issuer's expired token had opened: nobody needs to be asked, nor waited for.
@@ -345,13 +346,13 @@ mod tests {
         Arc::new(Caller::new(verified, Signer::Own(sid(number)), Timestamp::from_seconds(0)))
     }
 
-    fn streams_that(revoked: impl Fn(&Caller) -> bool + Send + Sync + 'static) -> Arc<OpenStreams> {
+    fn streams_that(revoked: impl Fn(&Caller) -> Option<Reason> + Send + Sync + 'static) -> Arc<OpenStreams> {
         let forgiven = Forgiven { leeway: Duration::from_secs(30), grace: Duration::from_mins(1) };
         Arc::new(OpenStreams::new(Box::new(revoked), forgiven, Arc::default()))
     }
 
     fn streams() -> Arc<OpenStreams> {
-        streams_that(|_| false)
+        streams_that(|_| None)
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -389,8 +390,8 @@ mod tests {
         let ended = Arc::new(Mutex::new(HashSet::new()));
         let known = Arc::clone(&ended);
         let streams = streams_that(move |caller| match caller.signer() {
-            Signer::Own(session) => known.lock().unwrap().contains(session),
-            Signer::Foreign(_) => false,
+            Signer::Own(session) => known.lock().unwrap().contains(session).then_some(Reason::SessionEnded),
+            Signer::Foreign(_) => None,
         });
         let before = open(&streams, 1);
         ended.lock().unwrap().insert(sid(1));

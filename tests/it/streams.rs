@@ -17,6 +17,7 @@ use crate::{
         upstream::{Held, Upstream},
         websocket::{Echo, Socket},
     },
+    revocations::give,
     support::postgres::Cluster,
 };
 
@@ -27,6 +28,7 @@ on_every_deployment!(
     a_download_of_a_session_that_ended_is_cut,
     a_replayed_refresh_token_ends_the_streams_of_its_family,
     what_an_expired_token_opened_ends_unless_the_session_was_refreshed,
+    what_was_opened_with_a_role_ends_when_it_is_taken_away,
 );
 
 const END: &str = "event: portcullis.end\ndata: {\"reason\":\"session_ended\"}\n\n";
@@ -326,6 +328,28 @@ async fn what_another_issuer_s_token_opened_ends_with_it() {
     heard(&mut events, "data: within the leeway\n\n").await;
     gateway.clock.advance(Duration::from_secs(1));
     assert_eq!(rest(events).await, Ok(END.replace("session_ended", "stream_expired")));
+}
+
+async fn what_was_opened_with_a_role_ends_when_it_is_taken_away(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let gateways = gateways(deployment, &upstream).await;
+    let client = gateways.client();
+    let ann = client.register("ann@example.org").await;
+    for gateway in &gateways.all {
+        let here = gateway.client();
+        let (mut as_user, mut held_as_user) = flowing((&here, &upstream), "/ask/user", &ann, &[EVENTS]).await;
+        held_as_user.chunk("data: one\n\n").await;
+        heard(&mut as_user, "data: one\n\n").await;
+        give(&gateways, &ann.user, &["analyst", "user"], None).await;
+        let (mut as_both, mut held_as_both) = flowing((&here, &upstream), "/ask/both", &ann, &[EVENTS]).await;
+        held_as_both.chunk("data: one\n\n").await;
+        heard(&mut as_both, "data: one\n\n").await;
+        give(&gateways, &ann.user, &["user"], None).await;
+        assert_eq!(rest(as_both).await, Ok(END.replace("session_ended", "role_missing")));
+        // It was opened with nothing more than is left.
+        held_as_user.chunk("data: two\n\n").await;
+        heard(&mut as_user, "data: two\n\n").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
