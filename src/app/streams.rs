@@ -54,7 +54,7 @@ fn has_less(claims: &Claims, now: &Authorization) -> bool {
     let lost = |before: &str, now: &[String]| !now.iter().any(|one| one == before);
     claims.roles.iter().any(|role| lost(role, &now.roles))
         || claims.scopes.iter().any(|scope| lost(scope, &now.scopes))
-        || claims.org.is_some() && claims.org.as_deref() != now.org.as_deref()
+        || (claims.org.is_some() && claims.org.as_deref() != now.org.as_deref())
 }
 
 /// Ends what has lost its right, for ever: of a session that another gateway ended this one learns in between. Other
