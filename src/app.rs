@@ -279,7 +279,7 @@ pub fn snapshot(
     metrics: &Metrics,
 ) -> Result<Snapshot, PatternFault> {
     let counters = routes::counters(settings, None, metrics, |_| None);
-    let open_streams = &streams::open(&settings.tokens, &Arc::default(), &Arc::default());
+    let open_streams = &streams::open(&settings.tokens, &Arc::default(), None, &Arc::default());
     routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, open_streams, metrics }, None)
 }
 
@@ -331,7 +331,8 @@ impl Shared {
         let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
         let issuers = issuers(settings, &metrics, &rim);
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
-        let streams = streams::open(&settings.tokens, &known, &metrics);
+        let streams =
+            streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
         Ok(Self { facts, redis, issuers, keyring, known, streams, references, metrics, rim })
     }
 

@@ -11,10 +11,11 @@ use crate::{
     config::settings::Tokens,
     gate::{
         caller::{Caller, Signer},
+        keyring::Keyring,
         open_streams::{Forgiven, OpenStreams},
     },
-    policy::{ids::SessionId, refresh::SessionFacts, standing::standing},
-    store::{Session, SharedStore, memory::revocations::Revocations},
+    policy::{claims::Claims, ids::SessionId, reason::Reason, refresh::SessionFacts, standing::standing},
+    store::{Session, SharedStore, feed::Authorization, memory::revocations::Revocations},
     telemetry::metrics::Metrics,
 };
 
@@ -28,27 +29,57 @@ const QUESTIONS: usize = 4;
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// The streams of a gateway.
-pub(super) fn open(tokens: &Tokens, known: &Arc<Revocations>, metrics: &Arc<Metrics>) -> Arc<OpenStreams> {
+pub(super) fn open(
+    tokens: &Tokens,
+    known: &Arc<Revocations>,
+    keys: Option<(Arc<Keyring>, Arc<dyn Clock>)>,
+    metrics: &Arc<Metrics>,
+) -> Arc<OpenStreams> {
     let known = Arc::clone(known);
+    // A key that is gone before its token has expired was retired. One that this gateway may not have read of was not.
+    let retired = move |caller: &Caller| {
+        keys.as_ref().is_some_and(|(keyring, clock)| {
+            let live = Timestamp::from_seconds(caller.claims().expires) > clock.now();
+            live && !keyring.verifies(caller.kid()) && !keyring.is_cut_off()
+        })
+    };
     let forgiven = Forgiven { leeway: tokens.leeway, grace: tokens.stream_grace };
     let revoked = Box::new(move |caller: &Caller| {
         let claims = caller.claims();
-        let ours = match caller.signer() {
-            Signer::Own(session) => known.ended(*session) || known.revoked(&claims.token_id),
-            Signer::Foreign(_) => false,
+        let own = match caller.signer() {
+            Signer::Own(session) => Some(*session),
+            Signer::Foreign(_) => None,
         };
-        ours || known.void(&claims.issuer, &claims.subject, claims.issued)
+        let ended =
+            own.is_some_and(|session| known.ended(session) || known.revoked(&claims.token_id) || retired(caller));
+        if ended || known.void(&claims.issuer, &claims.subject, claims.issued) {
+            return Some(Reason::SessionEnded);
+        }
+        // An id must be read for it: only where anybody's rights have changed.
+        let user = own.filter(|_| known.holds_rights()).and_then(|_| claims.subject.parse().ok())?;
+        let rights = known.newer_rights(user, claims.authorization_version)?;
+        has_less(claims, &rights).then_some(Reason::RoleMissing)
     });
     Arc::new(OpenStreams::new(revoked, forgiven, Arc::clone(metrics)))
 }
 
-/// Ends what has lost its right, for ever: of a session that another gateway ended this one learns in between.
-pub(super) async fn look_again(streams: Arc<OpenStreams>) {
+/// Whether something was taken away of what a stream was opened with, and its service was told. More ends nothing.
+fn has_less(claims: &Claims, now: &Authorization) -> bool {
+    let lost = |before: &str, now: &[String]| !now.iter().any(|one| one == before);
+    claims.roles.iter().any(|role| lost(role, &now.roles))
+        || claims.scopes.iter().any(|scope| lost(scope, &now.scopes))
+        || (claims.org.is_some() && claims.org.as_deref() != now.org.as_deref())
+}
+
+/// Ends what has lost its right, for ever: of a session that another gateway ended this one learns in between. Other
+/// issuers' tokens run out here, too, since nothing must be asked: a store that answers late holds up no such end.
+pub(super) async fn look_again(streams: Arc<OpenStreams>, clock: Arc<dyn Clock>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         streams.look_again();
+        streams.end_expired(clock.now());
     }
 }
 
@@ -95,5 +126,39 @@ fn facts(session: &Session) -> SessionFacts {
         handed_out_at: session.handed_out_at,
         ended: session.ended_at.is_some(),
         active: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{claims::tests::claims, ids::UserId};
+
+    #[test]
+    fn a_stream_loses_its_right_with_anything_that_is_taken_away_and_with_nothing_that_is_given() {
+        let opened = Claims {
+            roles: vec!["analyst".into(), "user".into()],
+            scopes: vec!["docs:read".into()],
+            org: Some("acme".into()),
+            ..claims()
+        };
+        let now = |roles: &[&str], scopes: &[&str], org: Option<&str>| {
+            let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+            let user = UserId(uuid::Uuid::from_u128(1));
+            Authorization { user, version: 9, roles: owned(roles), scopes: owned(scopes), org: org.map(Into::into) }
+        };
+        let (both, read) = (["analyst", "user"], ["docs:read"]);
+        for (rights, less) in [
+            (now(&both, &read, Some("acme")), false),
+            (now(&["admin", "analyst", "user"], &["docs:read", "docs:write"], Some("acme")), false),
+            (now(&["user"], &read, Some("acme")), true),
+            (now(&both, &[], Some("acme")), true),
+            (now(&both, &read, Some("other")), true),
+            (now(&both, &read, None), true),
+        ] {
+            assert_eq!(has_less(&opened, &rights), less, "{rights:?}");
+        }
+        let nowhere = Claims { org: None, ..opened };
+        assert!(!has_less(&nowhere, &now(&both, &read, Some("acme"))));
     }
 }

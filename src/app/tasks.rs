@@ -97,7 +97,7 @@ impl Tasks {
         if let Some(store) = store.clone() {
             tasks.spawn(note_seen(store, Arc::clone(&shared.rim.clock), seen));
         }
-        tasks.spawn(streams::look_again(Arc::clone(&shared.streams)));
+        tasks.spawn(streams::look_again(Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock)));
         let (streams, clock) = (Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock));
         tasks.spawn(streams::ask_after(streams, store.clone(), tokens.clone(), clock));
         let (known, clock) = (Arc::clone(&shared.known), Arc::clone(&shared.rim.clock));

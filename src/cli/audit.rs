@@ -18,14 +18,17 @@ pub enum AuditCommand {
     },
     /// Print rows, the newest first.
     Query(AuditQueryArgs),
-    /// Forget who and from where in all rows of a user. When, what and how it ended stay, and so does the chain.
+    /// Forget who and from where in all rows of a person. When, what and how it ended stay, and so does the chain.
     Erase {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Whom to forget.
-        #[arg(long, value_name = "ID")]
-        user: Uuid,
+        /// The user to forget.
+        #[arg(long, value_name = "ID", required_unless_present = "subject", conflicts_with = "subject")]
+        user: Option<Uuid>,
+        /// The subject of another issuer to forget, as `audit query` prints it behind `subject:`.
+        #[arg(long, value_name = "SUBJECT")]
+        subject: Option<String>,
     },
 }
 

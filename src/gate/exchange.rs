@@ -312,7 +312,7 @@ impl Exchange {
             compat: crate::config::settings::Compat::None,
             request_id_header: http::HeaderName::from_static("x-request-id"),
             open_streams: Arc::new(crate::gate::open_streams::OpenStreams::new(
-                Box::new(|_| false),
+                Box::new(|_| None),
                 crate::gate::open_streams::Forgiven {
                     leeway: std::time::Duration::ZERO,
                     grace: std::time::Duration::ZERO,

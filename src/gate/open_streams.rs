@@ -29,8 +29,8 @@ use crate::{
 
 const SHARDS: usize = 64;
 
-/// Whether a caller's right is known here to be gone.
-pub type Revoked = Box<dyn Fn(&Caller) -> bool + Send + Sync>;
+/// Why a caller's right is gone, if it is known here to be.
+pub type Revoked = Box<dyn Fn(&Caller) -> Option<Reason> + Send + Sync>;
 
 /// How long streams outlive the access token they were opened with.
 #[derive(Debug, Clone, Copy)]
@@ -149,25 +149,25 @@ impl OpenStreams {
         entry.place.store(shard.len(), Ordering::Relaxed);
         shard.push(Arc::clone(&entry));
         drop(shard);
-        if (self.revoked)(&entry.caller) {
-            self.cut(&entry, Reason::SessionEnded);
+        if let Some(why) = (self.revoked)(&entry.caller) {
+            self.cut(&entry, why);
         }
         Open { streams: Arc::clone(self), entry }
     }
 
     /// Ends the streams of a session; gives how many. To be called after the session is refused.
     pub fn end_session(&self, session: SessionId) -> usize {
-        self.end_in(place_of(session.0.as_bytes()), |entry| entry.session() == Some(session))
+        self.end_in(place_of(session.0.as_bytes()), Reason::SessionEnded, |entry| entry.session() == Some(session))
     }
 
     /// Ends the streams that were opened with the token of this `jti`, of our own tokens; gives how many.
     pub fn end_token(&self, jti: &str) -> usize {
-        self.end_all(|entry| entry.session().is_some() && *entry.caller.claims().token_id == *jti)
+        self.end_all(Reason::SessionEnded, |entry| entry.session().is_some() && *entry.caller.claims().token_id == *jti)
     }
 
     /// Ends the streams opened with tokens of this subject that were issued before a moment; gives how many.
     pub fn end_subject(&self, issuer: &str, subject: &str, issued_before: Timestamp) -> usize {
-        self.end_all(|entry| {
+        self.end_all(Reason::SessionEnded, |entry| {
             let claims = entry.caller.claims();
             *claims.subject == *subject
                 && *claims.issuer == *issuer
@@ -177,24 +177,24 @@ impl OpenStreams {
 
     /// Looks whether the right to any stream is gone, and ends those.
     pub fn look_again(&self) -> usize {
-        self.end_all(|entry| (self.revoked)(&entry.caller))
+        let gone = |entry: &&Arc<Entry>| (self.revoked)(&entry.caller).is_some_and(|why| self.cut(entry, why));
+        (0..SHARDS).map(|place| self.lock(place).iter().filter(gone).count()).sum()
     }
 
-    /// Ends what another issuer's expired token had opened, and tells which sessions of ours must be asked after: each
-    /// once.
+    /// Ends what another issuer's expired token had opened: nobody needs to be asked, nor waited for.
+    pub fn end_expired(&self, now: Timestamp) -> usize {
+        let expired = |entry: &Entry| entry.session().is_none() && entry.is_due(now);
+        self.end_all(Reason::StreamExpired, expired)
+    }
+
+    /// Which sessions of ours must be asked after: each once.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Vec<SessionId> {
         let mut sessions = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for entry in shard.iter().filter(|entry| entry.is_due(now) && entry.cut().is_none()) {
-                match entry.session() {
-                    Some(session) => sessions.push(session),
-                    None => {
-                        self.cut(entry, Reason::StreamExpired);
-                    }
-                }
-            }
+            let due = shard.iter().filter(|entry| entry.is_due(now) && entry.cut().is_none());
+            sessions.extend(due.filter_map(|entry| entry.session()));
         }
         sessions.sort_unstable();
         sessions.dedup();
@@ -226,13 +226,13 @@ impl OpenStreams {
         }
     }
 
-    fn end_all(&self, ends: impl Fn(&Entry) -> bool) -> usize {
-        (0..SHARDS).map(|place| self.end_in(place, &ends)).sum()
+    fn end_all(&self, why: Reason, ends: impl Fn(&Entry) -> bool) -> usize {
+        (0..SHARDS).map(|place| self.end_in(place, why, &ends)).sum()
     }
 
-    fn end_in(&self, place: usize, ends: impl Fn(&Entry) -> bool) -> usize {
+    fn end_in(&self, place: usize, why: Reason, ends: impl Fn(&Entry) -> bool) -> usize {
         let shard = self.lock(place);
-        shard.iter().filter(|entry| ends(entry) && self.cut(entry, Reason::SessionEnded)).count()
+        shard.iter().filter(|entry| ends(entry) && self.cut(entry, why)).count()
     }
 
     /// Whether it was this call that ended it.
@@ -346,13 +346,13 @@ mod tests {
         Arc::new(Caller::new(verified, Signer::Own(sid(number)), Timestamp::from_seconds(0)))
     }
 
-    fn streams_that(revoked: impl Fn(&Caller) -> bool + Send + Sync + 'static) -> Arc<OpenStreams> {
+    fn streams_that(revoked: impl Fn(&Caller) -> Option<Reason> + Send + Sync + 'static) -> Arc<OpenStreams> {
         let forgiven = Forgiven { leeway: Duration::from_secs(30), grace: Duration::from_mins(1) };
         Arc::new(OpenStreams::new(Box::new(revoked), forgiven, Arc::default()))
     }
 
     fn streams() -> Arc<OpenStreams> {
-        streams_that(|_| false)
+        streams_that(|_| None)
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -390,8 +390,8 @@ mod tests {
         let ended = Arc::new(Mutex::new(HashSet::new()));
         let known = Arc::clone(&ended);
         let streams = streams_that(move |caller| match caller.signer() {
-            Signer::Own(session) => known.lock().unwrap().contains(session),
-            Signer::Foreign(_) => false,
+            Signer::Own(session) => known.lock().unwrap().contains(session).then_some(Reason::SessionEnded),
+            Signer::Foreign(_) => None,
         });
         let before = open(&streams, 1);
         ended.lock().unwrap().insert(sid(1));

@@ -222,7 +222,7 @@ impl Tunnel {
         let mut words = Vec::new();
         if let Some(rest) = self.down.frames.rest(held).filter(|_| !self.down.frames.closed()) {
             let code = match why {
-                Reason::SessionEnded | Reason::StreamExpired => CloseCode::PolicyViolation,
+                Reason::SessionEnded | Reason::StreamExpired | Reason::RoleMissing => CloseCode::PolicyViolation,
                 _ => CloseCode::GoingAway,
             };
             words.extend_from_slice(&held[..rest]);

@@ -21,7 +21,8 @@ pub enum Standing {
 #[must_use]
 pub fn standing(facts: Option<&SessionFacts>, life: Duration, now: Timestamp) -> Standing {
     let Some(facts) = facts.filter(|facts| !facts.ended) else { return Standing::Ended };
-    let until = facts.rotated_at.plus(life);
+    // A lost answer that was given again came with a token that is younger than the rotation.
+    let until = facts.rotated_at.max(facts.handed_out_at).plus(life);
     if until > now { Standing::Until(until) } else { Standing::Unrefreshed }
 }
 
@@ -53,6 +54,13 @@ mod tests {
         assert_eq!(standing(Some(&facts(500)), LIFE, at(1_489)), Standing::Until(at(1_490)));
         assert_eq!(standing(Some(&facts(500)), LIFE, at(1_490)), Standing::Unrefreshed);
         assert_eq!(standing(Some(&facts(0)), LIFE, at(990)), Standing::Unrefreshed);
+    }
+
+    #[test]
+    fn a_refresh_whose_answer_was_lost_and_given_again_counts_from_then() {
+        let again = SessionFacts { handed_out_at: at(800), ..facts(500) };
+        assert_eq!(standing(Some(&again), LIFE, at(1_490)), Standing::Until(at(1_790)));
+        assert_eq!(standing(Some(&again), LIFE, at(1_790)), Standing::Unrefreshed);
     }
 
     #[test]

@@ -204,6 +204,10 @@ pub enum Particular {
     Rows,
     /// Sessions that ended with it.
     Sessions,
+    /// A subject of another issuer, whom it concerns.
+    Subject,
+    /// An access token, by its `jti`.
+    Token,
     /// What the client calls itself.
     UserAgent,
     /// A webhook, by its name in the configuration.

@@ -450,6 +450,9 @@ pub trait Store: Send + Sync + 'static {
     /// how many there were, in one transaction. The chain stays whole. Gives the number; no row when it is 0.
     async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault>;
 
+    /// The same for a subject of another issuer: rows of what it did, and of what was revoked of it.
+    async fn erase_audit_of_subject(&self, subject: &str, audit: &AuditEntry) -> Result<u64, StoreFault>;
+
     /// Messages of a webhook that are due, the most overdue first, at most `most`; nobody else is given them before
     /// `until`.
     async fn claim_webhook_messages(

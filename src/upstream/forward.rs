@@ -99,7 +99,8 @@ const fn result(outcome: &Outcome) -> UpstreamResult {
             | Reason::BodyTooLarge
             | Reason::BodyTimeout
             | Reason::SessionEnded
-            | Reason::StreamExpired => UpstreamResult::Cancelled,
+            | Reason::StreamExpired
+            | Reason::RoleMissing => UpstreamResult::Cancelled,
             _ => UpstreamResult::Broken,
         },
     }

@@ -3,8 +3,9 @@
 use portcullis::{
     policy::ids::UserId,
     store::{
-        AuditEntry, AuditEvent,
+        AuditEntry, AuditEvent, Revocation,
         audit::{Actor, AuditQuery, Detail, Outcome, Particular},
+        feed::SubjectBefore,
     },
 };
 
@@ -18,6 +19,7 @@ on_both_engines! {
     a_row_of_a_newer_gateway_is_told_as_it_is,
     each_part_of_a_query_narrows_and_pages_follow_each_other,
     erasing_takes_a_persons_rows_and_nobody_elses_and_says_so,
+    erasing_a_subject_of_another_issuer_takes_its_rows_and_nobody_elses,
     what_only_erases_a_part_is_refused,
 }
 
@@ -138,6 +140,25 @@ pub(crate) async fn full_row(on: &Fixture, user: UserId) {
         ..entry(AuditEvent::LoginSucceeded, NOW)
     };
     on.store.append_audit(&row).await.unwrap();
+}
+
+/// Subjects of other issuers have no row among the users to be known by.
+async fn erasing_a_subject_of_another_issuer_takes_its_rows_and_nobody_elses(on: Fixture) {
+    for subject in ["sso:ann", "sso:anna"] {
+        let actor = Actor::Subject(subject.into());
+        on.store.append_audit(&AuditEntry { actor, ..entry(AuditEvent::PermissionDenied, NOW) }).await.unwrap();
+        let before = SubjectBefore { issuer: "https://idp.test".into(), subject: subject.into(), before: 1 };
+        let told = AuditEntry { actor: Actor::Cli, ..entry(AuditEvent::TokenRevoked, NOW) };
+        on.store.revoke(&Revocation::SubjectBefore(before), NOW.plus(seconds(9)), &told).await.unwrap();
+    }
+    let told = AuditEntry { actor: Actor::Cli, ..entry(AuditEvent::AuditErased, NOW) };
+    assert_eq!(on.store.erase_audit_of_subject("sso:ann", &told).await.unwrap(), 2);
+    assert_eq!(on.store.erase_audit_of_subject("sso:ann", &told).await.unwrap(), 0);
+    let rows = on.store.audit_rows(&AuditQuery::default(), 10).await.unwrap();
+    let said = format!("{rows:?}");
+    assert_eq!((said.matches("sso:ann\"").count(), said.matches("sso:anna").count()), (0, 2), "{said}");
+    assert_eq!(rows.iter().filter(|row| row.erased).count(), 2);
+    assert_eq!(rows[0].detail.as_deref(), Some(r#"{"rows":2}"#));
 }
 
 async fn erasing_takes_a_persons_rows_and_nobody_elses_and_says_so(on: Fixture) {

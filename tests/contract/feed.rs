@@ -12,6 +12,7 @@ use portcullis::{
     policy::ids::SessionId,
     store::{
         AccountFault, AuditEntry, AuditEvent, Revocation,
+        audit::AuditQuery,
         feed::{Authorization, FeedPage, FeedPosition, FeedReach, News, SubjectBefore},
     },
 };
@@ -180,6 +181,13 @@ async fn a_revoked_token_and_a_subject_are_told_with_their_end(on: Fixture) {
     assert!(entries.iter().all(|entry| (entry.at, entry.until) == (NOW, Some(until))), "{entries:?}");
     let news: Vec<_> = entries.into_iter().map(|entry| entry.news).collect();
     assert_eq!(news, [News::Token("jti-1".into()), News::SubjectBefore(subject)]);
+    let rows = on.store.audit_rows(&AuditQuery::default(), 2).await.unwrap();
+    let whom: Vec<_> = rows.iter().rev().filter_map(|row| row.detail.as_deref()).collect();
+    assert_eq!(
+        whom,
+        [r#"{"token":"jti-1"}"#, r#"{"subject":"idp:ann"}"#],
+        "whoever asks later is told what was revoked"
+    );
 }
 
 async fn changed_rights_are_told_with_a_new_version(on: Fixture) {

@@ -61,7 +61,7 @@ fn kids(keys: &JwkSet) -> Vec<String> {
     keys.keys.iter().map(|key| key.common.key_id.clone().unwrap()).collect()
 }
 
-fn kid_of(token: &str) -> String {
+pub(crate) fn kid_of(token: &str) -> String {
     decode_header(token).unwrap().kid.unwrap()
 }
 

@@ -112,7 +112,7 @@ fn with_roles(upstream: &Upstream) -> String {
     standard(upstream) + admins
 }
 
-async fn give(gateways: &Gateways, user: &Value, roles: &[&str], org: Option<&str>) {
+pub(crate) async fn give(gateways: &Gateways, user: &Value, roles: &[&str], org: Option<&str>) {
     let id = user["id"].as_str().unwrap().parse().unwrap();
     let roles: Vec<_> = roles.iter().map(|role| (*role).to_owned()).collect();
     let told = audit(AuditEvent::AuthorizationChanged, gateways.clock.now());

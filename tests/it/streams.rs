@@ -1,9 +1,10 @@
 //! What flows for a caller ends with the caller's right to it: answers, uploads, tunnels. And with nothing else.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::StreamBody;
+use portcullis::cli::keys::{Keys, Store};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -17,6 +18,8 @@ use crate::{
         upstream::{Held, Upstream},
         websocket::{Echo, Socket},
     },
+    key_rotation::kid_of,
+    revocations::give,
     support::postgres::Cluster,
 };
 
@@ -27,6 +30,8 @@ on_every_deployment!(
     a_download_of_a_session_that_ended_is_cut,
     a_replayed_refresh_token_ends_the_streams_of_its_family,
     what_an_expired_token_opened_ends_unless_the_session_was_refreshed,
+    what_was_opened_with_a_role_ends_when_it_is_taken_away,
+    a_retired_key_takes_what_its_tokens_opened_with_it,
 );
 
 const END: &str = "event: portcullis.end\ndata: {\"reason\":\"session_ended\"}\n\n";
@@ -326,6 +331,47 @@ async fn what_another_issuer_s_token_opened_ends_with_it() {
     heard(&mut events, "data: within the leeway\n\n").await;
     gateway.clock.advance(Duration::from_secs(1));
     assert_eq!(rest(events).await, Ok(END.replace("session_ended", "stream_expired")));
+}
+
+async fn what_was_opened_with_a_role_ends_when_it_is_taken_away(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let gateways = gateways(deployment, &upstream).await;
+    let client = gateways.client();
+    let ann = client.register("ann@example.org").await;
+    for gateway in &gateways.all {
+        let here = gateway.client();
+        let (mut as_user, mut held_as_user) = flowing((&here, &upstream), "/ask/user", &ann, &[EVENTS]).await;
+        held_as_user.chunk("data: one\n\n").await;
+        heard(&mut as_user, "data: one\n\n").await;
+        give(&gateways, &ann.user, &["analyst", "user"], None).await;
+        let (mut as_both, mut held_as_both) = flowing((&here, &upstream), "/ask/both", &ann, &[EVENTS]).await;
+        held_as_both.chunk("data: one\n\n").await;
+        heard(&mut as_both, "data: one\n\n").await;
+        give(&gateways, &ann.user, &["user"], None).await;
+        assert_eq!(rest(as_both).await, Ok(END.replace("session_ended", "role_missing")));
+        // It was opened with nothing more than is left.
+        held_as_user.chunk("data: two\n\n").await;
+        heard(&mut as_user, "data: two\n\n").await;
+    }
+}
+
+async fn a_retired_key_takes_what_its_tokens_opened_with_it(deployment: Deployment) {
+    let upstream = Upstream::start().await;
+    let gateways = gateways(deployment, &upstream).await;
+    let ann = gateways.client().register("ann@example.org").await;
+    let kid = kid_of(&ann.access);
+    let mut opened = Vec::new();
+    for gateway in &gateways.all {
+        let (mut events, mut held) = flowing((&gateway.client(), &upstream), "/ask/a", &ann, &[EVENTS]).await;
+        held.chunk("data: one\n\n").await;
+        heard(&mut events, "data: one\n\n").await;
+        opened.push((events, held));
+    }
+    let at = Store { config: PathBuf::new(), json: true };
+    gateways.all[0].keys(&Keys::Retire { at, kid }).await.unwrap();
+    for (events, _held) in opened {
+        assert_eq!(rest(events).await, Ok(END.to_owned()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

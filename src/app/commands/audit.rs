@@ -83,9 +83,14 @@ pub(super) async fn run(
             let wanted = wanted(args)?;
             query(&sql::open(kept).await?, wanted, args, out).await.map(|()| true)
         }
-        AuditCommand::Erase { user, .. } => {
+        AuditCommand::Erase { user, subject, .. } => {
             let entry = super::by_cli(AuditEvent::AuditErased, rim.clock.now());
-            let erased = sql::open(kept).await?.erase_audit_of(UserId(*user), &entry).await?;
+            let store = sql::open(kept).await?;
+            let erased = match (user, subject) {
+                (Some(user), _) => store.erase_audit_of(UserId(*user), &entry).await?,
+                (None, Some(subject)) => store.erase_audit_of_subject(subject, &entry).await?,
+                (None, None) => 0,
+            };
             writeln!(out, "erased rows: {erased}")?;
             Ok(true)
         }
@@ -93,7 +98,7 @@ pub(super) async fn run(
 }
 
 /// What was seen on the way.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Counts {
     seals: u64,
     unsealed: u64,
@@ -132,9 +137,26 @@ async fn verify(store: &dyn Store, key: &SealingKey, out: &mut dyn Write) -> Res
     Ok(true)
 }
 
-/// The chain, then what is not sealed yet. Rows that are sealed meanwhile are not missed: a row is read before its seal,
-/// and the two were committed together.
+/// The chain, then what is not sealed yet; again, while rows were sealed between the two, which neither would have shown.
 async fn walk(
+    store: &dyn Store,
+    verifier: &mut Verifier<'_>,
+    counts: &mut Counts,
+) -> Result<Option<Broken>, StoreFault> {
+    loop {
+        if let Some(broken) = sealed(store, verifier, counts).await? {
+            return Ok(Some(broken));
+        }
+        let with_unsealed = unsealed(store, counts).await?;
+        if store.last_audit_seal().await?.map_or(0, |seal| seal.last) <= verifier.verified() {
+            *counts = with_unsealed;
+            return Ok(None);
+        }
+    }
+}
+
+/// Rows that are sealed meanwhile are not missed: a row is read before its seal, and the two were committed together.
+async fn sealed(
     store: &dyn Store,
     verifier: &mut Verifier<'_>,
     counts: &mut Counts,
@@ -170,13 +192,15 @@ async fn walk(
             counts.row(&row.fixed.event, row.payload.detail.as_deref(), row.erased);
         }
     }
-    if let Err(broken) = verifier.finish() {
-        return Ok(Some(broken));
-    }
-    let mut after = 0;
+    Ok(verifier.finish().err())
+}
+
+/// What was counted, and what is not sealed.
+async fn unsealed(store: &dyn Store, counts: &Counts) -> Result<Counts, StoreFault> {
+    let (mut counts, mut after) = (counts.clone(), 0);
     loop {
         let rows = store.unsealed_audit(after, PAGE).await?;
-        let Some(last) = rows.last() else { return Ok(None) };
+        let Some(last) = rows.last() else { return Ok(counts) };
         after = last.seq;
         for row in &rows {
             counts.unsealed += 1;

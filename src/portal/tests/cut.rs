@@ -201,6 +201,9 @@ impl Store for Cuttable {
     async fn erase_audit_of(&self, user: UserId, e: &AuditEntry) -> Result<u64, StoreFault> {
         self.there()?.erase_audit_of(user, e).await
     }
+    async fn erase_audit_of_subject(&self, subject: &str, e: &AuditEntry) -> Result<u64, StoreFault> {
+        self.there()?.erase_audit_of_subject(subject, e).await
+    }
 
     async fn claim_webhook_messages(
         &self,

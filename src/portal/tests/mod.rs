@@ -170,7 +170,7 @@ impl Harness {
             known: known.clone(),
             told: Arc::new(|| {}),
             streams: Arc::new(OpenStreams::new(
-                Box::new(|_| false),
+                Box::new(|_| None),
                 Forgiven { leeway: Duration::ZERO, grace: Duration::ZERO },
                 metrics.clone(),
             )),

@@ -11,7 +11,7 @@ use crate::{
     policy::ids::{SessionId, UserId},
     store::{
         AuditEntry, AuditEvent, StoreFault,
-        audit::{AuditQuery, AuditRow, Detail, Outcome, Particular},
+        audit::{Actor, AuditQuery, AuditRow, Detail, Outcome, Particular},
     },
 };
 
@@ -87,19 +87,45 @@ fn row_of(row: &Row) -> Result<AuditRow, StoreFault> {
     })
 }
 
+/// Whose rows are erased.
+pub(super) enum Whose<'a> {
+    /// A user's.
+    User(UserId),
+    /// Another issuer's subject's, who has no row among the users.
+    Subject(&'a str),
+}
+
+macro_rules! erase_rows {
+    ($which:literal) => {
+        concat!(
+            "UPDATE audit SET erased_at = $1, user_id = NULL, session_id = NULL, actor = NULL, address = NULL, \
+             request_id = NULL, detail = NULL, salt = NULL WHERE ",
+            $which
+        )
+    };
+}
+
 /// Forgets who, from where and what exactly; the row that says so names nobody.
-pub(super) async fn erase(link: &mut Link, user: UserId, entry: &AuditEntry) -> Result<u64, StoreFault> {
+pub(super) async fn erase(link: &mut Link, whose: &Whose<'_>, entry: &AuditEntry) -> Result<u64, StoreFault> {
     // Not between the moment a row is read for its digest and the moment that is written.
     audit_chain::while_nobody_seals(link).await?;
-    let erased = Query::new(
-        "UPDATE audit SET erased_at = $2, user_id = NULL, session_id = NULL, actor = NULL, address = NULL, \
-         request_id = NULL, detail = NULL, salt = NULL WHERE user_id = $1",
-    )
-    .bind(user)
-    .bind(entry.at)
-    .execute(link)
-    .await?;
-    Query::new("DELETE FROM webhook_outbox WHERE user_id = $1").bind(user).execute(link).await?;
+    let erased = match whose {
+        Whose::User(user) => {
+            Query::new("DELETE FROM webhook_outbox WHERE user_id = $1").bind(*user).execute(link).await?;
+            Query::new(erase_rows!("user_id = $2")).bind(entry.at).bind(*user).execute(link).await?
+        }
+        Whose::Subject(subject) => {
+            let actor = Actor::Subject((*subject).to_owned()).word();
+            let detail = Detail::default().text(Particular::Subject, Some(subject)).to_json();
+            Query::new(erase_rows!("actor = $2 OR (event = $3 AND detail = $4)"))
+                .bind(entry.at)
+                .bind(actor.as_deref())
+                .bind(AuditEvent::TokenRevoked.as_str())
+                .bind(detail.as_deref())
+                .execute(link)
+                .await?
+        }
+    };
     if erased > 0 {
         let rows = usize::try_from(erased).unwrap_or(usize::MAX);
         let detail = Detail::default().count(Particular::Rows, rows);

@@ -25,7 +25,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 pub use self::open::{Claim, OpenFault, claim};
-use self::{link::Pools, query::Query};
+use self::{audit::Whose, link::Pools, query::Query};
 use crate::{
     clock::Timestamp,
     config::settings,
@@ -38,7 +38,7 @@ use crate::{
         Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, Opened,
         PoolStats, ProfilePatch, RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault,
         StoredKey, Use,
-        audit::{AuditQuery, AuditRow, Sealed, Sealing},
+        audit::{AuditQuery, AuditRow, Particular, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach, News},
         security::{Message, SecurityWatch},
     },
@@ -210,12 +210,16 @@ impl Store for SqlStore {
 
     async fn revoke(&self, what: &Revocation, until: Timestamp, audit: &AuditEntry) -> Result<(), StoreFault> {
         write!(self, link => async {
-            let news = match what.clone() {
-                Revocation::Token(jti) => News::Token(jti),
-                Revocation::SubjectBefore(subject) => News::SubjectBefore(subject),
+            let detail = audit.detail.clone();
+            let (news, detail) = match what.clone() {
+                Revocation::Token(jti) => (News::Token(jti.clone()), detail.text(Particular::Token, Some(&jti))),
+                Revocation::SubjectBefore(before) => {
+                    let detail = detail.text(Particular::Subject, Some(&before.subject));
+                    (News::SubjectBefore(before), detail)
+                }
             };
             link.tell(audit.at, Some(until), news);
-            Ok(audit::append(&mut link, audit).await?)
+            Ok(audit::append(&mut link, &AuditEntry { detail, ..audit.clone() }).await?)
         })
     }
 
@@ -262,7 +266,11 @@ impl Store for SqlStore {
     }
 
     async fn erase_audit_of(&self, user: UserId, audit: &AuditEntry) -> Result<u64, StoreFault> {
-        write!(self, link => audit::erase(&mut link, user, audit))
+        write!(self, link => audit::erase(&mut link, &Whose::User(user), audit))
+    }
+
+    async fn erase_audit_of_subject(&self, subject: &str, audit: &AuditEntry) -> Result<u64, StoreFault> {
+        write!(self, link => audit::erase(&mut link, &Whose::Subject(subject), audit))
     }
 
     async fn claim_webhook_messages(
