@@ -14,8 +14,8 @@ use crate::{
         keyring::Keyring,
         open_streams::{Forgiven, OpenStreams},
     },
-    policy::{claims::Claims, ids::SessionId, reason::Reason, refresh::SessionFacts, standing::standing},
-    store::{Session, SharedStore, feed::Authorization, memory::revocations::Revocations},
+    policy::{claims::Claims, ids::SessionId, reason::Reason, standing::standing},
+    store::{SharedStore, feed::Authorization, memory::revocations::Revocations},
     telemetry::metrics::Metrics,
 };
 
@@ -107,25 +107,13 @@ pub(super) async fn ask_after(
 async fn ask(streams: &OpenStreams, store: &SharedStore, session: SessionId, life: Duration, now: Timestamp) {
     match store.session(session).await {
         Ok(found) => {
-            let facts = found.as_ref().map(facts);
+            let facts = found.as_ref().map(|session| session.facts(true));
             streams.settle(session, standing(facts.as_ref(), life, now), now);
         }
         Err(fault) => {
             tracing::debug!(%session, %fault, "a session with open streams was asked after in vain");
             streams.ask_again(session, now, now.plus(AGAIN));
         }
-    }
-}
-
-fn facts(session: &Session) -> SessionFacts {
-    SessionFacts {
-        counter: session.counter,
-        seen_generation: session.seen_generation,
-        created_at: session.created_at,
-        rotated_at: session.rotated_at,
-        handed_out_at: session.handed_out_at,
-        ended: session.ended_at.is_some(),
-        active: true,
     }
 }
 

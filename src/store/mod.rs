@@ -29,7 +29,6 @@ use self::{
     audit::{Actor, AuditQuery, AuditRow, Sealed, Sealing},
     security::Message,
 };
-
 use crate::{
     clock::Timestamp,
     policy::{
@@ -37,7 +36,7 @@ use crate::{
         ids::{SessionId, UserId},
         key_life::{KeyRules, Order, Step},
         keys::Algorithm,
-        refresh::{Delivery, RefreshRules},
+        refresh::{Delivery, RefreshRules, SessionFacts},
     },
     store::feed::{FeedPage, FeedPosition, FeedReach, SubjectBefore},
 };
@@ -178,6 +177,22 @@ pub struct Session {
     pub last_seen_at: Timestamp,
     /// Ended by logout, reuse or the limit of sessions.
     pub ended_at: Option<Timestamp>,
+}
+
+impl Session {
+    /// What its refresh tokens are judged by; `active`: whether its account may refresh.
+    #[must_use]
+    pub const fn facts(&self, active: bool) -> SessionFacts {
+        SessionFacts {
+            counter: self.counter,
+            seen_generation: self.seen_generation,
+            created_at: self.created_at,
+            rotated_at: self.rotated_at,
+            handed_out_at: self.handed_out_at,
+            ended: self.ended_at.is_some(),
+            active,
+        }
+    }
 }
 
 /// How many live sessions a user may have, and which ones live.

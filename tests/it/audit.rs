@@ -318,7 +318,7 @@ async fn the_commands_of_the_manual_work() {
         assert!(output.status.success(), "{line}: {}", text(&output));
         done.push(text(&output));
     }
-    assert_eq!(done.len(), 5);
+    assert_eq!(done.len(), 6);
     assert!(done[0].lines().count() == 4 && done[0].contains("registered succeeded actor=user:"), "{}", done[0]);
     assert_eq!(done[4], "erased rows: 2\n");
 }

@@ -16,7 +16,7 @@ use super::{Good, client::ClientCall};
 use crate::{
     clock::Timestamp,
     gate::refusal::Refusal,
-    policy::refresh::{RefreshVerdict, SessionFacts, decide},
+    policy::refresh::{RefreshVerdict, decide},
     portal::{
         answers::Answer,
         presented::Proven,
@@ -104,15 +104,7 @@ impl PortalState {
     async fn of_refresh(&self, proven: &Proven, now: Timestamp) -> Result<Option<IntrospectAnswer>, Refusal> {
         let session = &proven.session;
         let Some(account) = self.store.account(session.user).await? else { return Ok(None) };
-        let facts = SessionFacts {
-            counter: session.counter,
-            seen_generation: session.seen_generation,
-            created_at: session.created_at,
-            rotated_at: session.rotated_at,
-            handed_out_at: session.handed_out_at,
-            ended: session.ended_at.is_some(),
-            active: account.active,
-        };
+        let facts = session.facts(account.active);
         let verdict = decide(&facts, proven.token.counter, &self.tokens.refresh, now);
         let good = matches!(verdict, RefreshVerdict::Rotate | RefreshVerdict::Repeat);
         Ok(good.then(|| IntrospectAnswer {

@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     policy::{
         ids::{SessionId, UserId},
-        refresh::{Delivery, RefreshRules, RefreshVerdict, SessionFacts, decide},
+        refresh::{Delivery, RefreshRules, RefreshVerdict, decide},
     },
     store::{
         AuditEntry, AuditEvent, NOTED_EVERY, NewSession, RefreshOutcome, Session, SessionLimit, StoreFault, Use,
@@ -122,15 +122,7 @@ pub(super) async fn refresh(
     let account = accounts::by_id(link, session.user)
         .await?
         .ok_or_else(|| StoreFault::Inconsistent(format!("session {id} belongs to nobody")))?;
-    let facts = SessionFacts {
-        counter: session.counter,
-        seen_generation: session.seen_generation,
-        created_at: session.created_at,
-        rotated_at: session.rotated_at,
-        handed_out_at: session.handed_out_at,
-        ended: session.ended_at.is_some(),
-        active: account.active,
-    };
+    let facts = session.facts(account.active);
     let verdict = decide(&facts, presented, rules, entry.at);
     let event = match verdict {
         RefreshVerdict::Rotate | RefreshVerdict::Repeat => AuditEvent::Refreshed,
