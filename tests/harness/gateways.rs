@@ -50,7 +50,7 @@ impl Deployment {
     /// The sections that this takes, unless the YAML has them: two gateways count every call of the portal in Redis.
     fn with_sections(self, yaml: &str) -> String {
         let has = |section: &str| yaml.lines().any(|line| line.starts_with(&format!("{section}:")));
-        let mut text = if has("store") { String::new() } else { self.store("pool: 4") };
+        let mut text = if has("store") { String::new() } else { self.store("pool: 4, timeout: 20s") };
         if self == Self::Two {
             text += "shared_state: {redis: {url: {env: REDIS_URL}, deadline: 20s}}\n";
             if !has("limits") && !has("portal") {
