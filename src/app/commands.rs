@@ -15,10 +15,7 @@ use crate::{
     clock::Timestamp,
     config::settings::{Engine, Settings, Store},
     policy::{ids::SessionId, keys::Algorithm, rfc3339::rfc3339},
-    store::{
-        Account, AuditEntry, AuditEvent, Login, SharedStore, Store as Facts, StoreFault,
-        audit::{Actor, Detail},
-    },
+    store::{Account, AuditEntry, AuditEvent, Login, SharedStore, Store as Facts, StoreFault, audit::Actor},
 };
 
 /// Carries a command out and prints what came of it; `false`: the answer is no.
@@ -117,16 +114,7 @@ async fn found(store: &dyn Facts, user: &str) -> Result<Account, CommandFault> {
 
 /// What somebody at the command line has done.
 fn by_cli(event: AuditEvent, at: Timestamp) -> AuditEntry {
-    AuditEntry {
-        at,
-        event,
-        actor: Actor::Cli,
-        user: None,
-        session: None,
-        address: String::new(),
-        request_id: String::new(),
-        detail: Detail::default(),
-    }
+    AuditEntry::unasked(event, at, Actor::Cli)
 }
 
 /// A moment as it is printed: RFC 3339 in UTC, to the second.

@@ -102,16 +102,9 @@ impl Delivery {
         told.of(DeliveryResult::GivenUp).inc();
         tracing::warn!(webhook = name, id, attempts = message.attempts, %fault, "a webhook is given up");
         let attempts = usize::try_from(message.attempts).unwrap_or(usize::MAX);
-        let entry = AuditEntry {
-            at: now,
-            event: AuditEvent::WebhookGivenUp,
-            actor: Actor::System,
-            user: None,
-            session: None,
-            address: String::new(),
-            request_id: String::new(),
-            detail: Detail::default().text(Particular::Webhook, Some(name)).count(Particular::Attempts, attempts),
-        };
+        let detail = Detail::default().text(Particular::Webhook, Some(name)).count(Particular::Attempts, attempts);
+        let entry = AuditEntry::unasked(AuditEvent::WebhookGivenUp, now, Actor::System);
+        let entry = AuditEntry { detail, ..entry };
         self.store.webhook_given_up(name, message.id, &entry).await
     }
 

@@ -159,6 +159,21 @@ impl Outcome {
 }
 
 impl AuditEntry {
+    /// Of what no request asked for.
+    #[must_use]
+    pub fn unasked(event: AuditEvent, at: Timestamp, actor: Actor) -> Self {
+        Self {
+            at,
+            event,
+            actor,
+            user: None,
+            session: None,
+            address: String::new(),
+            request_id: String::new(),
+            detail: Detail::default(),
+        }
+    }
+
     /// Of a session, done by whoever has proven to be its owner.
     #[must_use]
     pub fn by_owner(self, user: UserId, session: SessionId) -> Self {

@@ -4,12 +4,11 @@
 use std::{fmt, sync::Arc};
 
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
     clock::{Entropy, Timestamp},
-    policy::webhook::SecurityEvent,
+    policy::{rfc3339::rfc3339, webhook::SecurityEvent},
     store::{AuditEntry, AuditEvent},
 };
 
@@ -65,20 +64,13 @@ pub struct Message {
     pub body: String,
 }
 
-/// A moment in RFC 3339.
-#[must_use]
-pub fn rfc3339(at: Timestamp) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.micros()) * 1_000).ok();
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
-}
-
 /// What is told of an event.
 #[must_use]
 pub fn body(id: Uuid, entry: &AuditEntry) -> String {
     let detail = entry.detail.to_json().and_then(|detail| serde_json::from_str::<Value>(&detail).ok());
     json!({
         "id": id.to_string(),
-        "at": rfc3339(entry.at),
+        "at": rfc3339(entry.at).unwrap_or_default(),
         "event": entry.event.as_str(),
         "user": entry.user.map(|user| user.to_string()),
         "session": entry.session.map(|session| session.to_string()),

@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use portcullis::store::{
-    AuditEntry, AuditEvent,
-    audit::{Actor, Detail},
-};
+use portcullis::store::{AuditEntry, AuditEvent, audit::Actor};
 use serde_json::json;
 
 use crate::{
@@ -185,16 +182,8 @@ async fn an_end_that_is_committed_late_or_by_a_slower_clock_is_not_missed() {
     // Both have read up to now when it comes, an hour old by the clock of whoever wrote it.
     gateways.know_what_ended().await;
     let sid = claims_of(&session.access)["sid"].as_str().unwrap().parse().unwrap();
-    let late = AuditEntry {
-        at: BEGIN.minus(Duration::from_hours(1)),
-        event: AuditEvent::LoggedOut,
-        user: None,
-        session: Some(sid),
-        address: String::new(),
-        request_id: String::new(),
-        actor: Actor::System,
-        detail: Detail::default(),
-    };
+    let late = AuditEntry::unasked(AuditEvent::LoggedOut, BEGIN.minus(Duration::from_hours(1)), Actor::System);
+    let late = AuditEntry { session: Some(sid), ..late };
     assert_eq!(gateways.store().await.end_sessions(sid, false, &late).await.unwrap(), [sid]);
     gateways.know_what_ended().await;
     for gateway in &gateways.all {

@@ -5,10 +5,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use portcullis::{
     clock::Clock,
-    store::{
-        AuditEntry, AuditEvent,
-        audit::{Actor, Detail},
-    },
+    store::{AuditEntry, AuditEvent, audit::Actor},
 };
 use serde_json::{Value, json};
 
@@ -272,16 +269,7 @@ async fn introspection_tells_rights_as_they_are_now(deployment: Deployment) {
     let ann = client.register("ann@example.org").await;
     let user = ann.user["id"].as_str().unwrap().parse().unwrap();
     let store = gateways.store().await;
-    let told = AuditEntry {
-        at: gateways.clock.now(),
-        event: AuditEvent::AuthorizationChanged,
-        actor: Actor::Cli,
-        user: Some(user),
-        session: None,
-        address: String::new(),
-        request_id: String::new(),
-        detail: Detail::default(),
-    };
+    let told = AuditEntry::unasked(AuditEvent::AuthorizationChanged, gateways.clock.now(), Actor::Cli);
     store.change_authorization(user, &["curator".into()], Some("acme"), &told).await.unwrap();
     let told = introspected(&client, &ann.access).await;
     assert_eq!((&told["roles"], &told["org"]), (&json!(["curator"]), &json!("acme")), "{told}");

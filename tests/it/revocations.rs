@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use portcullis::{
     clock::{Clock, Timestamp},
-    store::{
-        AuditEntry, AuditEvent, Revocation, SharedStore,
-        audit::{Actor, Detail},
-        feed::SubjectBefore,
-    },
+    store::{AuditEntry, AuditEvent, Revocation, SharedStore, audit::Actor, feed::SubjectBefore},
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -36,17 +32,7 @@ on_every_deployment!(
 );
 
 fn audit(event: AuditEvent, at: Timestamp) -> AuditEntry {
-    let (address, request_id) = (String::new(), String::new());
-    AuditEntry {
-        at,
-        event,
-        actor: Actor::Cli,
-        user: None,
-        session: None,
-        address,
-        request_id,
-        detail: Detail::default(),
-    }
+    AuditEntry::unasked(event, at, Actor::Cli)
 }
 
 async fn revoke(store: &SharedStore, what: Revocation) {

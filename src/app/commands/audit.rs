@@ -18,12 +18,12 @@ use crate::{
     policy::{
         audit_chain::{Broken, SealingKey, Verifier, Why},
         ids::{SessionId, UserId},
+        rfc3339::rfc3339,
     },
     store::{
         AuditEvent, SharedStore, Store, StoreFault,
         audit::{AuditQuery, AuditRow, Outcome},
         master_key::{MasterKeyFault, master_key},
-        security::rfc3339,
         sql,
     },
 };
@@ -258,7 +258,8 @@ async fn query(
 
 /// One line; whatever came from outside cannot end it or move the cursor.
 fn as_text(row: &AuditRow) -> String {
-    let mut line = format!("{} {} {}", rfc3339(row.at), row.event, row.outcome.as_deref().unwrap_or("-"));
+    let mut line =
+        format!("{} {} {}", rfc3339(row.at).unwrap_or_default(), row.event, row.outcome.as_deref().unwrap_or("-"));
     let (user, session) = (row.user.map(|user| user.to_string()), row.session.map(|session| session.to_string()));
     for (name, value) in [
         ("actor", row.actor.as_deref()),
@@ -286,7 +287,7 @@ fn as_json(row: &AuditRow) -> Value {
     for (name, value) in [
         ("seq", json!(row.seq)),
         ("position", json!(row.position)),
-        ("at", json!(rfc3339(row.at))),
+        ("at", json!(rfc3339(row.at).unwrap_or_default())),
         ("event", json!(row.event)),
         ("outcome", json!(row.outcome)),
         ("actor", json!(row.actor)),

@@ -104,16 +104,8 @@ async fn insert(link: &mut Link, new: Option<&NewKey>, state: KeyState, ask: &Ke
 
 /// No request stands behind it.
 async fn tell(link: &mut Link, event: AuditEvent, kid: &str, ask: &KeyAsk<'_>) -> Result<(), StoreFault> {
-    let entry = AuditEntry {
-        at: ask.now,
-        event,
-        actor: ask.by.clone(),
-        user: None,
-        session: None,
-        address: String::new(),
-        request_id: String::new(),
-        detail: Detail::default().text(Particular::Key, Some(kid)),
-    };
+    let detail = Detail::default().text(Particular::Key, Some(kid));
+    let entry = AuditEntry { detail, ..AuditEntry::unasked(event, ask.now, ask.by.clone()) };
     Ok(audit::append(link, &entry).await?)
 }
 
