@@ -16,7 +16,9 @@ mod readiness;
 mod reload;
 mod routes;
 mod sealing;
+mod shared;
 mod shared_state;
+mod stop;
 mod streams;
 mod tasks;
 mod webhooks;
@@ -29,52 +31,33 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::follow::Follow;
-use self::{feed::Feed, force::Force, reload::Reloader};
+pub use self::{follow::Follow, stop::Stop};
+use self::{
+    force::Force,
+    reload::Reloader,
+    shared::{Shared, unkept},
+};
 use crate::{
     clock::{Clock, Entropy},
     config::{
         ConfigErrors,
-        settings::{self, Compat, Settings},
+        settings::{Compat, Settings},
     },
     edge::{BindFault, Edge},
     gate::{
-        authenticate::Authenticate,
-        authorise::Authorise,
-        charge::SubjectLimit,
         dispatch::{Dispatch, SnapshotPortal},
-        finish::RequestLog,
-        identity::Identity,
         keyring::Keyring,
-        limits::AddressPeek,
-        observe::Observer,
-        open_streams::OpenStreams,
-        references::References,
         route_table::PatternFault,
         snapshot::Snapshot,
-        stack::{Layers, pipeline},
-        token_cache::TokenCache,
-    },
-    policy::master_key::MasterKey,
-    portal::{
-        PortalState,
-        hash_pool::{HashPool, JobDone},
-    },
-    store::{
-        SharedStore,
-        memory::revocations::Revocations,
-        redis::Redis,
-        security::{SecurityWatch, Subscription},
+        stack::pipeline,
     },
     telemetry::{
         health::{self, Lifecycle},
         metrics::{Metrics, ReloadResult},
-        traces::Traces,
     },
     upstream::{cluster::Cluster, forward::Forward, issuers::Issuer},
 };
@@ -143,37 +126,6 @@ pub struct Running {
     tasks: tasks::Tasks,
     reloader: Arc<Reloader>,
     followers: JoinSet<()>,
-}
-
-/// The label of requests that no route took.
-const UNROUTED: &str = "-";
-
-/// The parts that verify and mint: what the portal and the pipeline share.
-struct Shared {
-    /// `None` with `store.url: none`.
-    facts: Option<Facts>,
-    /// Counts shared limits, when the configuration names one.
-    redis: Option<Arc<Redis>>,
-    /// Whose keys are fetched.
-    issuers: Vec<Arc<Issuer>>,
-    keyring: Arc<Keyring>,
-    known: Arc<Revocations>,
-    streams: Arc<OpenStreams>,
-    references: Arc<References>,
-    metrics: Arc<Metrics>,
-    rim: Rim,
-}
-
-/// The store, and what opens what lies sealed in it.
-struct Facts {
-    /// The store is ours alone as long as this is held.
-    _claim: Option<crate::store::sql::Claim>,
-    store: SharedStore,
-    master: Arc<MasterKey>,
-    /// Keeps [`Shared::keyring`] up to date.
-    keys: Arc<keys::KeyKeeper>,
-    /// Keeps [`Shared::known`] up to date.
-    feed: Arc<Feed>,
 }
 
 impl App {
@@ -251,26 +203,6 @@ pub async fn keyring(settings: &Settings, rim: &Rim) -> Result<Arc<Keyring>, Sta
     Ok(keeper.keyring)
 }
 
-/// The keys of a gateway without a store.
-fn unkept(settings: &Settings) -> Result<Keyring, keys::KeysFault> {
-    let given = &settings.tokens.signing_keys;
-    if given.is_empty() {
-        tracing::warn!(
-            "store.url is none and tokens.signing_key is not given: keys were made that end with this process. After a \
-             restart services must fetch the key set again; several gateways need a tokens.signing_key in common"
-        );
-    }
-    keys::unkept(given, &settings.signing_algorithms(), None)
-}
-
-fn issuers(settings: &Settings, metrics: &Metrics, rim: &Rim) -> Vec<Arc<Issuer>> {
-    let made = settings.issuers.iter().map(|issuer| {
-        let told = metrics.issuer(&issuer.rules.name);
-        Issuer::new(Arc::clone(issuer), Arc::clone(&rim.clock), Arc::clone(&rim.entropy), told)
-    });
-    made.collect()
-}
-
 /// The snapshot these settings mean, with counters of its own: for benchmarks of the pipeline alone.
 pub fn snapshot(
     settings: &Settings,
@@ -281,131 +213,6 @@ pub fn snapshot(
     let counters = routes::counters(settings, None, metrics, |_| None);
     let open_streams = &streams::open(&settings.tokens, &Arc::default(), None, &Arc::default());
     routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, open_streams, metrics }, None)
-}
-
-/// Who hears of security events.
-fn security_watch(settings: &Settings, metrics: &Arc<Metrics>, rim: &Rim) -> SecurityWatch {
-    let subscription = |webhook: &Arc<settings::Webhook>| Subscription {
-        name: Arc::clone(&webhook.name),
-        events: webhook.events.clone(),
-    };
-    let metrics = Arc::clone(metrics);
-    SecurityWatch {
-        webhooks: settings.webhooks.iter().map(subscription).collect(),
-        told: Box::new(move |event| metrics.security_events.of(event).inc()),
-        entropy: Arc::clone(&rim.entropy),
-    }
-}
-
-impl Facts {
-    async fn open(
-        kept: &settings::Store,
-        settings: &Settings,
-        metrics: &Arc<Metrics>,
-        rim: &Rim,
-    ) -> Result<Self, StartFault> {
-        let claim = crate::store::sql::claim(kept)?;
-        let watch = Some(Arc::new(security_watch(settings, metrics, rim)));
-        let store = crate::store::sql::open_watched(kept, watch).await?;
-        let vault = keys::Vault::open(Arc::clone(&store), kept, settings, rim).await?;
-        let master = vault.master();
-        let keys = Arc::new(keys::KeyKeeper::open(vault, settings, Arc::clone(metrics)).await?);
-        let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
-        let feed = Feed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
-        Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed) })
-    }
-}
-
-impl Shared {
-    /// Opens the store, if there is one, and what lies sealed in it.
-    async fn open(settings: &Settings, metrics: Arc<Metrics>, rim: Rim) -> Result<Self, StartFault> {
-        let (facts, keyring) = match &settings.store {
-            Some(kept) => {
-                let facts = Facts::open(kept, settings, &metrics, &rim).await?;
-                let keyring = Arc::clone(&facts.keys.keyring);
-                (Some(facts), keyring)
-            }
-            None => (None, Arc::new(unkept(settings)?)),
-        };
-        let known = facts.as_ref().map(|facts| Arc::clone(&facts.feed.known)).unwrap_or_default();
-        let redis = shared_state::open(settings.shared_state.redis.as_ref(), &metrics).await?;
-        let issuers = issuers(settings, &metrics, &rim);
-        let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
-        let streams =
-            streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, metrics, rim })
-    }
-
-    fn layers(
-        &self,
-        settings: &Settings,
-        snapshot: &Arc<ArcSwap<Snapshot>>,
-        (seen, denied): tasks::Senders,
-        traces: Option<Arc<Traces>>,
-    ) -> Layers {
-        let clock = || Arc::clone(&self.rim.clock);
-        Layers {
-            observer: Arc::new(Observer {
-                snapshot: Arc::clone(snapshot),
-                metrics: Arc::clone(&self.metrics),
-                unrouted: self.metrics.route(UNROUTED),
-                clock: clock(),
-                entropy: Arc::clone(&self.rim.entropy),
-                log: RequestLog { access: settings.telemetry.access_log, slow: settings.telemetry.slow_request },
-                traces,
-            }),
-            address_peek: AddressPeek,
-            authenticate: Authenticate::new(
-                Arc::clone(&self.keyring),
-                TokenCache::new(settings.tokens.cache_entries),
-                Arc::clone(&self.known),
-                seen,
-                Arc::clone(&self.metrics),
-            ),
-            authorise: Authorise::new(denied, Arc::clone(&self.metrics)),
-            subject_limit: SubjectLimit,
-            identity: Identity::new(Arc::clone(&self.keyring), Arc::clone(&self.references)),
-        }
-    }
-
-    /// What routes refer to besides the settings.
-    fn parts<'a>(&'a self, clusters: &'a [Arc<Cluster>], counters: &'a routes::Counters) -> routes::Parts<'a> {
-        let (issuers, open_streams, metrics) = (&self.issuers, &self.streams, &self.metrics);
-        routes::Parts { clusters, issuers, counters, open_streams, metrics }
-    }
-
-    /// `None` without a store: there are no passwords.
-    fn hash_pool(&self, settings: &Settings) -> Result<Option<Arc<HashPool>>, StartFault> {
-        if self.facts.is_none() {
-            return Ok(None);
-        }
-        let metrics = Arc::clone(&self.metrics);
-        let told = Box::new(move |done: JobDone| {
-            metrics.hash_wait.observe(done.waited);
-            metrics.hash_duration.observe(done.worked);
-        });
-        let (entropy, clock) = (Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock));
-        Ok(Some(Arc::new(HashPool::observed(&settings.passwords, entropy, clock, told)?)))
-    }
-
-    fn portal_state(&self, settings: &Settings, facts: &Facts, hash_pool: Arc<HashPool>) -> PortalState {
-        PortalState {
-            portal: settings.portal.clone(),
-            tokens: settings.tokens.clone(),
-            oauth: settings.oauth.clone(),
-            store: Arc::clone(&facts.store),
-            keyring: Arc::clone(&self.keyring),
-            master: Arc::clone(&facts.master),
-            known: Arc::clone(&self.known),
-            told: facts.feed.tell(),
-            streams: Arc::clone(&self.streams),
-            references: Arc::clone(&self.references),
-            metrics: Arc::clone(&self.metrics),
-            clock: Arc::clone(&self.rim.clock),
-            entropy: Arc::clone(&self.rim.entropy),
-            hash_pool,
-        }
-    }
 }
 
 impl Running {
@@ -461,29 +268,4 @@ impl Running {
 async fn stopping(mut stopped: watch::Receiver<bool>) {
     // An error means the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stop| *stop).await;
-}
-
-/// SIGTERM and SIGINT, taken from here on: one that comes while the gateway starts is not lost, nor does it kill.
-#[derive(Debug)]
-pub struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    /// Takes the signals over.
-    ///
-    /// # Errors
-    /// When the operating system does not let us.
-    pub fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Waits for either.
-    pub async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

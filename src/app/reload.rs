@@ -18,10 +18,10 @@ use arc_swap::ArcSwap;
 
 use crate::{
     app::{
-        Shared, UNROUTED,
         force::Force,
         keys::{self, KeysFault},
         routes,
+        shared::{Shared, UNROUTED},
     },
     config::{
         ConfigErrors,

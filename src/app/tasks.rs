@@ -13,11 +13,12 @@ use tokio::{
 
 use crate::{
     app::{
-        Facts, Rim, Shared,
+        Rim,
         denials::{self, Denials},
         feed::Feed,
         force::Force,
         sealing::Sealer,
+        shared::{Facts, Shared},
         streams,
         webhooks::Delivery,
     },

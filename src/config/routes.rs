@@ -1,10 +1,17 @@
 //! `routes:` which requests go where, and who may send them. Whatever no route matches is refused.
 
-use std::{fmt, num::NonZeroU64, sync::Arc};
+mod contradictions;
+mod timeouts;
+
+use std::{fmt, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::{
+    contradictions::{check_access, check_credentials, check_upgrades},
+    timeouts::{RawRouteTimeouts, check_timeouts},
+};
 use super::{
     checks::{Checks, values},
     issuers::{Issuers, OWN},
@@ -12,8 +19,8 @@ use super::{
     limits::Limits,
     paths::{PathPattern, PathPrefix},
     routing::{Claim, Table},
-    settings::{AuthMode, Credentials, Portal, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
-    units::{BodyLimit, ByteRate, Span},
+    settings::{AuthMode, Credentials, Portal, Rewrite, Route, Staleness},
+    units::{BodyLimit, Span},
     urls::Origin,
     words::{Host, HttpMethod, Name, Scope, Text},
 };
@@ -187,27 +194,6 @@ impl Default for RawRevocation {
     }
 }
 
-/// Time-outs of one request.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "RouteTimeouts")]
-pub(super) struct RawRouteTimeouts {
-    /// From the request sent to the head of the answer: 504 after it.
-    first_byte: Item<Span<10, 3_600_000>>,
-    /// Silence in a body, either way: the stream is cut after it. Streams that think for long need it long.
-    idle: Item<Span<10, 3_600_000>>,
-    /// Silence in a tunnel (upgrades), both ways together: it is closed after it. Longer than the pings of either side.
-    tunnel_idle: Item<Span<10, 86_400_000>>,
-    /// The whole exchange. Unset: unlimited, for streams.
-    total: Option<Item<Span<10, 86_400_000>>>,
-    /// Slowest request body: bytes a second such as 256B/s, or none. A sender that stays below it for `body_grace` is cut
-    /// (408), so that bodies that drip in hold nothing for long. Only the time we wait for the sender counts, not the
-    /// service's. Set none where a client may send little and seldom in one request.
-    body_rate: Item<ByteRate>,
-    /// How long a sender may stay below `body_rate`.
-    body_grace: Item<Span<10, 3_600_000>>,
-}
-
 fn auth() -> Item<Auth> {
     Item::of(Auth::Required)
 }
@@ -222,19 +208,6 @@ fn issuers() -> Item<Vec<Item<Name>>> {
 
 fn body_limit() -> Item<BodyLimit> {
     Item::of(BodyLimit(Some(10 << 20)))
-}
-
-impl Default for RawRouteTimeouts {
-    fn default() -> Self {
-        Self {
-            first_byte: Item::of(Span::secs(60)),
-            idle: Item::of(Span::secs(60)),
-            tunnel_idle: Item::of(Span::secs(3_600)),
-            total: None,
-            body_rate: Item::of(ByteRate(NonZeroU64::new(256))),
-            body_grace: Item::of(Span::secs(30)),
-        }
-    }
 }
 
 /// What a route may refer to.
@@ -337,73 +310,6 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     })
 }
 
-/// A route that asks for roles of callers it does not look at would be open, whatever its author believed.
-fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
-    let roles = raw.roles.value.as_deref().unwrap_or_default();
-    let scopes = raw.scopes.value.as_deref().unwrap_or_default();
-    checks.no_repeats(roles);
-    checks.no_repeats(scopes);
-    checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
-    let mode = match raw.auth.value {
-        Some(Auth::None) => "none",
-        Some(Auth::Optional) => "optional",
-        Some(Auth::Required) | None => return,
-    };
-    if !roles.is_empty() {
-        checks.error(&raw.roles.at, format!("contradicts auth: {mode}; roles need auth: required"));
-    }
-    if !scopes.is_empty() {
-        checks.error(&raw.scopes.at, format!("contradicts auth: {mode}; scopes need auth: required"));
-    }
-    if mode == "none" {
-        if raw.issuers.is_written() {
-            checks.error(&raw.issuers.at, "contradicts auth: none; no token is looked at");
-        }
-        if let Some(audience) = &raw.audience {
-            checks.error(&audience.at, "contradicts auth: none; no token is looked at");
-        }
-        for limit in raw.limits.value.iter().flatten().filter(|limit| limits.is_by_subject(limit)) {
-            checks.error(&limit.at, format!("contradicts auth: none; {} counts by subject", limit.quoted()));
-        }
-    }
-}
-
-/// A WebSocket is opened with GET.
-fn check_upgrades(raw: &RawRoute, checks: &mut Checks) {
-    let upgrades = raw.upgrades.value.as_deref().unwrap_or_default();
-    checks.no_repeats(upgrades);
-    let methods = raw.matches.value.as_ref().and_then(|matches| matches.methods.value.as_deref()).unwrap_or_default();
-    let gets = |method: &Item<HttpMethod>| method.value.as_ref().is_none_or(|method| method.0 == http::Method::GET);
-    if !upgrades.is_empty() && !methods.is_empty() && !methods.iter().any(gets) {
-        checks.error(&raw.upgrades.at, "contradicts match.methods; a WebSocket is opened with GET");
-    }
-}
-
-/// Only the portal sets the cookie; and a route that looks at no credentials has no use for any.
-fn check_credentials(raw: &RawRoute, portal: Option<&Portal>, checks: &mut Checks) {
-    let Some(credentials) = &raw.credentials.value else { return };
-    checks.no_repeats(credentials);
-    if credentials.is_empty() {
-        checks.error(&raw.credentials.at, "empty; name bearer, cookie or both");
-    }
-    if raw.credentials.is_written() && raw.auth.value == Some(Auth::None) {
-        checks.error(&raw.credentials.at, "contradicts auth: none; no credentials are looked at");
-    }
-    let cookie = credentials.iter().find(|credential| credential.value == Some(Credential::Cookie));
-    if let (Some(cookie), Some(portal)) = (cookie, portal)
-        && !portal.enabled
-    {
-        checks.error(&cookie.at, "contradicts portal.enabled: false; nobody sets the cookie");
-    }
-    let hosts = raw.matches.value.as_ref().and_then(|matches| matches.hosts.value.as_deref()).unwrap_or_default();
-    if let (Some(cookie), Some(host)) = (cookie, portal.and_then(|portal| portal.host.as_ref()))
-        && !hosts.is_empty()
-        && !hosts.iter().any(|item| item.value.as_ref().is_none_or(|own| *own.0 == **host))
-    {
-        checks.error(&cookie.at, format!("contradicts portal.host: browsers send the cookie to {host} alone"));
-    }
-}
-
 fn check_match(item: Item<RawMatch>, parent: &At, checks: &mut Checks) -> Option<Claim> {
     let at = item.at.or(parent, "match");
     let raw = checks.required(item, parent, "match", "it needs at least a path")?;
@@ -443,24 +349,6 @@ fn is_literal_prefix(prefix: &str, pattern: &str) -> bool {
     }
     let mut segments = pattern.split('/');
     prefix.split('/').all(|wanted| segments.next().is_some_and(|segment| segment == wanted && !segment.contains('{')))
-}
-
-fn check_timeouts(raw: &RawRouteTimeouts, checks: &mut Checks) -> Option<RouteTimeouts> {
-    let (first_byte, idle) = (raw.first_byte.value, raw.idle.value);
-    let total = match &raw.total {
-        None => None,
-        Some(total) => Some(total.value?.0),
-    };
-    if let (Some(total_item), Some(total), Some(first_byte)) = (&raw.total, total, first_byte)
-        && raw.first_byte.is_written()
-        && total < first_byte.0
-    {
-        checks.error(&total_item.at, "shorter than first_byte, which could never be reached");
-    }
-    let grace = raw.body_grace.value?.0;
-    let tunnel_idle = raw.tunnel_idle.value?.0;
-    let upload = raw.body_rate.value?.0.map(|bytes_per_second| UploadRate { bytes_per_second, grace });
-    Some(RouteTimeouts { first_byte: first_byte?.0, idle: idle?.0, tunnel_idle, total, upload })
 }
 
 #[cfg(test)]

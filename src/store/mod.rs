@@ -4,7 +4,7 @@
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, leases, what was revoked); `redis/` counts the limits that several
 //! gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each
-//! other. `audit` is what a row of the audit says, `security` who hears of some of them at once. `calls` tells a
+//! other. `sessions` and `keys` are rows of those, `audit` is what a row of the audit says, `security` who hears of some of them at once. `calls` tells a
 //! request's trace what it waited for. Callers never see SQL or a driver's error: a [`StoreFault`] says only whether
 //! the store is lost or a row makes no sense. The contract suite in `tests/contract/` holds every engine to the
 //! comments below.
@@ -12,21 +12,23 @@
 pub mod audit;
 pub mod calls;
 pub mod feed;
+pub mod keys;
 pub mod limits;
 pub mod master_key;
 pub mod memory;
 pub mod redis;
 pub mod security;
+pub mod sessions;
 pub mod sql;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
 use uuid::Uuid;
 
 use self::{
-    audit::{Actor, AuditQuery, AuditRow, Sealed, Sealing},
+    audit::{AuditQuery, AuditRow, Sealed, Sealing},
     security::Message,
 };
 use crate::{
@@ -34,15 +36,16 @@ use crate::{
     policy::{
         audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
-        key_life::{KeyRules, Order, Step},
-        keys::Algorithm,
-        refresh::{Delivery, RefreshRules, SessionFacts},
+        refresh::RefreshRules,
     },
     store::feed::{FeedPage, FeedPosition, FeedReach, SubjectBefore},
 };
 
-pub use self::audit::{AuditEntry, AuditEvent};
-pub use crate::policy::key_life::{KeyLife, KeyState};
+pub use self::{
+    audit::{AuditEntry, AuditEvent},
+    keys::{KeyAsk, KeyLife, KeyState, KeysAdvanced, NewKey, StoredKey},
+    sessions::{NewSession, Opened, RefreshOutcome, Session, SessionLimit, Use},
+};
 
 /// A store, shared by everything that acts.
 pub type SharedStore = Arc<dyn Store>;
@@ -125,124 +128,6 @@ pub struct NewAccount {
     pub created_at: Timestamp,
 }
 
-/// A new session: one login on one device.
-#[derive(Debug, Clone)]
-pub struct NewSession {
-    /// Its id, made by the caller.
-    pub id: SessionId,
-    /// Whose it is.
-    pub user: UserId,
-    /// 32 random bytes the refresh MAC key is derived with.
-    pub salt: [u8; 32],
-    /// How its refresh token travels.
-    pub delivery: Delivery,
-    /// `amr` values (RFC 8176).
-    pub methods: Vec<String>,
-    /// `User-Agent`, cut to 256 characters.
-    pub user_agent: Option<String>,
-    /// Client address, as text.
-    pub address: String,
-    /// Now.
-    pub created_at: Timestamp,
-}
-
-/// A session row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Its id.
-    pub id: SessionId,
-    /// Whose it is.
-    pub user: UserId,
-    /// Refresh MAC salt.
-    pub salt: [u8; 32],
-    /// How its refresh token travels.
-    pub delivery: Delivery,
-    /// `amr` values.
-    pub methods: Vec<String>,
-    /// `User-Agent` of the login, cut to 256 characters.
-    pub user_agent: Option<String>,
-    /// Client address of the login, as text.
-    pub address: String,
-    /// Counter of the newest refresh token; 1 after login.
-    pub counter: u64,
-    /// Highest generation whose access token any gateway has seen used; 0: none.
-    pub seen_generation: u64,
-    /// Login time; also `auth_time`.
-    pub created_at: Timestamp,
-    /// Last rotation (or login).
-    pub rotated_at: Timestamp,
-    /// When the newest refresh token was last handed out while nobody was known to have used it.
-    pub handed_out_at: Timestamp,
-    /// Login, last rotation, or last use of an access token that was noted, whichever is latest.
-    pub last_seen_at: Timestamp,
-    /// Ended by logout, reuse or the limit of sessions.
-    pub ended_at: Option<Timestamp>,
-}
-
-impl Session {
-    /// What its refresh tokens are judged by; `active`: whether its account may refresh.
-    #[must_use]
-    pub const fn facts(&self, active: bool) -> SessionFacts {
-        SessionFacts {
-            counter: self.counter,
-            seen_generation: self.seen_generation,
-            created_at: self.created_at,
-            rotated_at: self.rotated_at,
-            handed_out_at: self.handed_out_at,
-            ended: self.ended_at.is_some(),
-            active,
-        }
-    }
-}
-
-/// How many live sessions a user may have, and which ones live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionLimit {
-    /// At most so many; `None`: any number.
-    pub most: Option<NonZeroU32>,
-    /// When a session has ended by itself.
-    pub rules: RefreshRules,
-}
-
-/// What came of opening a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
-    /// Whose it is, as it is then.
-    pub account: Account,
-    /// The user's older sessions that had to end for it.
-    pub ended: Vec<SessionId>,
-}
-
-/// An access token that was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Use {
-    /// Of this session.
-    pub session: SessionId,
-    /// Its generation.
-    pub generation: u64,
-}
-
-/// What came of a refresh.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RefreshOutcome {
-    /// Rotated, or the same successor again: mint for `session.counter`.
-    Granted {
-        /// The session after the step.
-        session: Box<Session>,
-        /// Its owner, active.
-        account: Box<Account>,
-        /// True when an earlier answer was repeated.
-        repeated: bool,
-    },
-    /// Older than the grace allows: the session was ended in this very transaction.
-    Reused {
-        /// Whose session it was.
-        user: UserId,
-    },
-    /// Unknown session, ended, expired, inactive account, or a counter never issued.
-    Refused,
-}
-
 /// Why an account could not be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountFault {
@@ -276,50 +161,6 @@ pub struct ProfilePatch {
     pub full_name: Option<Option<String>>,
     /// New username.
     pub username: Option<Option<String>>,
-}
-
-/// A signing key as it lies in the store: the private part sealed under the master key.
-#[derive(Debug, Clone)]
-pub struct StoredKey {
-    /// Who it is and where it stands. Its row is its publication: whoever reads the table publishes what is there.
-    pub life: KeyLife,
-    /// PKCS#8, sealed; associated data: purpose and `kid`.
-    pub sealed_pkcs8: Vec<u8>,
-}
-
-/// A signing key that was made and is not in the store yet.
-#[derive(Debug, Clone)]
-pub struct NewKey {
-    /// `kid`.
-    pub kid: String,
-    /// Its one algorithm.
-    pub algorithm: Algorithm,
-    /// As in [`StoredKey`].
-    pub sealed_pkcs8: Vec<u8>,
-}
-
-/// What is asked of the signing keys.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyAsk<'a> {
-    /// What.
-    pub order: Order<'a>,
-    /// The algorithms that something is signed with.
-    pub needed: &'a [Algorithm],
-    /// When keys change.
-    pub rules: &'a KeyRules,
-    /// Now.
-    pub now: Timestamp,
-    /// Who asks, for the audit.
-    pub by: &'a Actor,
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub enum KeysAdvanced {
-    /// These steps were taken, perhaps none; the keys there are now.
-    Done(Vec<Step>, Vec<StoredKey>),
-    /// Nothing was done: new keys of these algorithms are needed, and were not all given.
-    Needs(Vec<Algorithm>),
 }
 
 /// The facts that outlive a request.
