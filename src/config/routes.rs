@@ -2,6 +2,7 @@
 
 mod contradictions;
 mod timeouts;
+mod usage;
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     contradictions::{check_access, check_credentials, check_upgrades},
     timeouts::{RawRouteTimeouts, check_timeouts},
+    usage::{RawUsage, check_usage},
 };
 use super::{
     checks::{Checks, values},
@@ -91,6 +93,9 @@ pub(super) struct RawRoute {
     /// Empty: Upgrade is taken off, and the service sees an ordinary request.
     #[serde(default)]
     upgrades: Item<Vec<Item<Upgrade>>>,
+    /// The answers come from a language model: tokens are metered as they flow. Unset: nothing is looked at.
+    #[serde(default)]
+    usage: Option<Item<RawUsage>>,
 }
 
 /// Which requests a route takes.
@@ -269,6 +274,11 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         Some(rewrite) => check_rewrite(rewrite, claim.as_ref().map(|claim| claim.path.as_str()), checks).map(Some),
     };
     let timeouts = raw.timeouts.value.and_then(|timeouts| check_timeouts(&timeouts, checks));
+    let has_upgrades = raw.upgrades.value.as_ref().is_some_and(|upgrades| !upgrades.is_empty());
+    let usage = match raw.usage {
+        None => Some(None),
+        Some(usage) => check_usage(usage, has_upgrades, checks).map(Some),
+    };
     let staleness = raw.revocation.value.and_then(|raw| {
         Some(Staleness { most: raw.max_staleness.value?.0, deny: raw.on_stale.value? == OnStale::Deny })
     });
@@ -307,6 +317,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         body_limit: raw.body_limit.value?.0,
         forward_authorization: raw.forward_authorization.value?,
         websocket: values(raw.upgrades.value?)?.contains(&Upgrade::Websocket),
+        usage: usage?,
     })
 }
 

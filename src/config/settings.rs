@@ -9,6 +9,7 @@ mod issuers;
 mod limits;
 mod routes;
 mod security_events;
+mod usage;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ pub use self::{
     limits::{Limit, LimitKey, LimitScope},
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
+    usage::Usage,
 };
 use super::written::Written;
 use crate::policy::{
