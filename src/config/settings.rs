@@ -7,6 +7,7 @@
 mod identity;
 mod issuers;
 mod limits;
+mod quotas;
 mod routes;
 mod security_events;
 mod usage;
@@ -21,6 +22,7 @@ pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
+    quotas::Quota,
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
     usage::Usage,

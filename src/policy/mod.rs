@@ -32,6 +32,7 @@ pub mod oauth_client;
 pub mod password;
 pub mod path;
 pub mod preset;
+pub mod quota;
 pub mod reason;
 pub mod refresh;
 pub mod refresh_token;
