@@ -7,9 +7,10 @@ use http::{HeaderName, Method, Uri};
 
 use crate::{
     config::settings::{
-        self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
+        self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness, Usage,
     },
     gate::{
+        metered::Metering,
         open_streams::OpenStreams,
         route_table::{PatternFault, RouteTable},
         snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
@@ -187,8 +188,13 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         body_limit: route.body_limit,
         forward_authorization: route.forward_authorization,
         websocket: route.websocket,
+        metering: route.usage.as_ref().map(|usage| metering(usage, &route.name, parts.metrics)),
         metrics: parts.metrics.route(&route.name),
     }
+}
+
+fn metering(usage: &Usage, route: &str, metrics: &Metrics) -> Arc<Metering> {
+    Arc::new(Metering { usage: usage.clone(), metrics: metrics.usage(route) })
 }
 
 /// An issuer as a route takes its tokens: meant for the route's own audience, else for the issuer's.
@@ -244,6 +250,7 @@ fn own_entry(
         body_limit: Some(body_limit),
         forward_authorization: false,
         websocket: false,
+        metering: None,
         metrics: parts.metrics.route(name),
     }
 }

@@ -33,6 +33,7 @@ pub mod identity;
 pub mod kept;
 pub mod keyring;
 pub mod limits;
+pub mod metered;
 pub mod observe;
 pub mod open_streams;
 pub mod preset;

@@ -233,7 +233,7 @@ mod tests {
             body_limit: None,
             forward_authorization: false,
             websocket: false,
-            usage: None,
+            metering: None,
             metrics: Metrics::new().route(name),
         }
     }

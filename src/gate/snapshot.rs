@@ -9,7 +9,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::{
     config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts, Staleness},
-    gate::{body::GateBody, open_streams::OpenStreams, refusal::Refusal, route_table::RouteTable},
+    gate::{body::GateBody, metered::Metering, open_streams::OpenStreams, refusal::Refusal, route_table::RouteTable},
     policy::{
         headers::Ours,
         limit_headers::{self, LimitState},
@@ -156,6 +156,8 @@ pub struct RouteEntry {
     pub forward_authorization: bool,
     /// Tunnel WebSockets.
     pub websocket: bool,
+    /// Answers are metered so; `None`: not at all.
+    pub metering: Option<Arc<Metering>>,
     /// Counters of this route, resolved once.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -101,17 +101,19 @@ pub struct Meter {
     events: Events,
     json: Scanner,
     bytes: u64,
+    has_begun: bool,
 }
 
 impl Meter {
     /// For an answer of this shape.
     #[must_use]
     pub fn new(shape: Shape) -> Self {
-        Self { shape, events: Events::default(), json: Scanner::default(), bytes: 0 }
+        Self { shape, events: Events::default(), json: Scanner::default(), bytes: 0, has_begun: false }
     }
 
     /// Reads on, of an event stream to the end of an event at most; gives how many bytes were read.
     pub fn read(&mut self, bytes: &[u8]) -> usize {
+        self.has_begun |= !bytes.is_empty();
         match self.shape {
             Shape::Events => {
                 let (read, data) = self.events.read(bytes, &mut self.json);
@@ -126,6 +128,12 @@ impl Meter {
                 bytes.len()
             }
         }
+    }
+
+    /// Whether anything was read.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// Whether the last piece read was the end of an event.

@@ -23,7 +23,7 @@ pub use self::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
         EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
         RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
-        SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
+        SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
     },
 };
 use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
@@ -120,6 +120,10 @@ table! {
     hash_duration: Histogram = "hash_seconds";
     /// What a rate limit decided.
     limit_decisions: Named<LimitName, Each<LimitResult, Counter>> = "limit_decisions";
+    /// Tokens that language models read and wrote, on routes with `usage`.
+    tokens: Named<RouteName, Each<TokenKind, Each<TokenSource, Counter>>> = "tokens";
+    /// Answers that were ended because a hard budget was used up.
+    budget_ends: Named<RouteName, Counter> = "budget_ends";
     /// Keys a rate limit keeps count of.
     limit_keys: Named<LimitName, Gauge> = "limit_keys";
     /// 1 while Redis is lost and each gateway counts shared limits for itself, else 0.
@@ -216,6 +220,15 @@ pub struct ClusterMetrics {
     pub connects: Arc<Each<ConnectResult, Counter>>,
 }
 
+/// What is counted of one route's use of language models.
+#[derive(Debug, Clone)]
+pub struct UsageMetrics {
+    /// Tokens.
+    pub tokens: Arc<Each<TokenKind, Each<TokenSource, Counter>>>,
+    /// Answers ended by a budget.
+    pub ended: Arc<Counter>,
+}
+
 /// What is counted of one limit.
 #[derive(Debug, Clone)]
 pub struct LimitMetrics {
@@ -269,6 +282,12 @@ impl Metrics {
         self.upstream_endpoint_healthy.get(cluster).get(endpoint)
     }
 
+    /// The handle of a metered route. Resolve once.
+    #[must_use]
+    pub fn usage(&self, route: &str) -> Arc<UsageMetrics> {
+        Arc::new(UsageMetrics { tokens: self.tokens.get(route), ended: self.budget_ends.get(route) })
+    }
+
     /// The handle of a limit. Resolve once.
     #[must_use]
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
@@ -280,6 +299,8 @@ impl Metrics {
     pub fn retain(&self, routes: &HashSet<&str>, clusters: &HashSet<&str>, limits: &HashSet<&str>) {
         self.requests.retain(&|name| routes.contains(name));
         self.request_duration.retain(&|name| routes.contains(name));
+        self.tokens.retain(&|name| routes.contains(name));
+        self.budget_ends.retain(&|name| routes.contains(name));
         self.upstream_first_byte.retain(&|name| clusters.contains(name));
         self.upstream_requests.retain(&|name| clusters.contains(name));
         self.upstream_connects.retain(&|name| clusters.contains(name));

@@ -53,6 +53,7 @@ pub struct Record {
     subject: OnceLock<Arc<str>>,
     rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
     reader: OnceLock<Option<HeaderValue>>,
+    tokens: OnceLock<(u64, u64)>,
     upstream_first_byte_nanos: AtomicU64,
     received_bytes: AtomicU64,
 }
@@ -82,6 +83,7 @@ impl Record {
             subject: OnceLock::new(),
             rate_limit: OnceLock::new(),
             reader: OnceLock::new(),
+            tokens: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
         }
@@ -213,6 +215,17 @@ impl Record {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
+    }
+
+    /// Notes the tokens that a model read and wrote.
+    pub fn set_tokens(&self, input: u64, output: u64) {
+        let _ = self.tokens.set((input, output));
+    }
+
+    /// Tokens read and written; `None`: they were not metered.
+    #[must_use]
+    pub fn tokens(&self) -> Option<(u64, u64)> {
+        self.tokens.get().copied()
     }
 
     /// Counts bytes of the request body that were read.

@@ -13,7 +13,7 @@
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
-//! [`streams`] (what ends with its caller's right to it).
+//! [`streams`] (what ends with its caller's right to it), [`usage`] (what language models are asked for, and for how much).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
 //! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand),
@@ -163,6 +163,8 @@ mod trace_calls;
 mod trace_context;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod usage;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{key_life::KeyState, reason::Reason, usage::Source, webhook::SecurityEvent};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -262,6 +262,22 @@ labels! {
         Tunnel = "tunnel",
     }
 
+    /// Which way tokens went.
+    TokenKind: "kind" {
+        /// The model read them.
+        Input = "input",
+        /// It wrote them.
+        Output = "output",
+    }
+
+    /// Whose word a number of tokens is.
+    TokenSource: "source" {
+        /// The service's.
+        Reported = "reported",
+        /// Counted here: an approximation.
+        Counted = "counted",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.
@@ -292,6 +308,15 @@ impl From<&Method> for Verb {
             Method::DELETE => Self::Delete,
             Method::OPTIONS => Self::Options,
             _ => Self::Other,
+        }
+    }
+}
+
+impl From<Source> for TokenSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Reported => Self::Reported,
+            Source::Counted => Self::Counted,
         }
     }
 }
