@@ -101,7 +101,7 @@ fn oauth_error(refusal: &Refusal, row: Row) -> Vec<u8> {
 
 fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
     let request_id = record.map_or("", Record::request_id);
-    let limited = matches!(refusal.reason, Reason::AddressLimited | Reason::SubjectLimited);
+    let limited = matches!(refusal.reason, Reason::AddressLimited | Reason::SubjectLimited | Reason::QuotaUsedUp);
     let mut document = Document {
         r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
         title: row.title,
@@ -125,6 +125,10 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
             document.violated.push(&limited.policy);
             document.detail = format!("try again in {} s", seconds_up(limited.retry_after));
         }
+        Some(Detail::UsedUp { policy, retry_after }) => {
+            document.violated.push(policy);
+            document.detail = format!("try again in {} s", seconds_up(*retry_after));
+        }
         Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
     }
     serde_json::to_vec(&document).unwrap_or_default()
@@ -146,7 +150,7 @@ fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
         Some(Detail::Allow(methods)) => {
             headers.insert(ALLOW, methods.clone());
         }
-        Some(Detail::RetryAfter(wait)) => {
+        Some(Detail::RetryAfter(wait) | Detail::UsedUp { retry_after: wait, .. }) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(*wait)));
         }
         Some(Detail::Limited(limited)) => {
