@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, Uri};
 
+use super::quotas::{self, Ledgers};
 use crate::{
     config::settings::{
         self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness, Usage,
@@ -12,6 +13,7 @@ use crate::{
     gate::{
         metered::Metering,
         open_streams::OpenStreams,
+        quotas::RouteQuotas,
         route_table::{PatternFault, RouteTable},
         snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
@@ -74,6 +76,7 @@ pub(super) struct Parts<'a> {
     pub(super) clusters: &'a [Arc<Cluster>],
     pub(super) issuers: &'a [Arc<Issuer>],
     pub(super) counters: &'a Counters,
+    pub(super) ledgers: &'a Ledgers,
     pub(super) open_streams: &'a Arc<OpenStreams>,
     pub(super) metrics: &'a Metrics,
 }
@@ -180,6 +183,7 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         issuers: route.issuers.iter().filter_map(|issuer| accepted(route, issuer, parts.issuers)).collect(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
         limits: limits(&route.limits, parts.counters),
+        quotas: quotas::of_route(route, parts.ledgers),
         allowed_origins: route.allowed_origins.clone(),
         target: Target::Cluster(Arc::clone(cluster)),
         rewrite: route.rewrite.clone(),
@@ -242,6 +246,7 @@ fn own_entry(
         issuers: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
         limits: limits(&settings.portal.limits, parts.counters),
+        quotas: RouteQuotas::default(),
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,

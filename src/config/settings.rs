@@ -54,6 +54,8 @@ pub struct Settings {
     pub passwords: Passwords,
     /// Named rate limits, in the order of the file.
     pub limits: Vec<Arc<Limit>>,
+    /// Named quotas, in the order of the file.
+    pub quotas: Vec<Arc<Quota>>,
     /// Named upstream clusters.
     pub clusters: Vec<Arc<Cluster>>,
     /// Routes, in the order of the file.

@@ -54,13 +54,6 @@ impl Metering {
         Amounts { tokens: tokens.total(), micros }
     }
 
-    /// What is to be set aside for a request before it is sent.
-    #[must_use]
-    pub fn estimate(&self) -> Amounts {
-        let tokens = self.usage.estimate;
-        Amounts { tokens, micros: self.usage.prices.as_ref().map_or(0, |prices| prices.most(tokens)) }
-    }
-
     fn count(&self, input: (u64, Source), output: (u64, Source)) {
         for (kind, (tokens, source)) in [(TokenKind::Input, input), (TokenKind::Output, output)] {
             self.metrics.tokens.of(kind).of(TokenSource::from(source)).add(tokens);
@@ -89,9 +82,9 @@ impl Asked {
     /// # Errors
     /// [`Refusal::internal`] before the routing layer.
     pub fn begin(exchange: &Exchange) -> Result<Option<Self>, Refusal> {
-        let metering = exchange.route()?.metering.clone();
-        let record = Arc::clone(exchange.record());
-        Ok(metering.map(|metering| Self { metering, record, budget: Some(Budget::default()) }))
+        let Some(metering) = exchange.route()?.metering.clone() else { return Ok(None) };
+        let budget = exchange.take_budget().unwrap_or_default();
+        Ok(Some(Self { metering, record: Arc::clone(exchange.record()), budget: Some(budget) }))
     }
 
     /// There is no answer: nothing was used.
@@ -154,6 +147,8 @@ struct Metered {
     from_boundary: bool,
     /// Output when it was last covered, tokens.
     output: u64,
+    /// The quota that had no more.
+    used_up: Option<Arc<str>>,
 }
 
 impl Metered {
@@ -180,6 +175,7 @@ impl Metered {
             covered: 0,
             from_boundary: true,
             output: 0,
+            used_up: None,
         }
     }
 
@@ -191,6 +187,8 @@ impl Metered {
         let covered = ready!(budget.poll_cover(self.metering.amounts(tokens, self.meter.model()), cx));
         if covered {
             self.output = tokens.output;
+        } else {
+            self.used_up = budget.used_up().cloned();
         }
         Poll::Ready(covered)
     }
@@ -251,7 +249,7 @@ impl Metered {
         self.course = Course::Over;
         // Dropping the service's body closes its connection, which tells it to stop.
         (self.inner, self.frame) = (GateBody::Empty, Bytes::new());
-        let last = problem::last_event(Reason::BudgetUsedUp, &self.record);
+        let last = problem::last_event(Reason::BudgetUsedUp, self.used_up.as_deref(), &self.record);
         let mut data = BytesMut::with_capacity(before.len() + last.len());
         data.extend_from_slice(before);
         data.extend_from_slice(last.as_bytes());

@@ -10,7 +10,7 @@
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`],
 //! [`cors`], [`limits`] (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address),
-//! [`authorise`], [`body_limit`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
+//! [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
 //! configuration a request sees ([`route_table`] finds its route), [`keyring`] the keys, [`token_cache`] and [`caller`]
 //! what a verified token becomes ([`kept`]: what was made of it), [`references`] the claims that an identity only
 //! refers to.
@@ -38,6 +38,7 @@ pub mod observe;
 pub mod open_streams;
 pub mod preset;
 pub mod problem;
+pub mod quotas;
 pub mod references;
 pub mod refusal;
 pub mod rescue;

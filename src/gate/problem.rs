@@ -101,7 +101,7 @@ fn oauth_error(refusal: &Refusal, row: Row) -> Vec<u8> {
 
 /// The end of an event stream that is refused its rest, as clients of OpenAI's format understand it: `error` is what they
 /// look for and raise, `[DONE]` what others end at. Its other members are a problem document's.
-pub(crate) fn last_event(reason: Reason, record: &Record) -> String {
+pub(crate) fn last_event(reason: Reason, policy: Option<&str>, record: &Record) -> String {
     #[derive(Serialize)]
     struct Event<'a> {
         error: OpenAIError<'a>,
@@ -117,7 +117,9 @@ pub(crate) fn last_event(reason: Reason, record: &Record) -> String {
     }
     let (row, refusal) = (row_for(Compat::None, reason), Refusal::from(reason));
     let error = OpenAIError { message: row.detail, r#type: "insufficient_quota", param: None, code: row.code };
-    let event = Event { error, document: filled(&refusal, row, record.request_id()) };
+    let mut document = filled(&refusal, row, record.request_id());
+    document.violated.extend(policy);
+    let event = Event { error, document };
     let data = serde_json::to_string(&event).unwrap_or_default();
     format!("event: error\ndata: {data}\n\ndata: [DONE]\n\n")
 }
@@ -128,7 +130,10 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
 }
 
 fn filled<'a>(refusal: &'a Refusal, row: Row, request_id: &'a str) -> Document<'a> {
-    let limited = matches!(refusal.reason, Reason::AddressLimited | Reason::SubjectLimited | Reason::BudgetUsedUp);
+    let limited = matches!(
+        refusal.reason,
+        Reason::AddressLimited | Reason::SubjectLimited | Reason::QuotaUsedUp | Reason::BudgetUsedUp
+    );
     let mut document = Document {
         r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
         title: row.title,
@@ -152,6 +157,10 @@ fn filled<'a>(refusal: &'a Refusal, row: Row, request_id: &'a str) -> Document<'
             document.violated.push(&limited.policy);
             document.detail = format!("try again in {} s", seconds_up(limited.retry_after));
         }
+        Some(Detail::UsedUp { policy, retry_after }) => {
+            document.violated.push(policy);
+            document.detail = format!("try again in {} s", seconds_up(*retry_after));
+        }
         Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
     }
     document
@@ -173,7 +182,7 @@ fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
         Some(Detail::Allow(methods)) => {
             headers.insert(ALLOW, methods.clone());
         }
-        Some(Detail::RetryAfter(wait)) => {
+        Some(Detail::RetryAfter(wait) | Detail::UsedUp { retry_after: wait, .. }) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(*wait)));
         }
         Some(Detail::Limited(limited)) => {

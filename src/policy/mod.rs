@@ -33,6 +33,7 @@ pub mod password;
 pub mod path;
 pub mod preset;
 pub mod quota;
+pub mod quota_headers;
 pub mod reason;
 pub mod refresh;
 pub mod refresh_token;

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 pub use self::{
     book::{Book, Told},
-    ledger::{Ledger, Outcome, Reserve, Verdict},
+    ledger::{Ledger, Outcome, Reserve, Standing, Verdict},
     reservation::{Budget, Reservation},
 };
 use super::{StoreFault, memory::limits::CounterKey};

@@ -21,9 +21,10 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
-        RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
-        SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
+        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, QuotaName, QuotaResult,
+        ReadResult, RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall,
+        SharedStateResult, SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb,
+        WebhookName,
     },
 };
 use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
@@ -126,6 +127,12 @@ table! {
     budget_ends: Named<RouteName, Counter> = "budget_ends";
     /// Keys a rate limit keeps count of.
     limit_keys: Named<LimitName, Gauge> = "limit_keys";
+    /// What a quota decided.
+    quota_decisions: Named<QuotaName, Each<QuotaResult, Counter>> = "quota_decisions";
+    /// Keys of a quota that are held here: used in the last seconds.
+    quota_keys: Named<QuotaName, Gauge> = "quota_keys";
+    /// 1 while the store is lost to quotas and each gateway counts them for itself, else 0.
+    quota_store_lost: Gauge = "quota_store_lost";
     /// 1 while Redis is lost and each gateway counts shared limits for itself, else 0.
     shared_state_lost: Gauge = "shared_state_lost";
     /// Questions to Redis. Requests wait for those of kind charge only.
@@ -238,6 +245,15 @@ pub struct LimitMetrics {
     pub keys: Arc<Gauge>,
 }
 
+/// What is counted of one quota.
+#[derive(Debug, Clone)]
+pub struct QuotaMetrics {
+    /// Decisions.
+    pub decisions: Arc<Each<QuotaResult, Counter>>,
+    /// Keys held.
+    pub keys: Arc<Gauge>,
+}
+
 /// What is counted of another issuer.
 #[derive(Debug, Clone)]
 pub struct IssuerMetrics {
@@ -292,6 +308,18 @@ impl Metrics {
     #[must_use]
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         Arc::new(LimitMetrics { decisions: self.limit_decisions.get(name), keys: self.limit_keys.get(name) })
+    }
+
+    /// The handle of a quota. Resolve once.
+    #[must_use]
+    pub fn quota(&self, name: &str) -> Arc<QuotaMetrics> {
+        Arc::new(QuotaMetrics { decisions: self.quota_decisions.get(name), keys: self.quota_keys.get(name) })
+    }
+
+    /// See [`Self::retain`].
+    pub fn retain_quotas(&self, quotas: &HashSet<&str>) {
+        self.quota_decisions.retain(&|name| quotas.contains(name));
+        self.quota_keys.retain(&|name| quotas.contains(name));
     }
 
     /// Forgets the cells of names that are not among these: a reload must not leave series behind. Who holds a handle

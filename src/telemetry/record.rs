@@ -52,6 +52,7 @@ pub struct Record {
     reason: OnceLock<Reason>,
     subject: OnceLock<Arc<str>>,
     rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
+    quotas: OnceLock<(HeaderValue, HeaderValue)>,
     reader: OnceLock<Option<HeaderValue>>,
     tokens: OnceLock<(u64, u64)>,
     upstream_first_byte_nanos: AtomicU64,
@@ -82,6 +83,7 @@ impl Record {
             reason: OnceLock::new(),
             subject: OnceLock::new(),
             rate_limit: OnceLock::new(),
+            quotas: OnceLock::new(),
             reader: OnceLock::new(),
             tokens: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
@@ -190,6 +192,17 @@ impl Record {
     #[must_use]
     pub fn rate_limit(&self) -> Option<&(HeaderValue, HeaderValue)> {
         self.rate_limit.get()
+    }
+
+    /// Notes what quotas add to these two headers.
+    pub fn set_quotas(&self, policy: HeaderValue, limit: HeaderValue) {
+        let _ = self.quotas.set((policy, limit));
+    }
+
+    /// What quotas add to these two headers.
+    #[must_use]
+    pub fn quotas(&self) -> Option<&(HeaderValue, HeaderValue)> {
+        self.quotas.get()
     }
 
     /// Notes the origin whose pages may read the answer, of those the route lists; `None`: no other than our own.

@@ -1,6 +1,6 @@
 //! `routes[].usage:` as `config/routes/usage.rs` leaves it: how a route's answers tell what they used.
 
-use crate::policy::usage::prices::Prices;
+use crate::policy::{quota::Amounts, usage::prices::Prices};
 
 /// The answers of a route come from a language model and are metered. The format is OpenAI's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,4 +11,13 @@ pub struct Usage {
     pub count_input: bool,
     /// What tokens cost.
     pub prices: Option<Prices>,
+}
+
+impl Usage {
+    /// What is set aside for a request before it is sent.
+    #[must_use]
+    pub fn estimated(&self) -> Amounts {
+        let micros = self.prices.as_ref().map_or(0, |prices| prices.most(self.estimate));
+        Amounts { tokens: self.estimate, micros }
+    }
 }

@@ -101,8 +101,13 @@ impl<V: Fades> Place<'_, V> {
         Some(entry)
     }
 
-    /// Sets the entry; in a full shard another may have to go: this one.
-    pub(in crate::store) fn put(mut self, value: V) -> Option<(CounterKey, V)> {
+    /// Sets the entry; in a full shard another may have to go.
+    pub(in crate::store) fn put(self, value: V) {
+        self.replace(value);
+    }
+
+    /// The same; gives the one that had to go.
+    pub(in crate::store) fn replace(mut self, value: V) -> Option<(CounterKey, V)> {
         if let Some(entry) = self.get() {
             *entry = value;
             return None;

@@ -49,9 +49,18 @@ pub enum Reserve {
 pub struct Verdict {
     /// Yes or no.
     pub outcome: Outcome,
-    /// Units left after it, as far as this gateway knows.
+    /// How the quota stands after it.
+    pub standing: Standing,
+}
+
+/// How a quota stands for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Units left, as far as this gateway knows.
     pub remaining: u64,
-    /// Until the quota renews.
+    /// How long this period is.
+    pub lasts: Duration,
+    /// Until the next one.
     pub renews_in: Duration,
 }
 
@@ -165,6 +174,13 @@ impl Ledger {
         }
     }
 
+    /// Sets units aside whether they are there or not: what a quota in the shadow would have refused is counted too.
+    pub fn overdraw(self: &Arc<Self>, key: &CounterKey, units: u64) -> Reservation {
+        let units = units.max(1);
+        self.charge(key, units);
+        Reservation::new(self, *key, self.moment().window.start, units)
+    }
+
     /// Sets units aside that are at hand; asks nobody.
     pub(super) fn at_hand(self: &Arc<Self>, key: &CounterKey, units: u64) -> bool {
         let moment = self.moment();
@@ -195,7 +211,7 @@ impl Ledger {
         if held.charge(units, moment.tick) {
             self.owes.store(true, Ordering::Release);
         }
-        let evicted = place.put(held);
+        let evicted = place.replace(held);
         self.strayed(evicted);
     }
 
@@ -212,7 +228,7 @@ impl Ledger {
         }
         let mut held = self.fresh(&moment);
         held.give(units);
-        let evicted = place.put(held);
+        let evicted = place.replace(held);
         self.strayed(evicted);
     }
 
@@ -230,7 +246,7 @@ impl Ledger {
         let mut place = self.held.place(key);
         if place.get().is_none_or(|held| held.period != moment.window.start) {
             // What lay here of a period that is over is nobody's.
-            let evicted = place.put(self.fresh(&moment));
+            let evicted = place.replace(self.fresh(&moment));
             self.strayed(evicted);
             place = self.held.place(key);
         }
@@ -430,7 +446,9 @@ impl Ledger {
 }
 
 fn verdict(outcome: Outcome, remaining: u64, moment: &Moment) -> Verdict {
-    Verdict { outcome, remaining, renews_in: moment.window.end.since(moment.now) }
+    let Window { start, end } = moment.window;
+    let standing = Standing { remaining, lasts: end.since(start), renews_in: end.since(moment.now) };
+    Verdict { outcome, standing }
 }
 
 impl Waiter {

@@ -150,6 +150,18 @@ labels! {
         Refused = "refused",
     }
 
+    /// What a quota decided.
+    QuotaResult: "result" {
+        /// Within the quota.
+        Admitted = "admitted",
+        /// Not within it.
+        Refused = "refused",
+        /// Not within it, but it refuses nothing.
+        Shadow = "shadow",
+        /// Within it as far as this gateway knows alone: the store was lost.
+        Alone = "alone",
+    }
+
     /// What came of a request to an upstream.
     UpstreamResult: "result" {
         /// An answer's head arrived.
@@ -418,6 +430,14 @@ pub struct WebhookName;
 
 impl Name for WebhookName {
     const NAME: &'static str = "webhook";
+}
+
+/// A quota's name.
+#[derive(Debug)]
+pub struct QuotaName;
+
+impl Name for QuotaName {
+    const NAME: &'static str = "quota";
 }
 
 /// A limit's name.
