@@ -5,7 +5,7 @@
 //! no answer, but a preflight's ([`cors`]) and the yes to another proxy ([`decision`]). [`rescue`] is the one table
 //! that turns a refusal into an answer ([`problem`] renders it). [`exchange`] is what the layers know about the
 //! request; [`body`] is the one body type, [`guard`] watches bodies, [`tunnel`] what a connection becomes after an
-//! upgrade, [`open_streams`] all of them that flow for a caller, [`finish`] tells a request's end, `watch` the spans of
+//! upgrade, [`open_streams`] all of them that flow for a caller, [`metered`] what a model's answer uses, [`finish`] tells a request's end, `watch` the spans of
 //! what it waited for.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`],

@@ -92,6 +92,11 @@ async fn play(mut held: Held) {
             held.serve_on();
             return;
         }
+        // It never answers.
+        "ponders" => {
+            held.given_up().await;
+            return;
+        }
         "quiet" => None,
         "liar" => Some(json!({"prompt_tokens": -4, "completion_tokens": "many", "total_tokens": 1e99})),
         "dear" => Some(json!({"prompt_tokens": 1_000, "completion_tokens": tokens})),

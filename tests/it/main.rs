@@ -13,7 +13,8 @@
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
-//! [`streams`] (what ends with its caller's right to it), [`usage`] (what language models are asked for, and for how much).
+//! [`streams`] (what ends with its caller's right to it), [`usage`] and [`budgets`] (what language models are asked for, and
+//! for how much).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
 //! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand),
@@ -87,6 +88,8 @@ mod bad_frames;
 mod bad_input;
 #[cfg(test)]
 mod browsers;
+#[cfg(test)]
+mod budgets;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]

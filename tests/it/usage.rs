@@ -1,11 +1,11 @@
 //! What a language model is asked for, and for how many tokens: answers are metered as they flow, and pass unchanged.
 
 use crate::harness::{
-    client::{Client, Tokens},
+    client::{Answer, Client, Tokens},
     gateway::{Engine, Gateway},
     model::{Model, PATH, PROMPT, events, question},
     soon,
-    upstream::{Reply, Upstream},
+    upstream::{Received, Reply, Upstream},
 };
 
 /// One metered route, and one that is not.
@@ -21,24 +21,25 @@ routes:
     )
 }
 
-struct Scene {
-    _model: Model,
-    gateway: Gateway,
-    client: Client,
-    ann: Tokens,
+/// A gateway before a model, and a user of it.
+pub(crate) struct Scene {
+    model: Model,
+    pub(crate) gateway: Gateway,
+    pub(crate) client: Client,
+    pub(crate) ann: Tokens,
 }
 
 impl Scene {
-    async fn new(yaml: impl FnOnce(&str) -> String) -> Self {
+    pub(crate) async fn new(yaml: impl FnOnce(&str) -> String) -> Self {
         let model = Model::start().await;
         let gateway = Gateway::start(Engine::Sqlite, &yaml(&model.url())).await;
         let client = gateway.client();
         let ann = client.register("ann@example.org").await;
-        Self { _model: model, gateway, client, ann }
+        Self { model, gateway, client, ann }
     }
 
     /// Tokens metered so far: reported and counted, in and out.
-    async fn metered(&self) -> [u64; 4] {
+    pub(crate) async fn metered(&self) -> [u64; 4] {
         let mut all = [0; 4];
         for (at, (kind, source)) in
             [("input", "reported"), ("input", "counted"), ("output", "reported"), ("output", "counted")]
@@ -58,7 +59,7 @@ impl Scene {
         soon("the tokens to be counted", async { while self.metered().await != expected {} }).await;
     }
 
-    async fn ask(&self, model: &str, tokens: u64, stream: bool) -> crate::harness::client::Answer {
+    pub(crate) async fn ask(&self, model: &str, tokens: u64, stream: bool) -> Answer {
         self.client.post(PATH).bearer(&self.ann.access).json(&question(model, tokens, stream)).send().await
     }
 }
@@ -108,6 +109,18 @@ async fn what_broke_off_has_used_what_came_and_what_was_refused_nothing() {
     }
     drop(left);
     scene.meters([0, input + counted_input("thinks", 30, true), 0, 50]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_before_the_answer_began_has_sent_what_was_sent() {
+    let scene = Scene::new(yaml).await;
+    let asked = question("ponders", 5, false);
+    let call = scene.client.post(PATH).bearer(&scene.ann.access).json(&asked).open();
+    let call = tokio::spawn(async move { drop(call.await) });
+    let asks = |one: &Received| one.target() == PATH && one.body.whole;
+    scene.model.upstream.wait_for("the question", 1, asks).await;
+    call.abort();
+    scene.meters([0, counted_input("ponders", 5, false), 0, 0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
