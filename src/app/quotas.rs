@@ -64,7 +64,11 @@ pub(super) fn ledgers(
 /// The quotas that a route names.
 pub(super) fn of_route(route: &Route, ledgers: &Ledgers) -> RouteQuotas {
     let all = route.quotas.iter().filter_map(|quota| ledgers.get(&quota.name).cloned()).collect();
-    RouteQuotas { all, estimate: Amounts::default() }
+    let estimate = route.usage.as_ref().map(|usage| Amounts {
+        tokens: usage.estimate,
+        micros: usage.prices.as_ref().map_or(0, |prices| prices.most(usage.estimate)),
+    });
+    RouteQuotas { all, estimate: estimate.unwrap_or_default() }
 }
 
 /// Looks after the ledgers in force, and after those that no longer are until nobody holds them.

@@ -2,6 +2,7 @@
 
 mod contradictions;
 mod timeouts;
+mod usage;
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     contradictions::{check_access, check_credentials, check_upgrades},
     timeouts::{RawRouteTimeouts, check_timeouts},
+    usage::{RawUsage, check_usage},
 };
 use super::{
     checks::{Checks, values},
@@ -18,7 +20,7 @@ use super::{
     item::{At, Item},
     limits::Limits,
     paths::{PathPattern, PathPrefix},
-    quotas::Quotas,
+    quotas::{Quotas, check_metered},
     routing::{Claim, Table},
     settings::{AuthMode, Credentials, Portal, Rewrite, Route, Staleness},
     units::{BodyLimit, Span},
@@ -95,6 +97,9 @@ pub(super) struct RawRoute {
     /// Empty: Upgrade is taken off, and the service sees an ordinary request.
     #[serde(default)]
     upgrades: Item<Vec<Item<Upgrade>>>,
+    /// The answers come from a language model: tokens are metered as they flow. Unset: nothing is looked at.
+    #[serde(default)]
+    usage: Option<Item<RawUsage>>,
 }
 
 /// Which requests a route takes.
@@ -275,6 +280,14 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         Some(rewrite) => check_rewrite(rewrite, claim.as_ref().map(|claim| claim.path.as_str()), checks).map(Some),
     };
     let timeouts = raw.timeouts.value.and_then(|timeouts| check_timeouts(&timeouts, checks));
+    let has_upgrades = raw.upgrades.value.as_ref().is_some_and(|upgrades| !upgrades.is_empty());
+    let usage = match raw.usage {
+        None => Some(None),
+        Some(usage) => check_usage(usage, has_upgrades, checks).map(Some),
+    };
+    if let (Some(quotas), Some(usage)) = (&quotas, &usage) {
+        check_metered(quotas, usage.as_ref(), &raw.quotas, checks);
+    }
     let staleness = raw.revocation.value.and_then(|raw| {
         Some(Staleness { most: raw.max_staleness.value?.0, deny: raw.on_stale.value? == OnStale::Deny })
     });
@@ -314,6 +327,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         body_limit: raw.body_limit.value?.0,
         forward_authorization: raw.forward_authorization.value?,
         websocket: values(raw.upgrades.value?)?.contains(&Upgrade::Websocket),
+        usage: usage?,
     })
 }
 

@@ -10,6 +10,7 @@ mod limits;
 mod quotas;
 mod routes;
 mod security_events;
+mod usage;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ pub use self::{
     quotas::Quota,
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
+    usage::Usage,
 };
 use super::written::Written;
 use crate::policy::{

@@ -234,6 +234,7 @@ mod tests {
             body_limit: None,
             forward_authorization: false,
             websocket: false,
+            usage: None,
             metrics: Metrics::new().route(name),
         }
     }

@@ -43,6 +43,7 @@ pub mod sse;
 pub mod standing;
 pub mod token;
 pub mod trace;
+pub mod usage;
 pub mod validate;
 pub mod webhook;
 pub mod websocket;

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use http::Method;
 
-use super::{Issuer, Limit, Quota};
+use super::{Issuer, Limit, Quota, Usage};
 
 /// Whether a route wants to know who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +80,8 @@ pub struct Route {
     pub forward_authorization: bool,
     /// Tunnel WebSockets (RFC 6455); else `Upgrade` is taken off.
     pub websocket: bool,
+    /// Its answers are metered so; `None`: they are not looked at.
+    pub usage: Option<Usage>,
 }
 
 /// How old the knowledge of what was revoked may be, while the store that tells it cannot be read.
