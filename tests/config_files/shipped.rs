@@ -51,7 +51,7 @@ fn collect_keys(tree: &Value, path: &str, keys: &mut BTreeSet<String>) {
     match tree {
         Value::Object(entries) => {
             for (key, value) in entries {
-                let key = if matches!(path, "clusters" | "issuers" | "limits" | "security_events.webhooks") {
+                let key = if matches!(path, "clusters" | "issuers" | "limits" | "quotas" | "security_events.webhooks") {
                     "*"
                 } else {
                     key

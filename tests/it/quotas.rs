@@ -171,7 +171,7 @@ async fn process(upstream: &Upstream, folder: &TempDir, url: &str, quota: &str) 
          store: {{url: \"${{STORE_URL}}\", master_key: \"${{MASTER_KEY}}\", pool: 4, timeout: 20s}}\n\
          tokens: {{issuer: \"https://gw.test\", audience: gw-test}}\npasswords: {{hash_threads: 1}}\n\
          telemetry: {{access_log: false}}\n{}",
-        self::yaml(upstream, quota)
+        yaml(upstream, quota)
     );
     let file = folder.path().join("gateway.yaml");
     std::fs::write(&file, yaml).unwrap();
