@@ -11,7 +11,7 @@ use super::{
     item::{At, Item, Named},
     limits::By,
     scalar::{Scalar, scalar},
-    settings::{LimitKey, Quota},
+    settings::{LimitKey, Quota, Usage},
     units::Int,
     words,
 };
@@ -140,6 +140,26 @@ pub(super) fn check(item: Item<Named<RawQuota>>, no_store: bool, checks: &mut Ch
         checks.error(&item.at, "contradicts store.url: none; what is used is kept in the store");
     }
     Quotas(entries.into_iter().map(|(name, raw)| (name.clone(), check_one(&name, raw, checks).ok())).collect())
+}
+
+/// Tokens and money are known of answers that are metered alone.
+pub(super) fn check_metered(
+    quotas: &[Arc<Quota>],
+    usage: Option<&Usage>,
+    references: &Item<Vec<Item<words::Name>>>,
+    checks: &mut Checks,
+) {
+    for (quota, reference) in quotas.iter().zip(references.value.iter().flatten()) {
+        let lacks = match (quota.unit, usage) {
+            (Unit::Requests, _) | (Unit::Tokens, Some(_)) | (Unit::Cost, Some(Usage { prices: Some(_), .. })) => {
+                continue;
+            }
+            (Unit::Tokens, None) => "usage",
+            (Unit::Cost, _) => "usage.prices",
+        };
+        let counts = quota.unit.as_str();
+        checks.error(&reference.at, format!("{} counts {counts}: the route needs {lacks}", reference.quoted()));
+    }
 }
 
 fn check_one(name: &str, item: Item<RawQuota>, checks: &mut Checks) -> Result<Arc<Quota>, Noted> {

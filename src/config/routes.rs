@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     contradictions::{check_access, check_credentials, check_upgrades},
     timeouts::{RawRouteTimeouts, check_timeouts},
-    usage::{RawUsage, check_metered, check_usage},
+    usage::{RawUsage, check_usage},
 };
 use super::{
     checks::{Checks, values},
@@ -20,7 +20,7 @@ use super::{
     item::{At, Item},
     limits::Limits,
     paths::{PathPattern, PathPrefix},
-    quotas::Quotas,
+    quotas::{Quotas, check_metered},
     routing::{Claim, Table},
     settings::{AuthMode, Credentials, Portal, Rewrite, Route, Staleness},
     units::{BodyLimit, Span},
@@ -286,7 +286,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         Some(usage) => check_usage(usage, has_upgrades, checks).map(Some),
     };
     if let (Some(quotas), Some(usage)) = (&quotas, &usage) {
-        check_metered(quotas, &raw.quotas, usage.as_ref(), checks);
+        check_metered(quotas, usage.as_ref(), &raw.quotas, checks);
     }
     let staleness = raw.revocation.value.and_then(|raw| {
         Some(Staleness { most: raw.max_staleness.value?.0, deny: raw.on_stale.value? == OnStale::Deny })

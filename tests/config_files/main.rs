@@ -19,6 +19,8 @@ mod mistakes;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod robust;
 #[cfg(test)]
 mod rotation;

@@ -53,7 +53,7 @@ fn collect_keys(tree: &Value, path: &str, keys: &mut BTreeSet<String>) {
             for (key, value) in entries {
                 let key = if matches!(
                     path,
-                    "clusters" | "issuers" | "limits" | "security_events.webhooks" | "routes[].usage.prices"
+                    "clusters" | "issuers" | "limits" | "quotas" | "security_events.webhooks" | "routes[].usage.prices"
                 ) {
                     "*"
                 } else {

@@ -58,16 +58,6 @@ fn what_makes_no_sense_is_said_so() {
         told("usage: {prices: {\"a *\": {input: 1, output: 1}, \"*\": {input: 1, output: 1}}}"),
         "f.yaml:9:23: routes[0].usage.prices.a *: expected the name of a model, or the beginning of one with a * after it"
     );
-    let quotas = "quotas: {t: {by: subject, per: day, tokens: 1}, c: {by: subject, per: day, cost: 1}}\n";
-    let of = |usage: &str| {
-        errors(&format!("{quotas}routes:\n  - {{name: r, match: {{path: /x}}, cluster: rag, quotas: [t, c]{usage}}}\n"))
-    };
-    assert_eq!(
-        of(""),
-        "f.yaml:9:58: routes[0].quotas[0]: \"t\" counts tokens, which need usage: how answers tell them\n\
-         f.yaml:9:61: routes[0].quotas[1]: \"c\" counts money, which needs usage.prices"
-    );
-    assert_eq!(of(", usage: {}"), "f.yaml:9:61: routes[0].quotas[1]: \"c\" counts money, which needs usage.prices");
     assert_eq!(
         told("upgrades: [websocket], usage: {}"),
         "f.yaml:9:29: routes[0].usage: contradicts upgrades; what is tunnelled is not metered"

@@ -8,8 +8,8 @@
 //! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
-//! [`revocations`] (what is taken away from tokens that are out there), [`limits`] and [`shared_limits`] (who pays for
-//! whom).
+//! [`revocations`] (what is taken away from tokens that are out there), [`limits`], [`shared_limits`] and [`quotas`]
+//! (who pays for whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -132,6 +132,8 @@ mod presets;
 mod proxying;
 #[cfg(test)]
 mod python_clients;
+#[cfg(test)]
+mod quotas;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

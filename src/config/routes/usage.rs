@@ -1,6 +1,6 @@
 //! `routes[].usage:` answers of language models: what they are known to use, and what it costs.
 
-use std::{borrow::Cow, num::NonZeroU64, sync::Arc};
+use std::{borrow::Cow, num::NonZeroU64};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,14 +11,10 @@ use crate::{
         errors::Fault,
         item::{Item, Named},
         scalar::{Scalar, scalar},
-        settings::{Quota, Usage},
+        settings::Usage,
         units::Int,
-        words::Name,
     },
-    policy::{
-        quota::Unit,
-        usage::prices::{Models, Price, Prices},
-    },
+    policy::usage::prices::{Models, Price, Prices},
 };
 
 /// The answers come from a language model: tokens are metered as they flow.
@@ -203,24 +199,6 @@ pub(super) fn check_usage(item: Item<RawUsage>, has_upgrades: bool, checks: &mut
         count_input: raw.count_input.value?,
         prices: others.pop().map(|(_, others)| Prices { named, others }),
     })
-}
-
-/// A quota of tokens or money counts what is metered.
-pub(super) fn check_metered(
-    quotas: &[Arc<Quota>],
-    listed: &Item<Vec<Item<Name>>>,
-    usage: Option<&Usage>,
-    checks: &mut Checks,
-) {
-    for (quota, reference) in quotas.iter().zip(listed.value.iter().flatten()) {
-        let lacks = match quota.unit {
-            Unit::Requests => continue,
-            Unit::Tokens if usage.is_none() => "tokens, which need usage: how answers tell them",
-            Unit::Cost if usage.is_none_or(|usage| usage.prices.is_none()) => "money, which needs usage.prices",
-            Unit::Tokens | Unit::Cost => continue,
-        };
-        checks.error(&reference.at, format!("{} counts {lacks}", reference.quoted()));
-    }
 }
 
 fn beginning(part: &str) -> Models {
