@@ -12,6 +12,7 @@ mod feed;
 mod follow;
 mod force;
 mod keys;
+mod quotas;
 mod readiness;
 mod reload;
 mod routes;
@@ -137,10 +138,10 @@ impl App {
         let metrics = Arc::clone(&shared.metrics);
         let hash_pool = shared.hash_pool(&settings)?;
 
-        let force = Box::pin(Force::first(settings, shared.redis.as_ref(), &metrics)).await;
+        let force = Box::pin(Force::first(settings, shared.counting(), &metrics)).await;
         let (settings, clusters) = (force.settings.clone(), force.clusters());
         let accounts = shared.accounts(&settings, hash_pool.as_ref());
-        let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force.counters), Some(accounts))?;
+        let snapshot = routes::snapshot(&settings, shared.parts(&clusters, &force), Some(accounts))?;
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
         let (senders, queues) = tasks::queues();
@@ -212,7 +213,9 @@ pub fn snapshot(
 ) -> Result<Snapshot, PatternFault> {
     let counters = routes::counters(settings, None, metrics, |_| None);
     let open_streams = &streams::open(&settings.tokens, &Arc::default(), None, &Arc::default());
-    routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, open_streams, metrics }, None)
+    let ledgers = &quotas::Ledgers::default();
+    let parts = routes::Parts { clusters, issuers, counters: &counters, ledgers, open_streams, metrics };
+    routes::snapshot(settings, parts, None)
 }
 
 impl Running {

@@ -25,6 +25,7 @@ pub mod path;
 pub mod refresh_token;
 pub mod token;
 pub mod trace;
+pub mod usage;
 pub mod websocket;
 
 mod lines;
@@ -50,5 +51,6 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("refresh_token", refresh_token::check),
     ("token", token::check),
     ("trace", trace::check),
+    ("usage", usage::check),
     ("websocket", websocket::check),
 ];

@@ -9,9 +9,12 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::{
-    app::routes::{self, Counters},
+    app::{
+        quotas::{self, Ledgers},
+        routes::{self, Counters},
+    },
     config::settings::{self, Settings},
-    store::redis::Redis,
+    store::{quotas::Book, redis::Redis},
     telemetry::metrics::Metrics,
     upstream::cluster::Cluster,
 };
@@ -44,18 +47,29 @@ pub(super) struct Force {
     pub(super) settings: Settings,
     kept: Vec<Arc<Kept>>,
     pub(super) counters: Counters,
+    pub(super) ledgers: Ledgers,
 }
 
 impl Force {
     /// Everything made: at the start.
-    pub(super) async fn first(settings: Settings, redis: Option<&Arc<Redis>>, metrics: &Arc<Metrics>) -> Self {
+    pub(super) async fn first(
+        settings: Settings,
+        (redis, book): (Option<&Arc<Redis>>, Option<&Arc<Book>>),
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let kept = join_all(settings.clusters.iter().map(|cluster| Kept::start(cluster, metrics))).await;
         let counters = routes::counters(&settings, redis, metrics, |_| None);
-        Self { settings, kept, counters }
+        let ledgers = quotas::ledgers(&settings, book, metrics, |_| None);
+        Self { settings, kept, counters, ledgers }
     }
 
     /// The next one: what has changed is made, looked up and checked, the rest handed on.
-    pub(super) async fn next(&self, settings: Settings, redis: Option<&Arc<Redis>>, metrics: &Arc<Metrics>) -> Self {
+    pub(super) async fn next(
+        &self,
+        settings: Settings,
+        (redis, book): (Option<&Arc<Redis>>, Option<&Arc<Book>>),
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let kept = join_all(settings.clusters.iter().map(|cluster| async {
             match self.unchanged(cluster, &settings) {
                 Some(kept) => kept,
@@ -67,7 +81,10 @@ impl Force {
             let before = self.settings.limits.iter().find(|old| old.name == limit.name)?;
             self.counters.get(&limit.name).filter(|_| before == limit).cloned()
         });
-        Self { settings, kept, counters }
+        let ledgers = quotas::ledgers(&settings, book, metrics, |quota| {
+            self.ledgers.get(&quota.name).filter(|held| held.ledger.quota() == quota).cloned()
+        });
+        Self { settings, kept, counters, ledgers }
     }
 
     fn unchanged(&self, cluster: &settings::Cluster, next: &Settings) -> Option<Arc<Kept>> {
@@ -85,6 +102,7 @@ impl Force {
         let clusters: HashSet<&str> = self.settings.clusters.iter().map(|cluster| &*cluster.name).collect();
         let limits: HashSet<&str> = self.settings.limits.iter().map(|limit| &*limit.name).collect();
         metrics.retain(routes, &clusters, &limits);
+        metrics.retain_quotas(&self.settings.quotas.iter().map(|quota| &*quota.name).collect());
         for kept in &self.kept {
             kept.cluster.publish_health();
         }

@@ -144,10 +144,9 @@ impl Reloader {
             return Verdict::Fault(format!("signing keys: {fault}"));
         }
         let metrics = &self.shared.metrics;
-        let next = Arc::new(force.next(settings, self.shared.redis.as_ref(), metrics).await);
+        let next = Arc::new(force.next(settings, self.shared.counting(), metrics).await);
         let accounts = self.shared.accounts(&next.settings, self.hash_pool.as_ref());
-        let made =
-            routes::snapshot(&next.settings, self.shared.parts(&next.clusters(), &next.counters), Some(accounts));
+        let made = routes::snapshot(&next.settings, self.shared.parts(&next.clusters(), &next), Some(accounts));
         let verdict = match made {
             Ok(snapshot) => {
                 if let (Some(certificates), Some(tls)) = (&self.certificates, &next.settings.listeners.public.tls) {

@@ -5,12 +5,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, Uri};
 
+use super::quotas::{self, Ledgers};
 use crate::{
     config::settings::{
-        self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
+        self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness, Usage,
     },
     gate::{
+        metered::Metering,
         open_streams::OpenStreams,
+        quotas::RouteQuotas,
         route_table::{PatternFault, RouteTable},
         snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
@@ -73,6 +76,7 @@ pub(super) struct Parts<'a> {
     pub(super) clusters: &'a [Arc<Cluster>],
     pub(super) issuers: &'a [Arc<Issuer>],
     pub(super) counters: &'a Counters,
+    pub(super) ledgers: &'a Ledgers,
     pub(super) open_streams: &'a Arc<OpenStreams>,
     pub(super) metrics: &'a Metrics,
 }
@@ -179,6 +183,7 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         issuers: route.issuers.iter().filter_map(|issuer| accepted(route, issuer, parts.issuers)).collect(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
         limits: limits(&route.limits, parts.counters),
+        quotas: quotas::of_route(route, parts.ledgers),
         allowed_origins: route.allowed_origins.clone(),
         target: Target::Cluster(Arc::clone(cluster)),
         rewrite: route.rewrite.clone(),
@@ -187,8 +192,13 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         body_limit: route.body_limit,
         forward_authorization: route.forward_authorization,
         websocket: route.websocket,
+        metering: route.usage.as_ref().map(|usage| metering(usage, &route.name, parts.metrics)),
         metrics: parts.metrics.route(&route.name),
     }
+}
+
+fn metering(usage: &Usage, route: &str, metrics: &Metrics) -> Arc<Metering> {
+    Arc::new(Metering { usage: usage.clone(), metrics: metrics.usage(route) })
 }
 
 /// An issuer as a route takes its tokens: meant for the route's own audience, else for the issuer's.
@@ -236,6 +246,7 @@ fn own_entry(
         issuers: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
         limits: limits(&settings.portal.limits, parts.counters),
+        quotas: RouteQuotas::default(),
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
         rewrite: None,
@@ -244,6 +255,7 @@ fn own_entry(
         body_limit: Some(body_limit),
         forward_authorization: false,
         websocket: false,
+        metering: None,
         metrics: parts.metrics.route(name),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Rim, StartFault, feed::Feed, keys, routes, shared_state, streams, tasks};
+use super::{Rim, StartFault, feed::Feed, force::Force, keys, quotas, routes, shared_state, streams, tasks};
 use crate::{
     config::settings::{self, Settings},
     gate::{
@@ -21,6 +21,7 @@ use crate::{
     store::{
         SharedStore,
         memory::revocations::Revocations,
+        quotas::Book,
         redis::Redis,
         security::{SecurityWatch, Subscription},
     },
@@ -57,6 +58,8 @@ pub(super) struct Facts {
     pub(super) keys: Arc<keys::KeyKeeper>,
     /// Keeps [`Shared::known`] up to date.
     pub(super) feed: Arc<Feed>,
+    /// What all quotas share.
+    pub(super) book: Arc<Book>,
 }
 
 /// The keys of a gateway without a store.
@@ -108,7 +111,8 @@ impl Facts {
         let keys = Arc::new(keys::KeyKeeper::open(vault, settings, Arc::clone(metrics)).await?);
         let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
         let feed = Feed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
-        Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed) })
+        let book = quotas::book(&store, rim, metrics);
+        Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed), book })
     }
 }
 
@@ -165,13 +169,15 @@ impl Shared {
     }
 
     /// What routes refer to besides the settings.
-    pub(super) fn parts<'a>(
-        &'a self,
-        clusters: &'a [Arc<Cluster>],
-        counters: &'a routes::Counters,
-    ) -> routes::Parts<'a> {
+    pub(super) fn parts<'a>(&'a self, clusters: &'a [Arc<Cluster>], force: &'a Force) -> routes::Parts<'a> {
+        let (counters, ledgers) = (&force.counters, &force.ledgers);
         let (issuers, open_streams, metrics) = (&self.issuers, &self.streams, &self.metrics);
-        routes::Parts { clusters, issuers, counters, open_streams, metrics }
+        routes::Parts { clusters, issuers, counters, ledgers, open_streams, metrics }
+    }
+
+    /// What counters and ledgers are made with.
+    pub(super) fn counting(&self) -> (Option<&Arc<Redis>>, Option<&Arc<Book>>) {
+        (self.redis.as_ref(), self.facts.as_ref().map(|facts| &facts.book))
     }
 
     /// `None` without a store: there are no passwords.

@@ -17,6 +17,7 @@ use crate::{
         denials::{self, Denials},
         feed::Feed,
         force::Force,
+        quotas,
         sealing::Sealer,
         shared::{Facts, Shared},
         streams,
@@ -62,6 +63,7 @@ pub(super) fn queues() -> (Senders, Queues) {
 /// The tasks; they end when stopped or dropped.
 pub(super) struct Tasks {
     tasks: JoinSet<()>,
+    force: Arc<ArcSwap<Force>>,
     /// Ends by itself once told to stop and everything has been handed over.
     export: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
@@ -113,6 +115,11 @@ impl Tasks {
             let (keys, feed, force) = (Arc::clone(&facts.keys), Arc::clone(&facts.feed), Arc::clone(&force));
             tasks.spawn(async move { keys.follow(&force, &feed.keys).await });
         }
+        if let Some(facts) = &shared.facts {
+            let keeper = quotas::Keeper { force: Arc::clone(&force), book: Arc::clone(&facts.book) };
+            tasks.spawn(keeper.run());
+            tasks.spawn(quotas::prune(Arc::clone(&facts.store), Arc::clone(&shared.rim.clock)));
+        }
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
         if let Some(feed) = &feed {
             follow(feed, shared.redis.as_ref(), &mut tasks);
@@ -120,7 +127,7 @@ impl Tasks {
         if let Some(facts) = &shared.facts {
             audit(&mut tasks, shared, facts, settings, denied);
         }
-        let metrics = Arc::clone(&shared.metrics);
+        let (metrics, counted) = (Arc::clone(&shared.metrics), Arc::clone(&force));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(GAUGES);
             loop {
@@ -136,7 +143,7 @@ impl Tasks {
                     metrics.store_pool_connections.of(PoolState::Idle).set_count(pool.idle);
                     metrics.store_pool_connections.of(PoolState::Busy).set_count(pool.busy);
                 }
-                for limit in force.load().counters.values() {
+                for limit in counted.load().counters.values() {
                     limit.metrics.keys.set_count(limit.limiter.len());
                 }
             }
@@ -145,11 +152,12 @@ impl Tasks {
             let (stop, stopped) = watch::channel(false);
             (stop, tokio::spawn(collector::export(queue, otlp, Arc::clone(&shared.metrics), stopped)))
         });
-        Self { tasks, export }
+        Self { tasks, force, export }
     }
 
     pub(super) async fn stop(mut self) {
         self.tasks.shutdown().await;
+        quotas::close(&self.force).await;
         if let Some((stop, export)) = self.export {
             let _ = stop.send(true);
             let _ = export.await;

@@ -29,6 +29,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("tokens.delivery", Taken::Live),
     ("passwords", Taken::AtStart),
     ("limits", Taken::Live),
+    ("quotas", Taken::Live),
     ("clusters", Taken::Live),
     ("routes", Taken::Live),
     ("portal", Taken::Live),

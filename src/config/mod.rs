@@ -22,6 +22,7 @@ mod oauth;
 mod passwords;
 mod paths;
 mod portal;
+mod quotas;
 mod raw;
 mod reader;
 mod routes;
@@ -163,6 +164,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let issuers = issuers::check(raw.issuers, own_issuer, checks);
     let passwords = passwords::check(raw.passwords, compat, checks);
     let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
+    let quotas = quotas::check(raw.quotas, no_store, checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);
     let oauth = oauth::check(raw.oauth, portal.as_ref().map(|portal| portal.enabled), checks);
@@ -176,6 +178,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         presets: &presets,
         clusters: &cluster_names,
         limits: &limits,
+        quotas: &quotas,
         issuers: &issuers,
         portal: portal.as_ref(),
         no_store,
@@ -197,6 +200,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         issuers: issuers.all()?,
         passwords: passwords?,
         limits: limits.all()?,
+        quotas: quotas.all()?,
         clusters: clusters?,
         routes,
         portal,

@@ -13,6 +13,7 @@ use super::{
     oauth::RawOAuth,
     passwords::RawPasswords,
     portal::RawPortal,
+    quotas::RawQuota,
     routes::RawRoute,
     runtime::RawRuntime,
     security_events::RawSecurityEvents,
@@ -53,6 +54,9 @@ pub(super) struct RawSettings {
     /// Rate limits by name, for routes and the portal to refer to.
     #[serde(default)]
     pub(super) limits: Item<Named<RawLimit>>,
+    /// Quotas by name, of requests, tokens or money in an hour, a day or a month, for routes to refer to.
+    #[serde(default)]
+    pub(super) quotas: Item<Named<RawQuota>>,
     /// Upstream services by name, for routes to refer to.
     #[serde(default)]
     pub(super) clusters: Item<Named<RawCluster>>,

@@ -2,6 +2,7 @@
 
 mod contradictions;
 mod timeouts;
+mod usage;
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     contradictions::{check_access, check_credentials, check_upgrades},
     timeouts::{RawRouteTimeouts, check_timeouts},
+    usage::{RawUsage, check_usage},
 };
 use super::{
     checks::{Checks, values},
@@ -18,6 +20,7 @@ use super::{
     item::{At, Item},
     limits::Limits,
     paths::{PathPattern, PathPrefix},
+    quotas::{Quotas, check_metered},
     routing::{Claim, Table},
     settings::{AuthMode, Credentials, Portal, Rewrite, Route, Staleness},
     units::{BodyLimit, Span},
@@ -62,6 +65,9 @@ pub(super) struct RawRoute {
     /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
     #[serde(default)]
     limits: Item<Vec<Item<Name>>>,
+    /// Names of quotas. A request must be within each; it counts in all of them or in none.
+    #[serde(default)]
+    quotas: Item<Vec<Item<Name>>>,
     /// Origins of web apps on other hosts whose pages may call this route and read its answers, credentials included.
     /// Preflights are answered here, and what the service says of origins is replaced. Empty: CORS is the service's own
     /// affair.
@@ -91,6 +97,9 @@ pub(super) struct RawRoute {
     /// Empty: Upgrade is taken off, and the service sees an ordinary request.
     #[serde(default)]
     upgrades: Item<Vec<Item<Upgrade>>>,
+    /// The answers come from a language model: tokens are metered as they flow. Unset: nothing is looked at.
+    #[serde(default)]
+    usage: Option<Item<RawUsage>>,
 }
 
 /// Which requests a route takes.
@@ -214,6 +223,7 @@ fn body_limit() -> Item<BodyLimit> {
 pub(super) struct Around<'a> {
     pub(super) clusters: &'a [String],
     pub(super) limits: &'a Limits,
+    pub(super) quotas: &'a Quotas,
     pub(super) issuers: &'a Issuers,
     pub(super) portal: Option<&'a Portal>,
     /// What clusters are told in besides.
@@ -264,11 +274,20 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         checks.error(&issuers_at, message);
     }
     let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, checks));
+    let quotas = around.quotas.resolve(&raw.quotas, raw.auth.value == Some(Auth::None), checks);
     let rewrite = match raw.rewrite {
         None => Some(None),
         Some(rewrite) => check_rewrite(rewrite, claim.as_ref().map(|claim| claim.path.as_str()), checks).map(Some),
     };
     let timeouts = raw.timeouts.value.and_then(|timeouts| check_timeouts(&timeouts, checks));
+    let has_upgrades = raw.upgrades.value.as_ref().is_some_and(|upgrades| !upgrades.is_empty());
+    let usage = match raw.usage {
+        None => Some(None),
+        Some(usage) => check_usage(usage, has_upgrades, checks).map(Some),
+    };
+    if let (Some(quotas), Some(usage)) = (&quotas, &usage) {
+        check_metered(quotas, usage.as_ref(), &raw.quotas, checks);
+    }
     let staleness = raw.revocation.value.and_then(|raw| {
         Some(Staleness { most: raw.max_staleness.value?.0, deny: raw.on_stale.value? == OnStale::Deny })
     });
@@ -299,6 +318,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         scopes: values(raw.scopes.value?)?.into_iter().map(|scope| scope.0.into()).collect(),
         audience: audience?,
         limits: limits?,
+        quotas: quotas?,
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
         cluster: cluster?.into(),
         rewrite: rewrite?,
@@ -307,6 +327,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         body_limit: raw.body_limit.value?.0,
         forward_authorization: raw.forward_authorization.value?,
         websocket: values(raw.upgrades.value?)?.contains(&Upgrade::Websocket),
+        usage: usage?,
     })
 }
 

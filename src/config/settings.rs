@@ -7,8 +7,10 @@
 mod identity;
 mod issuers;
 mod limits;
+mod quotas;
 mod routes;
 mod security_events;
+mod usage;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,8 +22,10 @@ pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
+    quotas::Quota,
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
+    usage::Usage,
 };
 use super::written::Written;
 use crate::policy::{
@@ -50,6 +54,8 @@ pub struct Settings {
     pub passwords: Passwords,
     /// Named rate limits, in the order of the file.
     pub limits: Vec<Arc<Limit>>,
+    /// Named quotas, in the order of the file.
+    pub quotas: Vec<Arc<Quota>>,
     /// Named upstream clusters.
     pub clusters: Vec<Arc<Cluster>>,
     /// Routes, in the order of the file.

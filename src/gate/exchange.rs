@@ -4,7 +4,10 @@
 //! establishes it (no other room can call a setter) and can be had by any layer after it; asking for a fact that no
 //! layer has established is a wiring fault of ours: 500, never a panic and never a default.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::{Method, Request};
 
@@ -19,6 +22,7 @@ use crate::{
         snapshot::{RouteEntry, Snapshot},
     },
     policy::{claims::Claims, forward_auth::Form, trace::TraceContext},
+    store::quotas::Budget,
     telemetry::record::Record,
 };
 
@@ -69,6 +73,8 @@ pub struct Exchange {
     by_cookie: bool,
     authorised: Option<Authorised>,
     upload: Option<Arc<Upload>>,
+    /// Shared by the clones that nobody makes: it is spent once.
+    budget: Option<Arc<Mutex<Option<Budget>>>>,
 }
 
 impl Exchange {
@@ -96,6 +102,7 @@ impl Exchange {
             by_cookie: false,
             authorised: None,
             upload: None,
+            budget: None,
         }
     }
 
@@ -272,6 +279,17 @@ impl Exchange {
 
     pub(in crate::gate) fn set_upload(&mut self, upload: Arc<Upload>) {
         self.upload = Some(upload);
+    }
+
+    /// Takes what was set aside for the request, of quotas that whoever meters the answer settles; `None`: there is
+    /// nothing to meter. What is not taken is given back with the exchange.
+    #[must_use]
+    pub fn take_budget(&self) -> Option<Budget> {
+        self.budget.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(in crate::gate) fn set_budget(&mut self, budget: Budget) {
+        self.budget = Some(Arc::new(Mutex::new(Some(budget))));
     }
 
     pub(in crate::gate) fn set_authorised(&mut self, permit: Authorised) {

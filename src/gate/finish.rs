@@ -118,6 +118,8 @@ impl Finish {
                 upstream_us = record.upstream_first_byte().map(micros),
                 received = record.received(),
                 sent = self.sent,
+                tokens_in = record.tokens().map(|(input, _)| input),
+                tokens_out = record.tokens().map(|(_, output)| output),
                 "request"
             );
         }

@@ -386,7 +386,8 @@ impl Body for ResponseGuard {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => this.cut(Reason::AnswerCut),
+            Some(Err(BodyFault::Cut(reason))) => this.cut(reason),
+            Some(Err(BodyFault::Connection(_))) => this.cut(Reason::AnswerCut),
             None => {
                 this.ended = true;
                 this.tether = Tether::Loose;

@@ -5,12 +5,12 @@
 //! no answer, but a preflight's ([`cors`]) and the yes to another proxy ([`decision`]). [`rescue`] is the one table
 //! that turns a refusal into an answer ([`problem`] renders it). [`exchange`] is what the layers know about the
 //! request; [`body`] is the one body type, [`guard`] watches bodies, [`tunnel`] what a connection becomes after an
-//! upgrade, [`open_streams`] all of them that flow for a caller, [`finish`] tells a request's end, `watch` the spans of
+//! upgrade, [`open_streams`] all of them that flow for a caller, [`metered`] what a model's answer uses, [`finish`] tells a request's end, `watch` the spans of
 //! what it waited for.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`],
 //! [`cors`], [`limits`] (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address),
-//! [`authorise`], [`body_limit`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
+//! [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
 //! configuration a request sees ([`route_table`] finds its route), [`keyring`] the keys, [`token_cache`] and [`caller`]
 //! what a verified token becomes ([`kept`]: what was made of it), [`references`] the claims that an identity only
 //! refers to.
@@ -33,10 +33,12 @@ pub mod identity;
 pub mod kept;
 pub mod keyring;
 pub mod limits;
+pub mod metered;
 pub mod observe;
 pub mod open_streams;
 pub mod preset;
 pub mod problem;
+pub mod quotas;
 pub mod references;
 pub mod refusal;
 pub mod rescue;

@@ -210,6 +210,10 @@ where
             headers.insert(RATE_LIMIT_POLICY, policy.clone());
             headers.insert(RATE_LIMIT, limit.clone());
         }
+        if let Some((policy, limit)) = this.record.quotas() {
+            add(headers, RATE_LIMIT_POLICY, policy);
+            add(headers, RATE_LIMIT, limit);
+        }
         if let Some(origin) = this.record.reader() {
             cors::tell(headers, origin, this.request_id_header);
         }
@@ -220,6 +224,13 @@ where
         let head_only = this.record.method == Method::HEAD;
         Poll::Ready(Ok(response.map(|body| watched(body, finish, head_only))))
     }
+}
+
+/// Adds items to a list (RFC 9651 §3.1), on the same line: not every client joins lines.
+fn add(headers: &mut HeaderMap, name: HeaderName, items: &HeaderValue) {
+    let joined = headers.get(&name).map(|before| [before.as_bytes(), b", ", items.as_bytes()].concat());
+    let value = joined.and_then(|joined| HeaderValue::from_bytes(&joined).ok()).unwrap_or_else(|| items.clone());
+    headers.insert(name, value);
 }
 
 fn watched(body: GateBody, finish: Finish, head_only: bool) -> GateBody {

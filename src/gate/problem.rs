@@ -99,9 +99,41 @@ fn oauth_error(refusal: &Refusal, row: Row) -> Vec<u8> {
     serde_json::to_vec(&OAuthError { error: row.code, error_description }).unwrap_or_default()
 }
 
+/// The end of an event stream that is refused its rest, as clients of OpenAI's format understand it: `error` is what they
+/// look for and raise, `[DONE]` what others end at. Its other members are a problem document's.
+pub(crate) fn last_event(reason: Reason, policy: Option<&str>, record: &Record) -> String {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        error: OpenAIError<'a>,
+        #[serde(flatten)]
+        document: Document<'a>,
+    }
+    #[derive(Serialize)]
+    struct OpenAIError<'a> {
+        message: &'a str,
+        r#type: &'a str,
+        param: Option<&'a str>,
+        code: &'a str,
+    }
+    let (row, refusal) = (row_for(Compat::None, reason), Refusal::from(reason));
+    let error = OpenAIError { message: row.detail, r#type: "insufficient_quota", param: None, code: row.code };
+    let mut document = filled(&refusal, row, record.request_id());
+    document.violated.extend(policy);
+    let event = Event { error, document };
+    let data = serde_json::to_string(&event).unwrap_or_default();
+    format!("event: error\ndata: {data}\n\ndata: [DONE]\n\n")
+}
+
 fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
     let request_id = record.map_or("", Record::request_id);
-    let limited = matches!(refusal.reason, Reason::AddressLimited | Reason::SubjectLimited);
+    serde_json::to_vec(&filled(refusal, row, request_id)).unwrap_or_default()
+}
+
+fn filled<'a>(refusal: &'a Refusal, row: Row, request_id: &'a str) -> Document<'a> {
+    let limited = matches!(
+        refusal.reason,
+        Reason::AddressLimited | Reason::SubjectLimited | Reason::QuotaUsedUp | Reason::BudgetUsedUp
+    );
     let mut document = Document {
         r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
         title: row.title,
@@ -125,9 +157,13 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
             document.violated.push(&limited.policy);
             document.detail = format!("try again in {} s", seconds_up(limited.retry_after));
         }
+        Some(Detail::UsedUp { policy, retry_after }) => {
+            document.violated.push(policy);
+            document.detail = format!("try again in {} s", seconds_up(*retry_after));
+        }
         Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
     }
-    serde_json::to_vec(&document).unwrap_or_default()
+    document
 }
 
 fn challenge(headers: &mut HeaderMap, challenge: Challenge) {
@@ -146,7 +182,7 @@ fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
         Some(Detail::Allow(methods)) => {
             headers.insert(ALLOW, methods.clone());
         }
-        Some(Detail::RetryAfter(wait)) => {
+        Some(Detail::RetryAfter(wait) | Detail::UsedUp { retry_after: wait, .. }) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(*wait)));
         }
         Some(Detail::Limited(limited)) => {

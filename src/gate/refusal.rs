@@ -26,6 +26,13 @@ pub enum Detail {
     RetryAfter(Duration),
     /// A used-up limit.
     Limited(Limited),
+    /// A used-up quota.
+    UsedUp {
+        /// Its name.
+        policy: Arc<str>,
+        /// When it renews.
+        retry_after: Duration,
+    },
     /// Fields of a portal request that do not fit.
     Fields(Vec<FieldFault>),
     /// For the log only: what went wrong inside. Never sent to the client.

@@ -128,6 +128,9 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AddressLimited | Reason::SubjectLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
+        Reason::QuotaUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The quota is used up", Silent, Quiet),
+        // Noted in records, and in the last event of a stream.
+        Reason::BudgetUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The budget is used up", Silent, Quiet),
         Reason::RefreshInvalid | Reason::RefreshReuse => {
             (StatusCode::BAD_REQUEST, "The refresh token is not valid", Silent, Quiet)
         }
@@ -183,7 +186,9 @@ const fn code(reason: Reason, challenge: Challenge) -> &'static str {
         // The bad tokens are those the table above challenges so; they are listed once.
         _ if matches!(challenge, Challenge::InvalidToken) => "invalid_token",
         Reason::RefreshInvalid | Reason::RefreshReuse => "invalid_grant",
-        Reason::AddressLimited | Reason::SubjectLimited => "quota_exceeded",
+        Reason::AddressLimited | Reason::SubjectLimited | Reason::QuotaUsedUp | Reason::BudgetUsedUp => {
+            "quota_exceeded"
+        }
         other => other.as_str(),
     }
 }

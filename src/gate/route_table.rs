@@ -218,6 +218,7 @@ mod tests {
             own_tokens: true,
             audience: "a".into(),
             issuers: Vec::new(),
+            quotas: crate::gate::quotas::RouteQuotas::default(),
             limits: RouteLimits::default(),
             allowed_origins: Vec::new(),
             target: Target::Portal,
@@ -233,6 +234,7 @@ mod tests {
             body_limit: None,
             forward_authorization: false,
             websocket: false,
+            metering: None,
             metrics: Metrics::new().route(name),
         }
     }

@@ -9,7 +9,10 @@ use tower::util::BoxCloneSyncService;
 
 use crate::{
     config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts, Staleness},
-    gate::{body::GateBody, open_streams::OpenStreams, refusal::Refusal, route_table::RouteTable},
+    gate::{
+        body::GateBody, metered::Metering, open_streams::OpenStreams, quotas::RouteQuotas, refusal::Refusal,
+        route_table::RouteTable,
+    },
     policy::{
         headers::Ours,
         limit_headers::{self, LimitState},
@@ -140,6 +143,8 @@ pub struct RouteEntry {
     pub issuers: Vec<Accepted>,
     /// What it may be asked how often.
     pub limits: RouteLimits,
+    /// How much of it may be used in a day or a month.
+    pub quotas: RouteQuotas,
     /// Origins whose pages may read its answers, as browsers write them; empty: nothing is said of origins.
     pub allowed_origins: Vec<Arc<str>>,
     /// Where it leads.
@@ -156,6 +161,8 @@ pub struct RouteEntry {
     pub forward_authorization: bool,
     /// Tunnel WebSockets.
     pub websocket: bool,
+    /// Answers are metered so; `None`: not at all.
+    pub metering: Option<Arc<Metering>>,
     /// Counters of this route, resolved once.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -18,6 +18,7 @@ use crate::gate::{
     identity::Identity,
     limits::AddressPeek,
     observe::{ObserveLayer, Observer},
+    quotas::QuotaLayer,
     refusal::Refusal,
     rescue::RescueLayer,
     route::Routing,
@@ -79,6 +80,9 @@ where
         .layer(StageLayer(layers.authorise))
         // After authorisation: no byte of a body is read for a request that is refused.
         .layer(StageLayer(BodyLimit))
+        // After the limits, which keep a flood away from the store, and after all else that may refuse: what is counted
+        // for a day or a month is what was let through. May wait: for the store, when nothing is at hand.
+        .layer(QuotaLayer)
         // Last: signs only for requests that will be sent.
         .layer(StageLayer(layers.identity))
         .service(terminal)

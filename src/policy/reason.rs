@@ -90,6 +90,10 @@ reasons! {
     AddressLimited = "address_limited",
     /// A limit by subject is used up.
     SubjectLimited = "subject_limited",
+    /// A quota of a day or a month is used up.
+    QuotaUsedUp = "quota_used_up",
+    /// A hard budget was used up while the answer flowed.
+    BudgetUsedUp = "budget_used_up",
     /// Wrong login, for whatever cause.
     LoginFailed = "login_failed",
     /// The refresh token is not good.

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod limits;
 pub mod master_key;
 pub mod memory;
+pub mod quotas;
 pub mod redis;
 pub mod security;
 pub mod sessions;
@@ -44,6 +45,7 @@ use crate::{
 pub use self::{
     audit::{AuditEntry, AuditEvent},
     keys::{KeyAsk, KeyLife, KeyState, KeysAdvanced, NewKey, StoredKey},
+    quotas::Quotas,
     sessions::{NewSession, Opened, RefreshOutcome, Session, SessionLimit, Use},
 };
 
@@ -165,7 +167,7 @@ pub struct ProfilePatch {
 
 /// The facts that outlive a request.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Quotas + Send + Sync + 'static {
     /// How many connections wait and work.
     fn pool(&self) -> PoolStats;
 

@@ -21,9 +21,10 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
-        RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
-        SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
+        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, QuotaName, QuotaResult,
+        ReadResult, RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall,
+        SharedStateResult, SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb,
+        WebhookName,
     },
 };
 use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
@@ -120,8 +121,18 @@ table! {
     hash_duration: Histogram = "hash_seconds";
     /// What a rate limit decided.
     limit_decisions: Named<LimitName, Each<LimitResult, Counter>> = "limit_decisions";
+    /// Tokens that language models read and wrote, on routes with `usage`.
+    tokens: Named<RouteName, Each<TokenKind, Each<TokenSource, Counter>>> = "tokens";
+    /// Answers that were ended because a hard budget was used up.
+    budget_ends: Named<RouteName, Counter> = "budget_ends";
     /// Keys a rate limit keeps count of.
     limit_keys: Named<LimitName, Gauge> = "limit_keys";
+    /// What a quota decided.
+    quota_decisions: Named<QuotaName, Each<QuotaResult, Counter>> = "quota_decisions";
+    /// Keys of a quota that are held here: used in the last seconds.
+    quota_keys: Named<QuotaName, Gauge> = "quota_keys";
+    /// 1 while the store is lost to quotas and each gateway counts them for itself, else 0.
+    quota_store_lost: Gauge = "quota_store_lost";
     /// 1 while Redis is lost and each gateway counts shared limits for itself, else 0.
     shared_state_lost: Gauge = "shared_state_lost";
     /// Questions to Redis. Requests wait for those of kind charge only.
@@ -216,12 +227,30 @@ pub struct ClusterMetrics {
     pub connects: Arc<Each<ConnectResult, Counter>>,
 }
 
+/// What is counted of one route's use of language models.
+#[derive(Debug, Clone)]
+pub struct UsageMetrics {
+    /// Tokens.
+    pub tokens: Arc<Each<TokenKind, Each<TokenSource, Counter>>>,
+    /// Answers ended by a budget.
+    pub ended: Arc<Counter>,
+}
+
 /// What is counted of one limit.
 #[derive(Debug, Clone)]
 pub struct LimitMetrics {
     /// Decisions.
     pub decisions: Arc<Each<LimitResult, Counter>>,
     /// Keys it keeps count of.
+    pub keys: Arc<Gauge>,
+}
+
+/// What is counted of one quota.
+#[derive(Debug, Clone)]
+pub struct QuotaMetrics {
+    /// Decisions.
+    pub decisions: Arc<Each<QuotaResult, Counter>>,
+    /// Keys held.
     pub keys: Arc<Gauge>,
 }
 
@@ -269,10 +298,28 @@ impl Metrics {
         self.upstream_endpoint_healthy.get(cluster).get(endpoint)
     }
 
+    /// The handle of a metered route. Resolve once.
+    #[must_use]
+    pub fn usage(&self, route: &str) -> Arc<UsageMetrics> {
+        Arc::new(UsageMetrics { tokens: self.tokens.get(route), ended: self.budget_ends.get(route) })
+    }
+
     /// The handle of a limit. Resolve once.
     #[must_use]
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         Arc::new(LimitMetrics { decisions: self.limit_decisions.get(name), keys: self.limit_keys.get(name) })
+    }
+
+    /// The handle of a quota. Resolve once.
+    #[must_use]
+    pub fn quota(&self, name: &str) -> Arc<QuotaMetrics> {
+        Arc::new(QuotaMetrics { decisions: self.quota_decisions.get(name), keys: self.quota_keys.get(name) })
+    }
+
+    /// See [`Self::retain`].
+    pub fn retain_quotas(&self, quotas: &HashSet<&str>) {
+        self.quota_decisions.retain(&|name| quotas.contains(name));
+        self.quota_keys.retain(&|name| quotas.contains(name));
     }
 
     /// Forgets the cells of names that are not among these: a reload must not leave series behind. Who holds a handle
@@ -280,6 +327,8 @@ impl Metrics {
     pub fn retain(&self, routes: &HashSet<&str>, clusters: &HashSet<&str>, limits: &HashSet<&str>) {
         self.requests.retain(&|name| routes.contains(name));
         self.request_duration.retain(&|name| routes.contains(name));
+        self.tokens.retain(&|name| routes.contains(name));
+        self.budget_ends.retain(&|name| routes.contains(name));
         self.upstream_first_byte.retain(&|name| clusters.contains(name));
         self.upstream_requests.retain(&|name| clusters.contains(name));
         self.upstream_connects.retain(&|name| clusters.contains(name));

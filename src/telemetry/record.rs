@@ -52,7 +52,9 @@ pub struct Record {
     reason: OnceLock<Reason>,
     subject: OnceLock<Arc<str>>,
     rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
+    quotas: OnceLock<(HeaderValue, HeaderValue)>,
     reader: OnceLock<Option<HeaderValue>>,
+    tokens: OnceLock<(u64, u64)>,
     upstream_first_byte_nanos: AtomicU64,
     received_bytes: AtomicU64,
 }
@@ -81,7 +83,9 @@ impl Record {
             reason: OnceLock::new(),
             subject: OnceLock::new(),
             rate_limit: OnceLock::new(),
+            quotas: OnceLock::new(),
             reader: OnceLock::new(),
+            tokens: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
         }
@@ -190,6 +194,17 @@ impl Record {
         self.rate_limit.get()
     }
 
+    /// Notes what quotas add to these two headers.
+    pub fn set_quotas(&self, policy: HeaderValue, limit: HeaderValue) {
+        let _ = self.quotas.set((policy, limit));
+    }
+
+    /// What quotas add to these two headers.
+    #[must_use]
+    pub fn quotas(&self) -> Option<&(HeaderValue, HeaderValue)> {
+        self.quotas.get()
+    }
+
     /// Notes the origin whose pages may read the answer, of those the route lists; `None`: no other than our own.
     pub fn set_reader(&self, origin: Option<HeaderValue>) {
         let _ = self.reader.set(origin);
@@ -213,6 +228,17 @@ impl Record {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
+    }
+
+    /// Notes the tokens that a model read and wrote.
+    pub fn set_tokens(&self, input: u64, output: u64) {
+        let _ = self.tokens.set((input, output));
+    }
+
+    /// Tokens read and written; `None`: they were not metered.
+    #[must_use]
+    pub fn tokens(&self) -> Option<(u64, u64)> {
+        self.tokens.get().copied()
     }
 
     /// Counts bytes of the request body that were read.

@@ -9,7 +9,7 @@ use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc, tim
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
 use http_body::Body;
@@ -26,6 +26,7 @@ use crate::{
         dispatch::Forwarder,
         exchange::Exchange,
         guard::ResponseGuard,
+        metered::Asked,
         refusal::{Detail, Refusal},
         snapshot::{RouteEntry, Snapshot},
         stage::Outcome,
@@ -122,9 +123,16 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let sent = clock.tick();
     let in_use = EndpointUse::begin(endpoint);
     let asking = Asking { cluster, in_use: &in_use, exchange: &exchange, sent, switch: switch.as_ref() };
+    let metered = Asked::begin(&exchange)?;
     let answered = answer(request, asking, total.as_mut()).await;
     told::answered(&mut span, &answered);
-    let (response, line) = answered?;
+    let (response, line) = match answered {
+        Ok(answered) => answered,
+        Err(refusal) => {
+            metered.into_iter().for_each(Asked::failed);
+            return Err(refusal);
+        }
+    };
     let took = clock.tick().since(sent);
     exchange.record().set_upstream_first_byte(took);
     cluster.metrics().first_byte.observe(took);
@@ -134,7 +142,7 @@ async fn send(mut request: Request<GateBody>, cluster: &Cluster, clock: &dyn Clo
     let response = response.map(|body| Flowing::new(body, line, in_use, span));
     let (idle, by_cookie) = (route.timeouts.idle, exchange.by_cookie());
     let snapshot = Arc::clone(exchange.snapshot());
-    let mut response = deliver(response, (idle, total), snapshot, exchange.into_caller());
+    let mut response = deliver(response, (idle, total), snapshot, exchange.into_caller(), metered);
     if by_cookie {
         cookies::keep_private(response.headers_mut());
     }
@@ -257,12 +265,17 @@ fn prepare(
         *request.uri_mut() = target;
     }
     *request.version_mut() = Version::HTTP_11;
+    let is_metered = exchange.route()?.metering.is_some();
     let unsized_body = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     headers::strip_hop_by_hop(headers);
     if unsized_body {
         // hyper sends a GET's body only when it is told that there is one.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if is_metered {
+        // What is compressed cannot be read.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     set_forwarded(headers, exchange, asked_host.as_ref())?;
     let host = match cluster.settings().host {
@@ -338,6 +351,7 @@ fn deliver(
     (idle, total): (Duration, Option<Pin<Box<Sleep>>>),
     snapshot: Arc<Snapshot>,
     caller: Option<Arc<Caller>>,
+    metered: Option<Asked>,
 ) -> Response<GateBody> {
     let (mut head, body) = response.into_parts();
     let is_events = is_open_event_stream(&head.headers);
@@ -356,7 +370,11 @@ fn deliver(
     headers::strip_own(headers, &snapshot.identity_headers);
     // An HTTP/1.0 upstream's version must not become ours.
     head.version = Version::HTTP_11;
-    let guard = ResponseGuard::of_upstream(GateBody::Flowing(body), idle, total, snapshot).tied(caller, is_events);
+    let body = match metered {
+        Some(asked) => asked.answered(GateBody::Flowing(body), &head, is_events),
+        None => GateBody::Flowing(body),
+    };
+    let guard = ResponseGuard::of_upstream(body, idle, total, snapshot).tied(caller, is_events);
     Response::from_parts(head, GateBody::Guarded(Box::new(guard)))
 }
 

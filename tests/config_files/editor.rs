@@ -45,7 +45,7 @@ fn every_file_we_ship_is_valid_by_the_schema_it_names() {
 }
 
 /// Below these an operator names things: any key will do.
-const NAMED_BY_OPERATORS: [&str; 4] = ["/clusters", "/issuers", "/limits", "/security_events/webhooks"];
+const NAMED_BY_OPERATORS: [&str; 5] = ["/clusters", "/issuers", "/limits", "/quotas", "/security_events/webhooks"];
 
 /// Calls `check` with each tree in which one key, at the path it is given, is misspelt.
 fn misspelt(root: &Value, at: &str, check: &mut dyn FnMut(&Value, &str)) {

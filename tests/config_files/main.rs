@@ -6,7 +6,7 @@
 //! have. `presets`: what another product's headers need. `rotation`: how signing keys may follow each other. `meaning`:
 //! what valid ones become. `secrets`: where they may come from, and that none ever prints. `credentials`: names of
 //! cookies and secrets of clients that protect nothing. `security_events`: who is told of them, where, with which
-//! secret. `robust`: no text makes it panic.
+//! secret. `usage`: what tokens cost. `robust`: no text makes it panic.
 
 #[cfg(test)]
 mod credentials;
@@ -18,6 +18,8 @@ mod meaning;
 mod mistakes;
 #[cfg(test)]
 mod presets;
+#[cfg(test)]
+mod quotas;
 #[cfg(test)]
 mod robust;
 #[cfg(test)]
@@ -31,3 +33,5 @@ mod shipped;
 mod storeless;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod usage;

@@ -51,7 +51,10 @@ fn collect_keys(tree: &Value, path: &str, keys: &mut BTreeSet<String>) {
     match tree {
         Value::Object(entries) => {
             for (key, value) in entries {
-                let key = if matches!(path, "clusters" | "issuers" | "limits" | "security_events.webhooks") {
+                let key = if matches!(
+                    path,
+                    "clusters" | "issuers" | "limits" | "quotas" | "security_events.webhooks" | "routes[].usage.prices"
+                ) {
                     "*"
                 } else {
                     key
@@ -170,6 +173,7 @@ fn every_example_is_tested_here() {
     let known = [
         "behind-nginx.conf",
         "behind-nginx.yaml",
+        "budgets.yaml",
         "chroma.yaml",
         "fastapi-postgres-redis.yaml",
         "foreign-issuer-only.yaml",
@@ -192,6 +196,18 @@ fn the_minimal_example_is_embedded_and_closed_but_for_health() {
     let modes: Vec<_> = settings.routes.iter().map(|route| (&*route.name, route.auth)).collect();
     assert_eq!(modes, [("health", AuthMode::None), ("rag", AuthMode::Required)]);
     assert!(settings.portal.enabled);
+}
+
+#[test]
+fn the_example_of_budgets_holds_the_model_to_both_and_lists_models_for_nothing() {
+    let settings = example("budgets.yaml", &[]);
+    let [chat, models] = &*settings.routes else { panic!("two routes") };
+    let quotas: Vec<_> = chat.quotas.iter().map(|quota| (&*quota.name, quota.limit, quota.hard)).collect();
+    assert_eq!(quotas, [("tokens-a-day", 200_000, false), ("money-a-month", 20_000_000, true)]);
+    let usage = chat.usage.as_ref().unwrap();
+    // What is set aside: two thousand of the dearest tokens.
+    assert_eq!((usage.estimated().tokens, usage.estimated().micros), (2_000, 30_000));
+    assert!(models.quotas.is_empty() && models.usage.is_none());
 }
 
 #[test]

@@ -48,6 +48,7 @@ mod opening;
 mod outage;
 mod outbox;
 mod proxy;
+mod quotas;
 mod redis;
 mod redis_cluster;
 mod refresh;

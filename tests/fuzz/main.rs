@@ -240,6 +240,7 @@ each_target!(
     refresh_token,
     token,
     trace,
+    usage,
     websocket,
 );
 

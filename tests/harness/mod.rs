@@ -15,6 +15,7 @@ pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod link;
+pub(crate) mod model;
 pub(crate) mod nginx;
 pub(crate) mod peer;
 pub(crate) mod question;

@@ -168,6 +168,11 @@ impl Upstream {
         soon("a request at the upstream", async { self.held.lock().await.recv().await }).await.unwrap()
     }
 
+    /// The same, however long it takes; `None`: there will be none.
+    pub(crate) async fn next_held(&self) -> Option<Held> {
+        self.held.lock().await.recv().await
+    }
+
     /// Everything so far, in order of arrival.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.shared.received.borrow().clone()
@@ -363,6 +368,11 @@ impl Held {
     /// One chunk.
     pub(crate) async fn chunk(&mut self, data: &str) {
         self.write(&format!("{:x}\r\n{data}\r\n", data.len())).await;
+    }
+
+    /// One chunk, for whoever still listens.
+    pub(crate) async fn offer_chunk(&mut self, data: &str) -> std::io::Result<()> {
+        self.conn.write(format!("{:x}\r\n{data}\r\n", data.len()).as_bytes()).await
     }
 
     /// The last chunk, with trailers.

@@ -8,12 +8,13 @@
 //! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
-//! [`revocations`] (what is taken away from tokens that are out there), [`limits`] and [`shared_limits`] (who pays for
-//! whom).
+//! [`revocations`] (what is taken away from tokens that are out there), [`limits`], [`shared_limits`] and [`quotas`]
+//! (who pays for whom).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
-//! [`streams`] (what ends with its caller's right to it).
+//! [`streams`] (what ends with its caller's right to it), [`usage`] and [`budgets`] (what language models are asked for, and
+//! for how much).
 //!
 //! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
 //! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand),
@@ -88,6 +89,8 @@ mod bad_input;
 #[cfg(test)]
 mod browsers;
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod clusters;
 #[cfg(test)]
 mod cross_origin;
@@ -130,6 +133,8 @@ mod proxying;
 #[cfg(test)]
 mod python_clients;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod reload_files;
@@ -163,6 +168,8 @@ mod trace_calls;
 mod trace_context;
 #[cfg(test)]
 mod traces;
+#[cfg(test)]
+mod usage;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]

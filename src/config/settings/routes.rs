@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use http::Method;
 
-use super::{Issuer, Limit};
+use super::{Issuer, Limit, Quota, Usage};
 
 /// Whether a route wants to know who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +62,8 @@ pub struct Route {
     pub audience: Option<Arc<str>>,
     /// Limits, narrow (subject) before wide (address).
     pub limits: Vec<Arc<Limit>>,
+    /// Quotas, in the order of the file.
+    pub quotas: Vec<Arc<Quota>>,
     /// Origins besides our own whose pages may call it and read its answers.
     pub allowed_origins: Vec<Arc<str>>,
     /// The cluster's name.
@@ -78,6 +80,8 @@ pub struct Route {
     pub forward_authorization: bool,
     /// Tunnel WebSockets (RFC 6455); else `Upgrade` is taken off.
     pub websocket: bool,
+    /// Its answers are metered so; `None`: they are not looked at.
+    pub usage: Option<Usage>,
 }
 
 /// How old the knowledge of what was revoked may be, while the store that tells it cannot be read.

@@ -20,6 +20,7 @@ use crate::{
         StoredKey, Use,
         audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach},
+        quotas::{QuotaAsk, QuotaGrant, QuotaReturn, QuotaUsage, Quotas},
         security::Message,
     },
 };
@@ -53,6 +54,35 @@ impl Cuttable {
 
     fn there(&self) -> Result<&dyn Store, StoreFault> {
         if self.cut.load(Relaxed) { Err(StoreFault::Unavailable("cut".into())) } else { Ok(&*self.store) }
+    }
+}
+
+#[async_trait]
+impl Quotas for Cuttable {
+    async fn take_quota(&self, ask: &QuotaAsk<'_>) -> Result<QuotaGrant, StoreFault> {
+        self.there()?.take_quota(ask).await
+    }
+
+    async fn return_quota(&self, returns: &[QuotaReturn<'_>]) -> Result<(), StoreFault> {
+        self.there()?.return_quota(returns).await
+    }
+
+    async fn quota_usage(
+        &self,
+        quota: Option<&str>,
+        key: Option<[u8; 16]>,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<QuotaUsage>, StoreFault> {
+        self.there()?.quota_usage(quota, key, now, most).await
+    }
+
+    async fn reset_quota(&self, quota: &str, key: Option<[u8; 16]>, now: Timestamp) -> Result<u64, StoreFault> {
+        self.there()?.reset_quota(quota, key, now).await
+    }
+
+    async fn prune_quotas(&self, before: Timestamp) -> Result<u64, StoreFault> {
+        self.there()?.prune_quotas(before).await
     }
 }
 

@@ -22,14 +22,14 @@ const SHARD_MIN: usize = 64;
 const SAMPLE: usize = 8;
 
 /// What is worth keeping only for a time.
-pub(super) trait Fades {
+pub(in crate::store) trait Fades {
     /// The tick, in nanoseconds, from which on nothing is lost by forgetting it.
     fn faded_at(&self) -> u64;
 }
 
 /// The map.
 #[derive(Debug)]
-pub(super) struct Bounded<V> {
+pub(in crate::store) struct Bounded<V> {
     shards: Box<[Mutex<Shard<V>>]>,
     /// Keys a shard may hold.
     shard_max: usize,
@@ -51,7 +51,7 @@ impl<V> Default for Shard<V> {
 }
 
 /// One key's entry, or its vacant place, with its shard held still.
-pub(super) struct Place<'b, V> {
+pub(in crate::store) struct Place<'b, V> {
     shard: MutexGuard<'b, Shard<V>>,
     key: CounterKey,
     /// Where the key was found, so that it need not be hashed again.
@@ -61,7 +61,7 @@ pub(super) struct Place<'b, V> {
 
 impl<V: Fades> Bounded<V> {
     /// For at most `max_keys` keys (at least one).
-    pub(super) fn new(max_keys: usize) -> Self {
+    pub(in crate::store) fn new(max_keys: usize) -> Self {
         let shards = (max_keys / SHARD_MIN).clamp(1, SHARDS);
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
@@ -70,11 +70,18 @@ impl<V: Fades> Bounded<V> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::store) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
-    pub(super) fn place(&self, key: &CounterKey) -> Place<'_, V> {
+    /// Looks at every entry, one shard after the other, and forgets those that are not to be kept.
+    pub(in crate::store) fn retain(&self, mut keep: impl FnMut(&CounterKey, &mut V) -> bool) {
+        for shard in &self.shards {
+            lock(shard).entries.retain(&mut keep);
+        }
+    }
+
+    pub(in crate::store) fn place(&self, key: &CounterKey) -> Place<'_, V> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash choose a shard equally well")]
         let hash = self.hasher.hash_one(key) as usize;
         let shard = lock(&self.shards[hash % self.shards.len()]);
@@ -89,27 +96,34 @@ fn lock<V>(shard: &Mutex<Shard<V>>) -> MutexGuard<'_, Shard<V>> {
 }
 
 impl<V: Fades> Place<'_, V> {
-    pub(super) fn get(&mut self) -> Option<&mut V> {
+    pub(in crate::store) fn get(&mut self) -> Option<&mut V> {
         let (_, entry) = self.shard.entries.get_index_mut(self.index?)?;
         Some(entry)
     }
 
     /// Sets the entry; in a full shard another may have to go.
-    pub(super) fn put(mut self, value: V) {
+    pub(in crate::store) fn put(self, value: V) {
+        self.replace(value);
+    }
+
+    /// The same; gives the one that had to go.
+    pub(in crate::store) fn replace(mut self, value: V) -> Option<(CounterKey, V)> {
         if let Some(entry) = self.get() {
             *entry = value;
-            return;
+            return None;
         }
+        let mut gone = None;
         while self.shard.entries.len() >= self.max {
-            self.shard.make_room();
+            gone = self.shard.make_room();
         }
         self.shard.entries.insert(self.key, value);
+        gone
     }
 }
 
 impl<V: Fades> Shard<V> {
     /// Forgets the entry that fades first among the next few.
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> Option<(CounterKey, V)> {
         let mut first = (u64::MAX, 0);
         for _ in 0..SAMPLE {
             let index = self.hand % self.entries.len();
@@ -118,7 +132,7 @@ impl<V: Fades> Shard<V> {
                 first = first.min((entry.faded_at(), index));
             }
         }
-        self.entries.swap_remove_index(first.1);
+        self.entries.swap_remove_index(first.1)
     }
 }
 

@@ -3,7 +3,7 @@
 //! They are asked on every request, so none allocates or takes a process-wide lock to answer. A restarted gateway
 //! reads what was revoked back from the store; the rest simply begins anew.
 
-mod bounded;
+pub(in crate::store) mod bounded;
 pub mod ended_sessions;
 mod gcra_state;
 pub(super) mod leases;

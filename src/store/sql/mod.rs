@@ -2,7 +2,7 @@
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link, a
 //! deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
-//! `audit_chain` and `outbox`, each written once on `query`'s types. `link` holds the connections, `fault` says what a
+//! `audit_chain`, `outbox` and `quotas`, each written once on `query`'s types. `link` holds the connections, `fault` says what a
 //! driver's error means. Only this room names `sqlx`.
 
 mod accounts;
@@ -16,6 +16,7 @@ mod migrate;
 mod open;
 mod outbox;
 mod query;
+mod quotas;
 mod sessions;
 
 use std::{sync::Arc, time::Duration};
@@ -40,6 +41,7 @@ use crate::{
         StoredKey, Use,
         audit::{AuditQuery, AuditRow, Particular, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach, News},
+        quotas::{QuotaAsk, QuotaGrant, QuotaReturn, QuotaUsage, Quotas},
         security::{Message, SecurityWatch},
     },
 };
@@ -101,6 +103,35 @@ macro_rules! write {
             })
             .await
     };
+}
+
+#[async_trait]
+impl Quotas for SqlStore {
+    async fn take_quota(&self, ask: &QuotaAsk<'_>) -> Result<QuotaGrant, StoreFault> {
+        write!(self, link => quotas::take(&mut link, ask))
+    }
+
+    async fn return_quota(&self, returns: &[QuotaReturn<'_>]) -> Result<(), StoreFault> {
+        write!(self, link => quotas::give_back(&mut link, returns))
+    }
+
+    async fn quota_usage(
+        &self,
+        quota: Option<&str>,
+        key: Option<[u8; 16]>,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<QuotaUsage>, StoreFault> {
+        read!(self, link => quotas::usage(&mut link, quota, key, now, most))
+    }
+
+    async fn reset_quota(&self, quota: &str, key: Option<[u8; 16]>, now: Timestamp) -> Result<u64, StoreFault> {
+        write!(self, link => quotas::reset(&mut link, quota, key, now))
+    }
+
+    async fn prune_quotas(&self, before: Timestamp) -> Result<u64, StoreFault> {
+        write!(self, link => quotas::prune(&mut link, before))
+    }
 }
 
 #[async_trait]

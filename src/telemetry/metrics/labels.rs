@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{key_life::KeyState, reason::Reason, usage::Source, webhook::SecurityEvent};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -150,6 +150,18 @@ labels! {
         Refused = "refused",
     }
 
+    /// What a quota decided.
+    QuotaResult: "result" {
+        /// Within the quota.
+        Admitted = "admitted",
+        /// Not within it.
+        Refused = "refused",
+        /// Not within it, but it refuses nothing.
+        Shadow = "shadow",
+        /// Within it as far as this gateway knows alone: the store was lost.
+        Alone = "alone",
+    }
+
     /// What came of a request to an upstream.
     UpstreamResult: "result" {
         /// An answer's head arrived.
@@ -262,6 +274,22 @@ labels! {
         Tunnel = "tunnel",
     }
 
+    /// Which way tokens went.
+    TokenKind: "kind" {
+        /// The model read them.
+        Input = "input",
+        /// It wrote them.
+        Output = "output",
+    }
+
+    /// Whose word a number of tokens is.
+    TokenSource: "source" {
+        /// The service's.
+        Reported = "reported",
+        /// Counted here: an approximation.
+        Counted = "counted",
+    }
+
     /// What became of a span.
     SpanResult: "result" {
         /// The collector took it.
@@ -292,6 +320,15 @@ impl From<&Method> for Verb {
             Method::DELETE => Self::Delete,
             Method::OPTIONS => Self::Options,
             _ => Self::Other,
+        }
+    }
+}
+
+impl From<Source> for TokenSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Reported => Self::Reported,
+            Source::Counted => Self::Counted,
         }
     }
 }
@@ -393,6 +430,14 @@ pub struct WebhookName;
 
 impl Name for WebhookName {
     const NAME: &'static str = "webhook";
+}
+
+/// A quota's name.
+#[derive(Debug)]
+pub struct QuotaName;
+
+impl Name for QuotaName {
+    const NAME: &'static str = "quota";
 }
 
 /// A limit's name.

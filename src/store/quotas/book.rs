@@ -1,0 +1,78 @@
+//! What the ledgers of all quotas share: the store and whether it is lost, the clock, how many questions are asked at
+//! once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock::Clock,
+    store::{SharedStore, StoreFault},
+};
+
+/// Questions about quotas under way at once: logins need connections too.
+const AT_ONCE: usize = 4;
+
+/// The longest a request waits for the store; then it counts as lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Told when the store is lost (`true`) or found again.
+pub type Told = Box<dyn Fn(bool) + Send + Sync>;
+
+/// What all ledgers share.
+pub struct Book {
+    pub(super) store: SharedStore,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) flights: Semaphore,
+    lost: AtomicBool,
+    told: Told,
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Book").field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+impl Book {
+    /// On this store.
+    #[must_use]
+    pub fn new(store: SharedStore, clock: Arc<dyn Clock>, told: Told) -> Self {
+        Self { store, clock, flights: Semaphore::new(AT_ONCE), lost: AtomicBool::new(false), told }
+    }
+
+    /// Whether the store is lost, so that each gateway counts alone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Looks whether a lost store is there again. No request does: a store that answers late would cost each its time.
+    pub async fn look(&self) {
+        if self.is_lost() && self.store.ping().await.is_ok() {
+            self.found();
+        }
+    }
+
+    pub(super) fn found(&self) {
+        if self.lost.swap(false, Ordering::AcqRel) {
+            tracing::info!("quotas are counted together again");
+            (self.told)(false);
+        }
+    }
+
+    /// `None`: it did not answer in time.
+    pub(super) fn lose(&self, fault: Option<&StoreFault>) {
+        if !self.lost.swap(true, Ordering::AcqRel) {
+            let cause = fault.map_or_else(|| format!("no answer within {PATIENCE:?}"), ToString::to_string);
+            tracing::warn!(cause, "quotas cannot be looked up; this gateway counts for itself until they can");
+            (self.told)(true);
+        }
+    }
+}

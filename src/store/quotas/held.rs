@@ -1,0 +1,284 @@
+//! What a gateway knows of one key of a quota: units at hand, units owed, what is left in the store.
+//!
+//! Nothing here waits, locks or asks: [`super::ledger`] does, by what is decided here.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::QuotaGrant;
+use crate::{
+    clock::{Tick, Timestamp, nanos},
+    policy::quota::share,
+    store::memory::bounded::Fades,
+};
+
+/// How long the store's no is believed: units may be given back at any time.
+const DRY: Duration = Duration::from_secs(1);
+
+/// How long a key is kept in memory after its last request, and its units lie here.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+/// Something to lose: not forgotten before others that have nothing.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// Whether units can be spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spend {
+    /// They are.
+    Spent,
+    /// They are, by this gateway alone: the store is lost.
+    Alone,
+    /// They are not there.
+    Refused,
+    /// The store must be asked.
+    Ask,
+}
+
+/// A question on its way to the store; closed when it is over.
+pub(super) type Flight = Arc<Semaphore>;
+
+/// What is asked of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asking {
+    pub(super) owed: u64,
+    pub(super) least: u64,
+    pub(super) wanted: u64,
+}
+
+/// One key in one period.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// The period's first moment.
+    pub(super) period: Timestamp,
+    pub(super) epoch: u64,
+    /// Units at hand.
+    pub(super) left: u64,
+    /// Left in the store when it was last asked; all there is, before that.
+    rest: u64,
+    /// Units spent here that the store does not know of.
+    pub(super) debt: u64,
+    /// Units that requests wait for.
+    waiting: u64,
+    /// The least that was refused; while `dry_until` is not over, so is anything as much.
+    dry_from: u64,
+    dry_until: u64,
+    touched: u64,
+    pub(super) flight: Option<Flight>,
+}
+
+impl Fades for Held {
+    fn faded_at(&self) -> u64 {
+        let idle = self.touched.saturating_add(nanos(IDLE));
+        if self.is_empty() { idle } else { idle.saturating_add(nanos(KEPT)) }
+    }
+}
+
+impl Held {
+    pub(super) fn new(period: Timestamp, limit: u64, tick: Tick) -> Self {
+        Self {
+            period,
+            epoch: 0,
+            left: 0,
+            rest: limit,
+            debt: 0,
+            waiting: 0,
+            dry_from: 0,
+            dry_until: 0,
+            touched: tick.nanos(),
+            flight: None,
+        }
+    }
+
+    /// Nothing would be lost with it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0 && self.debt == 0 && self.waiting == 0 && self.flight.is_none()
+    }
+
+    /// Nobody has used it for so long.
+    pub(super) fn is_idle(&self, tick: Tick, idle: Duration) -> bool {
+        let over = tick.nanos() >= self.touched.saturating_add(nanos(idle));
+        over && self.waiting == 0 && self.flight.is_none()
+    }
+
+    /// Units left, as far as is known here.
+    pub(super) fn remaining(&self) -> u64 {
+        self.left.saturating_add(self.rest).saturating_sub(self.debt)
+    }
+
+    /// Spends units that are at hand; while the store is lost, of what was left in it too.
+    pub(super) fn spend(&mut self, units: u64, tick: Tick, lost: bool) -> Spend {
+        self.touched = tick.nanos();
+        if let Some(left) = self.left.checked_sub(units) {
+            self.left = left;
+            return Spend::Spent;
+        }
+        if lost {
+            let owed = self.debt.saturating_add(units - self.left);
+            if owed > self.rest {
+                return Spend::Refused;
+            }
+            (self.left, self.debt) = (0, owed);
+            return Spend::Alone;
+        }
+        let dry = units >= self.dry_from && tick.nanos() < self.dry_until;
+        if dry { Spend::Refused } else { Spend::Ask }
+    }
+
+    /// Units that were used, whether they were there or not. Gives whether some are owed now.
+    pub(super) fn charge(&mut self, units: u64, tick: Tick) -> bool {
+        self.touched = tick.nanos();
+        let here = units.min(self.left);
+        self.left -= here;
+        self.debt = self.debt.saturating_add(units - here);
+        self.debt > 0
+    }
+
+    /// Units that were set aside and not used.
+    pub(super) fn give(&mut self, units: u64) {
+        self.left = self.left.saturating_add(units);
+        let paid = self.left.min(self.debt);
+        self.left -= paid;
+        self.debt -= paid;
+    }
+
+    /// A request waits for units, or (negative) no longer does.
+    pub(super) fn waits(&mut self, units: u64) {
+        self.waiting = self.waiting.saturating_add(units);
+    }
+
+    /// It no longer does.
+    pub(super) fn waits_no_more(&mut self, units: u64) {
+        self.waiting = self.waiting.saturating_sub(units);
+    }
+
+    /// Whether more should be taken ahead, after this many were spent at once: less than half a share is at hand, and a
+    /// share is worth a question.
+    pub(super) fn runs_low(&self, units: u64, tick: Tick) -> bool {
+        let ahead = share(self.rest);
+        let low = ahead > units.max(1) && self.left < ahead / 2;
+        low && self.flight.is_none() && tick.nanos() >= self.dry_until
+    }
+
+    /// What to ask for: what is waited for, or one unit and with it a share.
+    pub(super) fn asking(&self, least: u64) -> Asking {
+        Asking { owed: self.debt, least, wanted: self.waiting }
+    }
+
+    /// The store's answer. `asking` is what it answers; the limit is all there is.
+    pub(super) fn learn(&mut self, grant: &QuotaGrant, asking: Asking, limit: u64, tick: Tick) {
+        if grant.epoch != self.epoch {
+            // Somebody has set it to nothing: what was at hand belongs to before.
+            (self.epoch, self.left) = (grant.epoch, 0);
+        }
+        self.rest = limit.saturating_sub(grant.used);
+        // What was paid from here while it was written down was paid twice.
+        let written = asking.owed.min(self.debt);
+        self.debt -= written;
+        self.give(grant.given.saturating_add(asking.owed - written));
+        if asking.least > 0 {
+            let dry = grant.given == 0;
+            self.dry_from = asking.least;
+            self.dry_until = if dry { tick.plus(DRY).nanos() } else { 0 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn tick(nanos: u64) -> Tick {
+        Tick::from_nanos(nanos)
+    }
+
+    fn held() -> Held {
+        Held::new(Timestamp::from_seconds(0), 100, tick(SECOND))
+    }
+
+    fn one() -> Asking {
+        Asking { owed: 0, least: 1, wanted: 1 }
+    }
+
+    fn given(given: u64, used: u64) -> QuotaGrant {
+        QuotaGrant { given, used, epoch: 0 }
+    }
+
+    #[test]
+    fn what_is_at_hand_is_spent_and_then_the_store_is_asked() {
+        let mut held = held();
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask);
+        held.learn(&given(6, 6), one(), 100, tick(SECOND));
+        assert_eq!(held.remaining(), 100);
+        for _ in 0..6 {
+            assert_eq!(held.spend(1, tick(SECOND), false), Spend::Spent);
+        }
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask);
+        assert_eq!(held.remaining(), 94);
+    }
+
+    #[test]
+    fn a_no_holds_for_a_second_for_whoever_needs_as_much() {
+        let mut held = held();
+        let asking = Asking { owed: 0, least: 10, wanted: 10 };
+        held.learn(&given(0, 95), asking, 100, tick(SECOND));
+        assert_eq!(held.spend(10, tick(SECOND), false), Spend::Refused);
+        assert_eq!(held.spend(9, tick(SECOND), false), Spend::Ask);
+        assert_eq!(held.spend(10, tick(2 * SECOND - 1), false), Spend::Refused);
+        assert_eq!(held.spend(10, tick(2 * SECOND), false), Spend::Ask);
+    }
+
+    #[test]
+    fn alone_it_spends_what_was_left_and_owes_it() {
+        let mut held = held();
+        held.learn(&given(6, 90), one(), 100, tick(SECOND));
+        assert_eq!(held.spend(8, tick(SECOND), true), Spend::Alone);
+        assert_eq!((held.left, held.debt, held.remaining()), (0, 2, 8));
+        assert_eq!(held.spend(9, tick(SECOND), true), Spend::Refused);
+        assert_eq!(held.spend(8, tick(SECOND), true), Spend::Alone);
+        assert_eq!(held.spend(1, tick(SECOND), true), Spend::Refused);
+    }
+
+    #[test]
+    fn an_unknown_key_alone_has_the_whole_quota() {
+        let mut held = held();
+        assert_eq!(held.spend(100, tick(SECOND), true), Spend::Alone);
+        assert_eq!(held.spend(1, tick(SECOND), true), Spend::Refused);
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_once() {
+        let mut held = held();
+        assert!(held.charge(5, tick(SECOND)));
+        let asking = held.asking(0);
+        assert_eq!(asking.owed, 5);
+        // While it is on its way, two are paid from here, and three more are used.
+        held.give(2);
+        assert!(held.charge(1, tick(SECOND)));
+        held.learn(&given(0, 5), asking, 100, tick(SECOND));
+        assert_eq!((held.left, held.debt), (1, 0));
+    }
+
+    #[test]
+    fn what_lies_here_from_before_a_reset_is_gone() {
+        let mut held = held();
+        held.learn(&given(6, 90), one(), 100, tick(SECOND));
+        held.learn(&QuotaGrant { given: 3, used: 3, epoch: 1 }, one(), 100, tick(SECOND));
+        assert_eq!((held.left, held.epoch), (3, 1));
+    }
+
+    #[test]
+    fn more_is_taken_ahead_only_while_a_share_is_worth_it() {
+        let mut held = held();
+        held.learn(&given(6, 6), one(), 100, tick(SECOND));
+        assert!(!held.runs_low(1, tick(SECOND)));
+        held.left = 1;
+        assert!(held.runs_low(1, tick(SECOND)));
+        assert!(!held.runs_low(50, tick(SECOND)), "a share is less than one request needs");
+        held.learn(&given(1, 95), one(), 100, tick(SECOND));
+        held.left = 0;
+        assert!(!held.runs_low(1, tick(SECOND)), "of the last each is taken by itself");
+    }
+}
