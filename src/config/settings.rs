@@ -7,6 +7,7 @@
 mod identity;
 mod issuers;
 mod limits;
+mod lockout;
 mod routes;
 mod security_events;
 
@@ -20,6 +21,7 @@ pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
+    lockout::Lockout,
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
 };
@@ -48,6 +50,8 @@ pub struct Settings {
     pub issuers: Vec<Arc<Issuer>>,
     /// Password rules and hashing costs.
     pub passwords: Passwords,
+    /// Counters of failed logins.
+    pub lockout: Lockout,
     /// Named rate limits, in the order of the file.
     pub limits: Vec<Arc<Limit>>,
     /// Named upstream clusters.
