@@ -49,6 +49,7 @@ steps! {
     10 "0010_audit_chain",
     11 "0011_webhook_outbox",
     12 "0012_quota_usage",
+    13 "0013_lockouts",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {
