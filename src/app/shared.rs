@@ -16,7 +16,7 @@ use crate::{
     policy::master_key::MasterKey,
     portal::{
         PortalState,
-        hash_pool::{HashPool, JobDone},
+        hash_pool::{HashPool, Told},
     },
     store::{
         SharedStore,
@@ -24,7 +24,10 @@ use crate::{
         redis::Redis,
         security::{SecurityWatch, Subscription},
     },
-    telemetry::{metrics::Metrics, traces::Traces},
+    telemetry::{
+        metrics::{HashResult, Metrics},
+        traces::Traces,
+    },
     upstream::{cluster::Cluster, issuers::Issuer},
 };
 
@@ -180,9 +183,20 @@ impl Shared {
             return Ok(None);
         }
         let metrics = Arc::clone(&self.metrics);
-        let told = Box::new(move |done: JobDone| {
-            metrics.hash_wait.observe(done.waited);
-            metrics.hash_duration.observe(done.worked);
+        metrics.hash_queue_capacity.set_count(settings.passwords.hash_queue);
+        let told = Box::new(move |told: Told| {
+            let result = match told {
+                Told::Done(done) => {
+                    metrics.hash_wait.observe(done.waited);
+                    metrics.hash_duration.observe(done.worked);
+                    HashResult::Done
+                }
+                Told::Skipped => HashResult::Skipped,
+                Told::QueueFull => HashResult::QueueFull,
+                Told::AddressFull => HashResult::AddressFull,
+                Told::Postponed => HashResult::Postponed,
+            };
+            metrics.hash_jobs.of(result).inc();
         });
         let (entropy, clock) = (Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock));
         Ok(Some(Arc::new(HashPool::observed(&settings.passwords, entropy, clock, told)?)))

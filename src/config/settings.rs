@@ -270,6 +270,8 @@ pub struct Passwords {
     pub hash_threads: usize,
     /// Hash jobs that may wait; more are answered 503.
     pub hash_queue: usize,
+    /// Of these, jobs of one address (IPv4 /32, IPv6 /64); at most `hash_queue`.
+    pub hash_queue_per_address: usize,
 }
 
 /// One upstream cluster.

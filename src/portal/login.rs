@@ -40,7 +40,7 @@ pub(crate) async fn login(State(state): State<Shared>, caller: Caller, body: Log
     };
     let (account, phc) = found.unzip();
     let user = account.map(|account| account.id);
-    let hashing = state.hash_pool.verify(attempt.password.clone(), phc.clone());
+    let hashing = state.hash_pool.verify(attempt.password.clone(), phc.clone(), caller.ip());
     let matches = caller.working("password hash", hashing).await?;
     let (Some(user), Some(phc), true) = (user, phc, matches) else {
         return Err(fail(&state, &caller, user).await);

@@ -21,7 +21,7 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
+        EndpointName, FetchResult, FileSha256, HashResult, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
         RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
         SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
     },
@@ -114,6 +114,10 @@ table! {
     refresh: Each<RefreshResult, Counter> = "refresh";
     /// Password hashes waiting for a thread.
     hash_queue_length: Gauge = "hash_queue_length";
+    /// Password hashes that may wait for a thread.
+    hash_queue_capacity: Gauge = "hash_queue_capacity";
+    /// Password hashes that were asked for, by what became of them.
+    hash_jobs: Each<HashResult, Counter> = "hash_jobs";
     /// How long a password hash waited for a thread.
     hash_wait: Histogram = "hash_wait_seconds";
     /// How long a password hash took.

@@ -142,6 +142,20 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// What became of a password hash that was asked for.
+    HashResult: "result" {
+        /// Done.
+        Done = "done",
+        /// Its requester had gone when its turn came.
+        Skipped = "skipped",
+        /// Refused: the queue was full.
+        QueueFull = "queue_full",
+        /// Refused: its address had its share of the queue.
+        AddressFull = "address_full",
+        /// A weak hash that stays until its owner's next login: there was enough to do.
+        Postponed = "postponed",
+    }
+
     /// What a limit decided.
     LimitResult: "result" {
         /// Within the limit.
