@@ -9,9 +9,20 @@ use super::{Rim, StartFault, feed::Feed, keys, routes, shared_state, streams, ta
 use crate::{
     config::settings::{self, Settings},
     gate::{
-        authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit, finish::RequestLog, identity::Identity,
-        keyring::Keyring, limits::AddressPeek, observe::Observer, open_streams::OpenStreams, references::References,
-        snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
+        admission::{Admission, Load},
+        authenticate::Authenticate,
+        authorise::Authorise,
+        charge::SubjectLimit,
+        finish::RequestLog,
+        identity::Identity,
+        keyring::Keyring,
+        limits::AddressPeek,
+        observe::Observer,
+        open_streams::OpenStreams,
+        references::References,
+        snapshot::Snapshot,
+        stack::Layers,
+        token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
     portal::{
@@ -46,6 +57,7 @@ pub(super) struct Shared {
     pub(super) known: Arc<Revocations>,
     pub(super) streams: Arc<OpenStreams>,
     pub(super) references: Arc<References>,
+    pub(super) load: Arc<Load>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rim: Rim,
 }
@@ -132,7 +144,8 @@ impl Shared {
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
         let streams =
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, metrics, rim })
+        let load = Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)));
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, load, metrics, rim })
     }
 
     pub(super) fn layers(
@@ -161,6 +174,7 @@ impl Shared {
                 seen,
                 Arc::clone(&self.metrics),
             ),
+            admission: Admission(Arc::clone(&self.load)),
             authorise: Authorise::new(denied, Arc::clone(&self.metrics)),
             subject_limit: SubjectLimit,
             identity: Identity::new(Arc::clone(&self.keyring), Arc::clone(&self.references)),

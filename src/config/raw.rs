@@ -11,6 +11,7 @@ use super::{
     limits::RawLimit,
     listeners::RawListeners,
     oauth::RawOAuth,
+    overload::RawOverload,
     passwords::RawPasswords,
     portal::RawPortal,
     routes::RawRoute,
@@ -36,6 +37,9 @@ pub(super) struct RawSettings {
     /// The process itself.
     #[serde(default)]
     pub(super) runtime: Item<RawRuntime>,
+    /// When requests are sent away because there is too much to do.
+    #[serde(default)]
+    pub(super) overload: Item<RawOverload>,
     /// Where users, sessions, keys and audit live.
     #[serde(default)]
     pub(super) store: Item<RawStore>,

@@ -7,6 +7,7 @@
 mod identity;
 mod issuers;
 mod limits;
+mod overload;
 mod routes;
 mod security_events;
 
@@ -20,6 +21,7 @@ pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
+    overload::{MaxMemory, Overload},
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
 };
@@ -42,6 +44,8 @@ pub struct Settings {
     pub shared_state: SharedState,
     /// Worker threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
+    /// How much may be going on before requests are sent away.
+    pub overload: Overload,
     /// Access and refresh tokens.
     pub tokens: Tokens,
     /// Other issuers whose tokens routes may accept.

@@ -135,6 +135,8 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AccountExists => (StatusCode::CONFLICT, "The account exists already", Silent, Quiet),
         Reason::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not accepted", Silent, Quiet),
         Reason::HashQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn),
+        // Quiet: a line for each would be work, of which there is too much. The metrics tell, and `app/pressure.rs`.
+        Reason::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "There is too much to do", Silent, Quiet),
         Reason::RevocationsStale => {
             (StatusCode::SERVICE_UNAVAILABLE, "Whether the access token still holds is not known", Silent, Warn)
         }

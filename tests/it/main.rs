@@ -9,7 +9,7 @@
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
 //! [`revocations`] (what is taken away from tokens that are out there), [`limits`] and [`shared_limits`] (who pays for
-//! whom), [`isolation`] (what others do costs nobody else).
+//! whom), [`isolation`] and [`overload`] (what others do costs nobody else).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -125,6 +125,8 @@ mod node_clients;
 mod oauth;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod overload;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]

@@ -217,7 +217,7 @@ mod tests {
                     if waits(from) {
                         since.insert(from, Vec::new());
                     }
-                    for (_, passed) in &mut since {
+                    for passed in since.values_mut() {
                         prop_assert!(!passed.contains(&from), "somebody had two turns in a round");
                         passed.push(from);
                     }

@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{key_life::KeyState, overload::Class, reason::Reason, webhook::SecurityEvent};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -222,6 +222,14 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// Why a request was sent away.
+    ShedCause: "cause" {
+        /// Too many whose answer had not begun.
+        Requests = "requests",
+        /// Too little memory.
+        Memory = "memory",
+    }
+
     /// What came of reading the store.
     ReadResult: "result" {
         /// Read.
@@ -337,6 +345,19 @@ impl Label for Reason {
 
 impl Label for KeyState {
     const NAME: &'static str = "state";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Class {
+    const NAME: &'static str = "class";
     const ALL: &'static [Self] = Self::ALL;
 
     fn index(self) -> usize {
