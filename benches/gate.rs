@@ -26,6 +26,7 @@ use portcullis::{
         settings::{self, IssuerKeys},
     },
     gate::{
+        admission::{Admission, Load},
         authenticate::Authenticate,
         authorise::Authorise,
         body::GateBody,
@@ -185,6 +186,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
             seen,
             Arc::clone(&metrics),
         ),
+        admission: Admission(Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)))),
         authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),
         subject_limit: SubjectLimit,
         identity: Identity::new(

@@ -85,7 +85,10 @@ impl Bench {
 
     async fn hash(&self, password: String) -> Result<SecretString, Fault> {
         let pool = HashPool::new(&self.settings.passwords, Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock))?;
-        let judged = pool.hash(password.into(), Vec::new()).await.map_err(|refusal| format!("{refusal:?}"))?;
+        let judged = pool
+            .hash(password.into(), Vec::new(), std::net::Ipv4Addr::LOCALHOST.into())
+            .await
+            .map_err(|refusal| format!("{refusal:?}"))?;
         Ok(judged?)
     }
 

@@ -12,6 +12,7 @@ mod feed;
 mod follow;
 mod force;
 mod keys;
+mod pressure;
 mod quotas;
 mod readiness;
 mod reload;

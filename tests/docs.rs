@@ -1,5 +1,6 @@
 //! What the documents name exists: tests in `docs/threats.md`, files behind relative links, commands and
-//! configurations shown, the examples, and the reference pages (`BLESS=1` writes them).
+//! configurations shown, the examples, and the reference pages (`BLESS=1` writes them). So are alerts, dashboard and
+//! runbook ([`monitoring`]).
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
@@ -10,6 +11,8 @@ use std::{
     process::Command,
 };
 
+#[path = "docs/monitoring.rs"]
+mod monitoring;
 #[path = "docs/reference.rs"]
 mod reference;
 

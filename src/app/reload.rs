@@ -154,6 +154,7 @@ impl Reloader {
                 }
                 self.shared.took(&next.settings);
                 warn_of_weaker_rules(&force.settings, &next.settings);
+                self.shared.load.allow(next.settings.overload.max_in_flight);
                 self.snapshot.store(Arc::new(snapshot));
                 self.force.store(next);
                 Verdict::Applied(differences)

@@ -17,7 +17,7 @@ use crate::{
         route_table::{PatternFault, RouteTable},
         snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
     },
-    policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, preset::Preset},
+    policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, overload::Calls, preset::Preset},
     portal::{
         endpoints::{ENDPOINTS, Endpoint, Served},
         key_sets::PRESET_KEYS,
@@ -147,6 +147,7 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
     }
     for keys in PRESET_KEYS.iter().filter(|keys| settings.presets().any(|preset| preset == keys.preset)) {
         let entry = own_entry(keys.name, &Method::GET, AuthMode::None, 0, settings, parts);
+        let entry = RouteEntry { calls: Calls::Vital, ..entry };
         let paths = [keys.path().to_owned()];
         match keys.preset {
             // Its readers ask the host that they are told for `iss`: their own.
@@ -177,6 +178,7 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         hosts: route.hosts.clone(),
         methods: route.methods.clone(),
         auth: route.auth,
+        calls: Calls::ByCaller,
         credentials: route.credentials,
         roles: route.roles.clone(),
         scopes: route.scopes.clone(),
@@ -214,6 +216,7 @@ fn accepted(route: &Route, settings: &Arc<settings::Issuer>, issuers: &[Arc<Issu
 
 fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> RouteEntry {
     let entry = own_entry(endpoint.name, &endpoint.method, endpoint.auth, endpoint.body_limit, settings, parts);
+    let entry = RouteEntry { calls: endpoint.calls(), ..entry };
     // The portal's limits are its users'; a service asks about all of them from one address. Only tries to be taken for
     // a service count against it.
     if endpoint.proves_client() {
@@ -239,6 +242,7 @@ fn own_entry(
         hosts: Vec::new(),
         methods: vec![method.clone()],
         auth,
+        calls: Calls::ByCaller,
         // A page that has its token in the cookie alone may ask who it is, and leave.
         credentials: Credentials { bearer: true, cookie: settings.portal.sets_access_cookie },
         roles: Vec::new(),

@@ -9,14 +9,25 @@ use super::{Rim, StartFault, feed::Feed, force::Force, keys, quotas, routes, sha
 use crate::{
     config::settings::{self, Settings},
     gate::{
-        authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit, finish::RequestLog, identity::Identity,
-        keyring::Keyring, limits::AddressPeek, observe::Observer, open_streams::OpenStreams, references::References,
-        snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
+        admission::{Admission, Load},
+        authenticate::Authenticate,
+        authorise::Authorise,
+        charge::SubjectLimit,
+        finish::RequestLog,
+        identity::Identity,
+        keyring::Keyring,
+        limits::AddressPeek,
+        observe::Observer,
+        open_streams::OpenStreams,
+        references::References,
+        snapshot::Snapshot,
+        stack::Layers,
+        token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
     portal::{
         PortalState,
-        hash_pool::{HashPool, JobDone},
+        hash_pool::{HashPool, Told},
         lines::Lines,
     },
     store::{
@@ -26,7 +37,10 @@ use crate::{
         redis::Redis,
         security::{SecurityWatch, Subscription},
     },
-    telemetry::{metrics::Metrics, traces::Traces},
+    telemetry::{
+        metrics::{HashResult, Metrics},
+        traces::Traces,
+    },
     upstream::{cluster::Cluster, issuers::Issuer},
 };
 
@@ -47,6 +61,7 @@ pub(super) struct Shared {
     pub(super) references: Arc<References>,
     /// Logins that wait for each other.
     pub(super) lines: Arc<Lines>,
+    pub(super) load: Arc<Load>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rim: Rim,
 }
@@ -137,7 +152,8 @@ impl Shared {
         let streams =
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
         let lines = Arc::default();
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, metrics, rim })
+        let load = Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)));
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, load, metrics, rim })
     }
 
     pub(super) fn layers(
@@ -166,6 +182,7 @@ impl Shared {
                 seen,
                 Arc::clone(&self.metrics),
             ),
+            admission: Admission(Arc::clone(&self.load)),
             authorise: Authorise::new(denied, Arc::clone(&self.metrics)),
             subject_limit: SubjectLimit,
             identity: Identity::new(Arc::clone(&self.keyring), Arc::clone(&self.references)),
@@ -190,9 +207,20 @@ impl Shared {
             return Ok(None);
         }
         let metrics = Arc::clone(&self.metrics);
-        let told = Box::new(move |done: JobDone| {
-            metrics.hash_wait.observe(done.waited);
-            metrics.hash_duration.observe(done.worked);
+        metrics.hash_queue_capacity.set_count(settings.passwords.hash_queue);
+        let told = Box::new(move |told: Told| {
+            let result = match told {
+                Told::Done(done) => {
+                    metrics.hash_wait.observe(done.waited);
+                    metrics.hash_duration.observe(done.worked);
+                    HashResult::Done
+                }
+                Told::Skipped => HashResult::Skipped,
+                Told::QueueFull => HashResult::QueueFull,
+                Told::AddressFull => HashResult::AddressFull,
+                Told::Postponed => HashResult::Postponed,
+            };
+            metrics.hash_jobs.of(result).inc();
         });
         let (entropy, clock) = (Arc::clone(&self.rim.entropy), Arc::clone(&self.rim.clock));
         Ok(Some(Arc::new(HashPool::observed(&settings.passwords, entropy, clock, told)?)))

@@ -1,6 +1,7 @@
 //! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, open
 //! streams (those that have lost their right, or whose token has run out), notes for the refresh protocol, the audit
-//! (refusals, seals, webhooks), failed logins to forget, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! (refusals, seals, webhooks), failed logins to forget, memory ([`pressure`]), housekeeping, gauges that nobody moves, the
+//! export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +18,7 @@ use crate::{
         denials::{self, Denials},
         feed::Feed,
         force::Force,
-        quotas,
+        pressure, quotas,
         sealing::Sealer,
         shared::{Facts, Shared},
         streams,
@@ -107,6 +108,9 @@ impl Tasks {
         tasks.spawn(streams::look_again(Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock)));
         let (streams, clock) = (Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock));
         tasks.spawn(streams::ask_after(streams, store.clone(), tokens.clone(), clock));
+        let (load, clock, told) =
+            (Arc::clone(&shared.load), Arc::clone(&shared.rim.clock), Arc::clone(&shared.metrics));
+        tasks.spawn(pressure::watch(load, Arc::clone(&force), clock, told));
         let (known, clock) = (Arc::clone(&shared.known), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(HOUSEKEEPING);

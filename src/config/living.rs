@@ -20,6 +20,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("listeners.public.tls.key", Taken::Live),
     ("listeners.trusted_proxies", Taken::Live),
     ("runtime", Taken::AtStart),
+    ("overload", Taken::Live),
     ("store", Taken::AtStart),
     ("shared_state", Taken::AtStart),
     ("tokens", Taken::AtStart),

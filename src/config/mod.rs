@@ -20,6 +20,7 @@ mod listeners;
 pub mod living;
 mod lockout;
 mod oauth;
+mod overload;
 mod passwords;
 mod paths;
 mod portal;
@@ -156,6 +157,7 @@ fn settings(source: &Source<'_>, environment: &dyn Environment, inputs: Inputs) 
 fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let listeners = listeners::check(raw.listeners, checks);
     let workers = runtime::check(raw.runtime);
+    let overload = overload::check(raw.overload, listeners.as_ref());
     let store = store::check(raw.store, checks);
     let shared_state = shared_state::check(raw.shared_state, checks);
     let compat = portal::compat(&raw.portal);
@@ -198,6 +200,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         store: store.ok()?,
         shared_state: shared_state?,
         workers: workers.ok()?,
+        overload: overload?,
         tokens: tokens?,
         issuers: issuers.all()?,
         passwords: passwords?,

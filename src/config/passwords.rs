@@ -34,6 +34,9 @@ pub(super) struct RawPasswords {
     hash_threads: Item<Auto<1, 256>>,
     /// Logins that may wait for a hashing thread; more are answered 503 with Retry-After.
     hash_queue: Item<Int<1, 100_000>>,
+    /// Of these, logins of one address (IPv4 /32, IPv6 /64); auto: an eighth. Addresses take turns, and the last quarter of
+    /// the queue is for those that have nothing waiting: one address's storm holds up no other's login.
+    hash_queue_per_address: Item<Auto<1, 100_000>>,
 }
 
 /// argon2id's parameters.
@@ -59,6 +62,7 @@ impl Default for RawPasswords {
             argon2: Item::default(),
             hash_threads: Item::default(),
             hash_queue: Item::of(Int(256)),
+            hash_queue_per_address: Item::default(),
         }
     }
 }
@@ -90,6 +94,15 @@ pub(super) fn check(item: Item<RawPasswords>, compat: Compat, checks: &mut Check
         blocklist: raw.blocklist.value?,
         context_words: values(raw.context_words.value?)?.into_iter().map(|word| word.0).collect(),
     };
+    let hash_queue: usize = raw.hash_queue.value?.get()?;
+    let per_address_at = raw.hash_queue_per_address.at.or(&at, "hash_queue_per_address");
+    let hash_queue_per_address = match raw.hash_queue_per_address.value?.0 {
+        Some(places) => usize::try_from(places).ok()?,
+        None => (hash_queue / 8).max(1),
+    };
+    if hash_queue_per_address > hash_queue {
+        checks.error(&per_address_at, "more than hash_queue, of which it is a share");
+    }
     let argon2 = raw.argon2.value?;
     let hash_threads = match raw.hash_threads.value?.0 {
         Some(threads) => usize::try_from(threads).ok()?,
@@ -101,6 +114,7 @@ pub(super) fn check(item: Item<RawPasswords>, compat: Compat, checks: &mut Check
         argon2_iterations: argon2.iterations.value?.get()?,
         argon2_lanes: argon2.lanes.value?.get()?,
         hash_threads,
-        hash_queue: raw.hash_queue.value?.get()?,
+        hash_queue,
+        hash_queue_per_address,
     })
 }

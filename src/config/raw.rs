@@ -12,6 +12,7 @@ use super::{
     listeners::RawListeners,
     lockout::RawLockout,
     oauth::RawOAuth,
+    overload::RawOverload,
     passwords::RawPasswords,
     portal::RawPortal,
     quotas::RawQuota,
@@ -38,6 +39,9 @@ pub(super) struct RawSettings {
     /// The process itself.
     #[serde(default)]
     pub(super) runtime: Item<RawRuntime>,
+    /// When requests are sent away because there is too much to do.
+    #[serde(default)]
+    pub(super) overload: Item<RawOverload>,
     /// Where users, sessions, keys and audit live.
     #[serde(default)]
     pub(super) store: Item<RawStore>,

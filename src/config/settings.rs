@@ -8,6 +8,7 @@ mod identity;
 mod issuers;
 mod limits;
 mod lockout;
+mod overload;
 mod quotas;
 mod routes;
 mod security_events;
@@ -24,6 +25,7 @@ pub use self::{
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
     lockout::Lockout,
+    overload::{MaxMemory, Overload},
     quotas::Quota,
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
@@ -48,6 +50,8 @@ pub struct Settings {
     pub shared_state: SharedState,
     /// Worker threads of the runtime; `None`: one per core.
     pub workers: Option<usize>,
+    /// How much may be going on before requests are sent away.
+    pub overload: Overload,
     /// Access and refresh tokens.
     pub tokens: Tokens,
     /// Other issuers whose tokens routes may accept.
@@ -280,6 +284,8 @@ pub struct Passwords {
     pub hash_threads: usize,
     /// Hash jobs that may wait; more are answered 503.
     pub hash_queue: usize,
+    /// Of these, jobs of one address (IPv4 /32, IPv6 /64); at most `hash_queue`.
+    pub hash_queue_per_address: usize,
 }
 
 /// One upstream cluster.

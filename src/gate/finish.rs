@@ -66,6 +66,7 @@ impl Finish {
     /// The answer's head is on its way.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        self.record.give_place_back(&self.metrics.requests_unanswered);
         if self.log.slow.is_some() {
             self.head = Some(self.clock.tick().since(self.record.began));
         }
@@ -150,6 +151,7 @@ fn micros(took: Duration) -> u64 {
 impl Drop for Finish {
     fn drop(&mut self) {
         self.metrics.requests_in_flight.dec();
+        self.record.give_place_back(&self.metrics.requests_unanswered);
         self.tell();
     }
 }

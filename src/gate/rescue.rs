@@ -144,6 +144,8 @@ pub const fn row(reason: Reason) -> Row {
         Reason::HashQueueFull | Reason::LoginsUnderWay => {
             (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn)
         }
+        // Quiet: a line for each would be work, of which there is too much. The metrics tell, and `app/pressure.rs`.
+        Reason::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "There is too much to do", Silent, Quiet),
         Reason::RevocationsStale => {
             (StatusCode::SERVICE_UNAVAILABLE, "Whether the access token still holds is not known", Silent, Warn)
         }

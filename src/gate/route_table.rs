@@ -203,6 +203,7 @@ mod tests {
     use crate::{
         config::settings::{AuthMode, Credentials, RouteTimeouts, Staleness},
         gate::snapshot::{RouteLimits, Target},
+        policy::overload::Calls,
         telemetry::metrics::Metrics,
     };
 
@@ -212,6 +213,7 @@ mod tests {
             hosts: Vec::new(),
             methods: methods.to_vec(),
             auth: AuthMode::Required,
+            calls: Calls::ByCaller,
             credentials: Credentials::BEARER,
             roles: Vec::new(),
             scopes: Vec::new(),

@@ -16,6 +16,7 @@ use crate::{
     policy::{
         headers::Ours,
         limit_headers::{self, LimitState},
+        overload::Calls,
     },
     store::limits::Limiter,
     telemetry::metrics::{LimitMetrics, RouteMetrics},
@@ -129,6 +130,8 @@ pub struct RouteEntry {
     pub methods: Vec<Method>,
     /// Who may call.
     pub auth: AuthMode,
+    /// How whoever calls it counts while there is too much to do.
+    pub calls: Calls,
     /// Where credentials are looked for.
     pub credentials: Credentials,
     /// Any one of these.

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use tower::{Service, ServiceBuilder};
 
 use crate::gate::{
+    admission::Admission,
     authenticate::Authenticate,
     authorise::Authorise,
     body::GateBody,
@@ -34,6 +35,8 @@ pub struct Layers {
     pub address_peek: AddressPeek,
     /// Who calls.
     pub authenticate: Authenticate,
+    /// Whether there is room for them.
+    pub admission: Admission,
     /// Whether they may.
     pub authorise: Authorise,
     /// The subject's limits, then the address's, charged.
@@ -73,6 +76,9 @@ where
         .layer(StageLayer(layers.address_peek))
         // Before the subject's limit, which needs a subject that is proven. May wait: for another issuer's keys.
         .layer(layers.authenticate)
+        // After authentication, which costs less than a place is worth: a stranger with a made-up token must not be taken
+        // for a user. Before limits: whoever is sent away has paid nothing, and does not wait for Redis.
+        .layer(StageLayer(layers.admission))
         // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
         // that probing for forbidden things is limited too. May wait: for Redis, when a limit is shared.
         .layer(layers.subject_limit)

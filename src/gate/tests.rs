@@ -27,6 +27,7 @@ use crate::{
     config::{self, Source},
     edge::Connection,
     gate::{
+        admission::{Admission, Load},
         authenticate::Authenticate,
         authorise::Authorise,
         body::GateBody,
@@ -157,6 +158,7 @@ impl Gate {
                 tokio::sync::mpsc::channel(1).0,
                 Arc::clone(&metrics),
             ),
+            admission: Admission(Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)))),
             authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),
             subject_limit: SubjectLimit,
             identity: Identity::new(

@@ -132,6 +132,8 @@ reasons! {
     MediaType = "media_type",
     /// The hash queue is full.
     HashQueueFull = "hash_queue_full",
+    /// There is too much to do, or too little memory left.
+    Overloaded = "overloaded",
     /// It has not been known for too long what was revoked, and the route would rather refuse.
     RevocationsStale = "revocations_stale",
     /// The store did not answer.

@@ -88,7 +88,12 @@ impl Caller {
         self.record.set_subject(user.to_string().into());
     }
 
-    /// The client's address, as text.
+    /// The client's address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The same as text.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }

@@ -15,6 +15,7 @@ use http::Method;
 use crate::{
     config::settings::AuthMode,
     gate::references::CLAIMS_PATH,
+    policy::overload::Calls,
     portal::{
         claims, login, logout, me, oauth, openapi, refresh, register, sessions,
         state::{Published, Shared},
@@ -194,6 +195,25 @@ impl Endpoint {
     #[must_use]
     pub const fn proves_client(&self) -> bool {
         matches!(self.call, Call::Revoke | Call::Introspect)
+    }
+
+    /// How whoever calls it counts while there is too much to do.
+    #[must_use]
+    pub const fn calls(&self) -> Calls {
+        match self.call {
+            Call::Jwks | Call::Discovery | Call::Claims => Calls::Vital,
+            Call::Refresh | Call::Logout | Call::Revoke | Call::Introspect => Calls::Returning,
+            Call::Register
+            | Call::Login
+            | Call::Me
+            | Call::PatchMe
+            | Call::Sessions
+            | Call::EndOthers
+            | Call::Session
+            | Call::EndSession
+            | Call::Verify
+            | Call::OpenApi => Calls::ByCaller,
+        }
     }
 
     /// `None`: it needs the accounts, and there are none.

@@ -1,17 +1,20 @@
-//! Password hashing on threads of its own: bounded, and of the lowest priority.
+//! Password hashing on threads of its own: bounded, fair, and of the lowest priority.
 //!
 //! argon2id is meant to be slow, so a storm of logins is a storm of CPU. It may queue logins, and past the queue refuse
-//! them; it may not slow proxied requests. Hence own OS threads at nice 19 and a queue with an end. The
-//! rules of hashing are `policy::password`'s; here is only where and when it runs. A job whose requester has gone
-//! away is skipped: nobody waits for its answer.
+//! them; it may not slow proxied requests, nor may one address's storm hold up another's login. Hence own OS threads at
+//! nice 19 and a queue with an end, shared out by address ([`fair`]). The rules of hashing are `policy::password`'s;
+//! here is only where and when it runs. A job whose requester has gone away is skipped: nobody waits for its answer.
+
+mod fair;
+mod job;
 
 use std::{
     io,
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -20,12 +23,17 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
+use self::{
+    fair::{FairQueue, Full, Places},
+    job::{Answer, Hashed, Job, Task},
+};
 use crate::{
-    clock::{Clock, Entropy, Tick, nanos},
+    clock::{Clock, Entropy, nanos},
     config::settings::Passwords,
     gate::refusal::{Detail, Refusal},
     policy::{
-        password::{self, HashCost, HashFault, PasswordFault, PasswordRules},
+        forwarded::limit_prefix,
+        password::{self, HashCost, PasswordFault, PasswordRules},
         reason::Reason,
     },
 };
@@ -47,7 +55,7 @@ pub struct HashStats {
     pub done: u64,
     /// Jobs skipped because their requester had gone.
     pub skipped: u64,
-    /// Jobs refused because the queue was full.
+    /// Jobs refused because there was no place.
     pub refused: u64,
     /// Time all jobs together spent waiting for a thread.
     pub waited: Duration,
@@ -64,12 +72,26 @@ pub struct JobDone {
     pub worked: Duration,
 }
 
-/// Told of each job done, for histograms.
-pub type Observer = Box<dyn Fn(JobDone) + Send + Sync>;
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It was done.
+    Done(JobDone),
+    /// Its requester had gone when its turn came.
+    Skipped,
+    /// There was no place in the queue.
+    QueueFull,
+    /// Its address had its share of the queue.
+    AddressFull,
+    /// Nobody would have waited for it, and there was enough to do.
+    Postponed,
+}
+
+/// Told of each job, for metrics.
+pub type Observer = Box<dyn Fn(Told) + Send + Sync>;
 
 /// The hashing threads. They end when this is dropped; what still waits then is not done.
 pub struct HashPool {
-    jobs: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -84,8 +106,13 @@ struct Shared {
     observer: Observer,
     capacity: usize,
     threads: usize,
-    closing: AtomicBool,
-    queued: AtomicUsize,
+    /// Held for a push or a pop, never while anything is hashed, freed or waited for: requests take it, too, and a thread
+    /// of the lowest priority must not keep them.
+    jobs: Mutex<Jobs>,
+    /// Called when a job has come, or the end.
+    news: Condvar,
+    /// What a job took, lately: each one moves it by an eighth. Two threads at once may lose one; no matter.
+    lately_nanos: AtomicU64,
     done: AtomicU64,
     skipped: AtomicU64,
     refused: AtomicU64,
@@ -93,26 +120,9 @@ struct Shared {
     worked_nanos: AtomicU64,
 }
 
-struct Job {
-    queued_at: Tick,
-    task: Task,
-}
-
-/// A new password's hash, or why it is no good as a password, or why hashing failed.
-type Hashed = Result<Result<SecretString, PasswordFault>, HashFault>;
-
-enum Task {
-    /// `about` is `None` for a password that is in use already: it is not judged again.
-    Hash {
-        password: SecretString,
-        about: Option<Vec<String>>,
-        answer: oneshot::Sender<Hashed>,
-    },
-    Verify {
-        password: SecretString,
-        phc: Option<SecretString>,
-        answer: oneshot::Sender<bool>,
-    },
+struct Jobs {
+    queue: FairQueue<Job>,
+    closing: bool,
 }
 
 impl HashPool {
@@ -121,8 +131,8 @@ impl HashPool {
         Self::observed(settings, entropy, clock, Box::new(|_| ()))
     }
 
-    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs; `observer` is told of each
-    /// job done, on the thread that did it and before its requester has the answer.
+    /// Starts `settings.hash_threads` threads with a queue of `settings.hash_queue` jobs; `observer` is told of each job:
+    /// of one that is done on the thread that did it and before its requester has the answer.
     ///
     /// # Errors
     /// When the operating system gives no thread, or the costs are not argon2id's.
@@ -138,6 +148,7 @@ impl HashPool {
             lanes: settings.argon2_lanes,
         };
         let dummy = password::dummy_hash(cost).map_err(io::Error::other)?;
+        let places = Places { all: settings.hash_queue, each: settings.hash_queue_per_address };
         let shared = Arc::new(Shared {
             rules: settings.rules.clone(),
             cost,
@@ -147,27 +158,27 @@ impl HashPool {
             observer,
             capacity: settings.hash_queue,
             threads: settings.hash_threads.max(1),
-            closing: AtomicBool::new(false),
-            queued: AtomicUsize::new(0),
+            jobs: Mutex::new(Jobs { queue: FairQueue::new(places), closing: false }),
+            news: Condvar::new(),
+            lately_nanos: AtomicU64::new(0),
             done: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             waited_nanos: AtomicU64::new(0),
             worked_nanos: AtomicU64::new(0),
         });
-        let (jobs, queue) = sync_channel(settings.hash_queue);
-        let queue = Arc::new(Mutex::new(queue));
-        let mut pool = Self { jobs: Some(jobs), threads: Vec::new(), shared };
+        let mut pool = Self { threads: Vec::new(), shared };
         for index in 0..pool.shared.threads {
-            let (shared, queue) = (Arc::clone(&pool.shared), Arc::clone(&queue));
-            let thread = thread::Builder::new().name(format!("hash-{index}")).spawn(move || work(&shared, &queue))?;
+            let shared = Arc::clone(&pool.shared);
+            let thread = thread::Builder::new().name(format!("hash-{index}")).spawn(move || work(&shared))?;
             pool.threads.push(thread);
         }
         Ok(pool)
     }
 
     /// Judges a new password by the rules, `about` being what an attacker knows of its owner, and hashes it to an
-    /// argon2id PHC string. Both happen here: a password made for it takes as long to judge as to hash.
+    /// argon2id PHC string, for a client at `from`. Both happen here: a password made for it takes as long to judge as to
+    /// hash.
     ///
     /// # Errors
     /// [`Reason::HashQueueFull`] with [`Detail::RetryAfter`]; [`Reason::Internal`] when hashing itself fails.
@@ -175,20 +186,24 @@ impl HashPool {
         &self,
         password: SecretString,
         about: Vec<String>,
+        from: IpAddr,
     ) -> Result<Result<SecretString, PasswordFault>, Refusal> {
-        self.hashed(password, Some(about)).await
+        let (answer, hashed) = oneshot::channel();
+        self.submit(Some(from), Task::Hash { password, about: Some(about), answer })?;
+        hashed.await.map_err(|_| ended())?.map_err(|fault| Refusal::internal(fault.to_string()))
     }
 
-    /// Hashes a password that is in use already, at today's cost. Nobody waits for it, so it takes a place only while
-    /// at least half the queue is free for those who do wait.
+    /// Hashes a password that is in use already, at today's cost. Nobody waits for it, so it is done when nothing else
+    /// waits, and not at all while half the queue is taken.
     ///
     /// # Errors
     /// As [`Self::hash`]'s.
     pub async fn rehash(&self, password: SecretString) -> Result<SecretString, Refusal> {
-        if self.shared.queued.load(Relaxed) > self.shared.capacity / 2 {
-            return Err(self.full());
-        }
-        self.hashed(password, None).await?.map_err(|fault| Refusal::internal(fault.to_string()))
+        let (answer, hashed) = oneshot::channel();
+        self.submit(None, Task::Hash { password, about: None, answer })?;
+        // A password that is in use is not judged.
+        let hashed = hashed.await.map_err(|_| ended())?.map_err(|fault| Refusal::internal(fault.to_string()))?;
+        hashed.map_err(|fault| Refusal::internal(fault.to_string()))
     }
 
     /// Whether a hash is weaker than those made today.
@@ -197,24 +212,20 @@ impl HashPool {
         password::is_weaker(phc.expose_secret(), self.shared.cost)
     }
 
-    async fn hashed(
-        &self,
-        password: SecretString,
-        about: Option<Vec<String>>,
-    ) -> Result<Result<SecretString, PasswordFault>, Refusal> {
-        let (answer, hashed) = oneshot::channel();
-        self.submit(Task::Hash { password, about, answer })?;
-        hashed.await.map_err(|_| ended())?.map_err(|fault| Refusal::internal(fault.to_string()))
-    }
-
-    /// Whether `password` is the one behind `phc`. Without one the work is done all the same, against a hash nobody
-    /// knows a password of, and the answer is no: an unknown user costs the caller what a known one does.
+    /// Whether `password`, that a client at `from` gave, is the one behind `phc`. Without one the work is done all the same,
+    /// against a hash nobody knows a password of, and the answer is no: an unknown user costs the caller what a known one
+    /// does.
     ///
     /// # Errors
     /// [`Reason::HashQueueFull`] with [`Detail::RetryAfter`].
-    pub async fn verify(&self, password: SecretString, phc: Option<SecretString>) -> Result<bool, Refusal> {
+    pub async fn verify(
+        &self,
+        password: SecretString,
+        phc: Option<SecretString>,
+        from: IpAddr,
+    ) -> Result<bool, Refusal> {
         let (answer, verified) = oneshot::channel();
-        self.submit(Task::Verify { password, phc, answer })?;
+        self.submit(Some(from), Task::Verify { password, phc, answer })?;
         verified.await.map_err(|_| ended())
     }
 
@@ -223,7 +234,7 @@ impl HashPool {
     pub fn stats(&self) -> HashStats {
         let shared = &self.shared;
         HashStats {
-            queued: shared.queued.load(Relaxed),
+            queued: shared.jobs().queue.len(),
             capacity: shared.capacity,
             done: shared.done.load(Relaxed),
             skipped: shared.skipped.load(Relaxed),
@@ -233,38 +244,45 @@ impl HashPool {
         }
     }
 
-    fn submit(&self, task: Task) -> Result<(), Refusal> {
-        let Some(jobs) = &self.jobs else { return Err(ended()) };
-        // Counted before it is sent: a thread may take it off the queue at once, and the count never goes below zero.
-        self.shared.queued.fetch_add(1, Relaxed);
-        jobs.try_send(Job { queued_at: self.shared.clock.tick(), task }).map_err(|refused| {
-            self.shared.queued.fetch_sub(1, Relaxed);
-            match refused {
-                TrySendError::Full(_) => self.full(),
-                TrySendError::Disconnected(_) => ended(),
+    /// `from`: whose place it takes; `None`: nobody waits for it.
+    fn submit(&self, from: Option<IpAddr>, task: Task) -> Result<(), Refusal> {
+        let job = Job { queued_at: self.shared.clock.tick(), task };
+        let taken = {
+            let mut jobs = self.shared.jobs();
+            match from {
+                Some(from) => jobs.queue.push(limit_prefix(from), job),
+                None => jobs.queue.push_later(job),
             }
-        })
+        };
+        // What did not fit is dropped here, without the lock.
+        taken.map_err(|(full, _)| self.full(full))?;
+        self.shared.news.notify_one();
+        Ok(())
     }
 
-    fn full(&self) -> Refusal {
+    fn full(&self, full: Full) -> Refusal {
         self.shared.refused.fetch_add(1, Relaxed);
-        Refusal::with(Reason::HashQueueFull, Detail::RetryAfter(self.drain_time()))
+        let (told, before) = match full {
+            Full::Queue(before) => (Told::QueueFull, before),
+            Full::Line(before) => (Told::AddressFull, before),
+            Full::Later => (Told::Postponed, 0),
+        };
+        (self.shared.observer)(told);
+        Refusal::with(Reason::HashQueueFull, Detail::RetryAfter(self.time_for(before)))
     }
 
-    /// How long a full queue takes to empty, by what a job has taken so far; whole seconds.
-    fn drain_time(&self) -> Duration {
-        let shared = &self.shared;
-        let mean_nanos = shared.worked_nanos.load(Relaxed) / shared.done.load(Relaxed).max(1);
-        let rounds = u64::try_from(shared.capacity.div_ceil(shared.threads)).unwrap_or(u64::MAX);
-        let seconds = mean_nanos.saturating_mul(rounds).div_ceil(1_000_000_000);
-        Duration::from_secs(seconds.clamp(*RETRY_SECONDS.start(), *RETRY_SECONDS.end()))
+    /// How long so many jobs take, by what a job has taken lately; whole seconds.
+    fn time_for(&self, jobs: usize) -> Duration {
+        let rounds = u64::try_from(jobs.div_ceil(self.shared.threads)).unwrap_or(u64::MAX);
+        let nanos = self.shared.lately_nanos.load(Relaxed).saturating_mul(rounds);
+        Duration::from_secs(nanos.div_ceil(1_000_000_000).clamp(*RETRY_SECONDS.start(), *RETRY_SECONDS.end()))
     }
 }
 
 impl Drop for HashPool {
     fn drop(&mut self) {
-        self.shared.closing.store(true, Relaxed);
-        self.jobs = None;
+        self.shared.jobs().closing = true;
+        self.shared.news.notify_all();
         for thread in self.threads.drain(..) {
             // A thread that panicked has ended too, which is all that is asked of it here.
             let _ = thread.join();
@@ -278,20 +296,13 @@ impl std::fmt::Debug for HashPool {
     }
 }
 
-/// One thread's life: take, do, answer, until the queue is closed.
-fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
+/// One thread's life: take, do, answer, until the pool is dropped.
+fn work(shared: &Shared) {
     // On Linux a priority belongs to the thread, and lowering one's own needs no privilege.
     if let Err(fault) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::warn!(%fault, "a hashing thread keeps its priority; logins may slow proxied requests");
     }
-    loop {
-        // The lock is held while waiting: the others wait for the lock instead, which comes to the same.
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
-        shared.queued.fetch_sub(1, Relaxed);
-        if shared.closing.load(Relaxed) {
-            return;
-        }
+    while let Some(job) = shared.next() {
         // A library that panics over a password made for it must not take the thread along: the requester's end of
         // the job is dropped, which is an answer. Nothing shared is left half-written; it is all atomics.
         if catch_unwind(AssertUnwindSafe(|| shared.run(job))).is_err() {
@@ -301,21 +312,49 @@ fn work(shared: &Shared, queue: &Mutex<Receiver<Job>>) {
 }
 
 impl Shared {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next job; `None`: the pool has been dropped.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs();
+        loop {
+            if jobs.closing {
+                return None;
+            }
+            if let Some(job) = jobs.queue.pop() {
+                return Some(job);
+            }
+            jobs = self.news.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn run(&self, job: Job) {
         let began = self.clock.tick();
         let waited = began.since(job.queued_at);
         self.waited_nanos.fetch_add(nanos(waited), Relaxed);
         if job.task.abandoned() {
             self.skipped.fetch_add(1, Relaxed);
+            (self.observer)(Told::Skipped);
             return;
         }
         let answer = self.compute(job.task);
         let worked = self.clock.tick().since(began);
-        self.worked_nanos.fetch_add(nanos(worked), Relaxed);
-        (self.observer)(JobDone { waited, worked });
+        self.took(nanos(worked));
+        (self.observer)(Told::Done(JobDone { waited, worked }));
         // Counted before it is answered, so that whoever has the answer also sees it counted.
         self.done.fetch_add(1, Relaxed);
         answer.send();
+    }
+
+    fn took(&self, nanos: u64) {
+        self.worked_nanos.fetch_add(nanos, Relaxed);
+        let lately = match self.lately_nanos.load(Relaxed) {
+            0 => nanos,
+            before => before - before / 8 + nanos / 8,
+        };
+        self.lately_nanos.store(lately, Relaxed);
     }
 
     fn judge_and_hash(&self, password: &SecretString, about: Option<&[String]>) -> Hashed {
@@ -341,30 +380,6 @@ impl Shared {
                     password::verify(password.expose_secret(), phc.as_ref().unwrap_or(&self.dummy).expose_secret());
                 Answer::Verify(answer, matches && phc.is_some())
             }
-        }
-    }
-}
-
-impl Task {
-    fn abandoned(&self) -> bool {
-        match self {
-            Self::Hash { answer, .. } => answer.is_closed(),
-            Self::Verify { answer, .. } => answer.is_closed(),
-        }
-    }
-}
-
-enum Answer {
-    Hash(oneshot::Sender<Hashed>, Hashed),
-    Verify(oneshot::Sender<bool>, bool),
-}
-
-impl Answer {
-    fn send(self) {
-        // A requester that left meanwhile wants no answer.
-        match self {
-            Self::Hash(to, hashed) => drop(to.send(hashed)),
-            Self::Verify(to, matches) => drop(to.send(matches)),
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn login(State(state): State<Shared>, caller: Caller, body: Log
     let user = account.map(|account| account.id);
     let asked = lockout::ask(&state, &caller, &attempt.name, user).await?;
     // A locked account costs its hash too: it is told from none by nothing.
-    let hashing = state.hash_pool.verify(attempt.password.clone(), phc.clone());
+    let hashing = state.hash_pool.verify(attempt.password.clone(), phc.clone(), caller.ip());
     let matches = caller.working("password hash", hashing).await?;
     let under_way = match asked {
         Asked::Admitted(under_way) => under_way,

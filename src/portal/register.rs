@@ -1,5 +1,7 @@
 //! `POST /register` and its alias `/signup`: makes an account and logs it in.
 
+use std::net::IpAddr;
+
 use axum::extract::State;
 use http::StatusCode;
 use secrecy::SecretString;
@@ -38,7 +40,7 @@ pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields
     let paces = (state.lockout.registrations_by_address, state.lockout.registrations_of_target);
     lockout::pace(&state, &caller, PacedCall::Register, paces, &registrant.email).await?;
     // Hashed before the store is asked, so that a taken address answers no sooner than a free one.
-    let password_hash = caller.working("password hash", hash(&state, &registrant)).await?;
+    let password_hash = caller.working("password hash", hash(&state, &registrant, caller.ip())).await?;
     let now = state.clock.now();
     let account = NewAccount {
         id: UserId(state.entropy.uuid_v7(now)),
@@ -69,10 +71,10 @@ fn read(mut fields: Fields) -> Result<Registrant, Refusal> {
 }
 
 /// The hash of a password that keeps the rules; judging one takes long enough to belong where hashing is done.
-async fn hash(state: &PortalState, registrant: &Registrant) -> Result<SecretString, Refusal> {
+async fn hash(state: &PortalState, registrant: &Registrant, from: IpAddr) -> Result<SecretString, Refusal> {
     let about = [Some(&registrant.email), registrant.username.as_ref(), registrant.full_name.as_ref()];
     let about = about.into_iter().flatten().cloned().collect();
-    let hashed = state.hash_pool.hash(registrant.password.clone(), about).await?;
+    let hashed = state.hash_pool.hash(registrant.password.clone(), about, from).await?;
     hashed.map_err(|fault| one_fault("password", &fault))
 }
 

@@ -21,13 +21,15 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, LockoutResult, PacedCall, PoolState,
-        QuotaName, QuotaResult, ReadResult, RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult,
-        SharedStateCall, SharedStateResult, SpanResult, StatusClass, StreamKind, TokenKind, TokenSource,
-        UpstreamResult, Verb, WebhookName,
+        EndpointName, FetchResult, FileSha256, HashResult, IssuerName, LimitName, LimitResult, LockoutResult,
+        PacedCall, PoolState, QuotaName, QuotaResult, ReadResult, RefreshResult, ReloadResult, RevocationKind,
+        RouteName, SealingResult, SharedStateCall, SharedStateResult, ShedCause, SpanResult, StatusClass, StreamKind,
+        TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
     },
 };
-use crate::policy::{key_life::KeyState, lockout::Counter as Lockouts, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{
+    key_life::KeyState, lockout::Counter as Lockouts, overload::Class, reason::Reason, webhook::SecurityEvent,
+};
 
 /// Requests of one route. Cells are made when a combination is first seen; after that it is three loads and an add.
 pub type RequestCells = Rare<Reason, Rare<Verb, Rare<StatusClass, Counter>>>;
@@ -81,6 +83,20 @@ table! {
     request_duration: Named<RouteName, TracedHistogram> = "request_duration_seconds";
     /// Requests whose answer's last byte has not been sent.
     requests_in_flight: Gauge = "requests_in_flight";
+    /// Admitted requests whose answer has not begun: what `overload.max_in_flight` bounds.
+    requests_unanswered: Gauge = "requests_unanswered";
+    /// `overload.max_in_flight`.
+    requests_unanswered_limit: Gauge = "requests_unanswered_limit";
+    /// Requests sent away because there was too much to do.
+    requests_shed: Each<Class, Each<ShedCause, Counter>> = "requests_shed";
+    /// Who is sent away for want of memory. 0: nobody, 1: the anonymous, 2: refreshes too, 3: everybody.
+    memory_pressure: Gauge = "memory_pressure";
+    /// Memory of this process that is resident.
+    memory_resident: Gauge = "memory_resident_bytes";
+    /// What it is held against: `overload.max_memory` or the cgroup's limit; 0: nothing.
+    memory_limit: Gauge = "memory_limit_bytes";
+    /// How late a task runs that was due: workers are busy, or the machine is.
+    runtime_lag: Histogram = "runtime_lag_seconds";
     /// What flows for callers with a token and would end with their right to it. What is over at once is not counted.
     open_streams: Each<StreamKind, Gauge> = "open_streams";
     /// Open streams that were ended because the right to them was gone.
@@ -115,6 +131,10 @@ table! {
     refresh: Each<RefreshResult, Counter> = "refresh";
     /// Password hashes waiting for a thread.
     hash_queue_length: Gauge = "hash_queue_length";
+    /// Password hashes that may wait for a thread.
+    hash_queue_capacity: Gauge = "hash_queue_capacity";
+    /// Password hashes that were asked for, by what became of them.
+    hash_jobs: Each<HashResult, Counter> = "hash_jobs";
     /// How long a password hash waited for a thread.
     hash_wait: Histogram = "hash_wait_seconds";
     /// How long a password hash took.

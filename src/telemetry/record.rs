@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +14,10 @@ use http::{HeaderValue, Method, Version, uri::PathAndQuery};
 use crate::{
     clock::{Tick, nanos},
     policy::{forward_auth::Form, reason::Reason},
-    telemetry::{metrics::RouteMetrics, traces::RequestTrace},
+    telemetry::{
+        metrics::{Gauge, RouteMetrics},
+        traces::RequestTrace,
+    },
 };
 
 /// Bytes of a path that are told. Lines and spans wait in queues that are counted by the piece, and a collector refuses
@@ -57,6 +60,7 @@ pub struct Record {
     tokens: OnceLock<(u64, u64)>,
     upstream_first_byte_nanos: AtomicU64,
     received_bytes: AtomicU64,
+    has_place: AtomicBool,
 }
 
 impl Record {
@@ -88,6 +92,22 @@ impl Record {
             tokens: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            has_place: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts it among those whose answer has not begun.
+    pub fn take_place(&self, taken: &Gauge) {
+        if !self.has_place.swap(true, Ordering::Relaxed) {
+            taken.inc();
+        }
+    }
+
+    /// Its answer begins, or none will.
+    pub fn give_place_back(&self, taken: &Gauge) {
+        // Most often there is one, once; whoever has none pays a load.
+        if self.has_place.load(Ordering::Relaxed) && self.has_place.swap(false, Ordering::Relaxed) {
+            taken.dec();
         }
     }
 

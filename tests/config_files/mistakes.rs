@@ -133,6 +133,10 @@ fn contradictions_in_a_route_are_refused() {
 fn contradictions_between_keys_are_refused() {
     let cases = [
         (
+            "passwords: {hash_queue: 8, hash_queue_per_address: 9}\n",
+            "f.yaml:7:28: passwords.hash_queue_per_address: more than hash_queue, of which it is a share",
+        ),
+        (
             "listeners: {trusted_proxies: [10.0.0.0/8]}\nforward_auth: {trusted: [10.1.0.0/16, 10.1.0.0/16, 127.0.0.1]}\n",
             "f.yaml:8:39: forward_auth.trusted[1]: \"10.1.0.0/16\" stands in this list twice\n\
              f.yaml:8:52: forward_auth.trusted[2]: is not among listeners.trusted_proxies: its X-Forwarded-For would \

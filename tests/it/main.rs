@@ -9,7 +9,8 @@
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
 //! [`revocations`] (what is taken away from tokens that are out there), [`limits`], [`shared_limits`] and [`quotas`]
-//! (who pays for whom), [`lockout`] (who may guess, and whom that keeps out).
+//! (who pays for whom), [`lockout`] (who may guess, and whom that keeps out), [`isolation`] and [`overload`] (what others
+//! do costs nobody else).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -105,6 +106,8 @@ mod hygiene;
 #[cfg(test)]
 mod identities;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod issuer_keys;
 #[cfg(test)]
 mod issuers;
@@ -128,6 +131,8 @@ mod node_clients;
 mod oauth;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod overload;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]

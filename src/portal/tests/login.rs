@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use super::*;
 use crate::{
     policy::password::{self, HashCost},
-    portal::hash_pool::tests::held,
+    portal::hash_pool::tests::{HERE, held},
     store::{Login, Store},
 };
 
@@ -193,10 +193,10 @@ async fn a_failed_login_upgrades_nothing() {
 async fn a_full_hash_queue_is_503_with_a_time_to_return() {
     let (pool, arrivals, release) = held();
     let harness = Harness::with_pool(portal(), tokens(), pool).await;
-    let mut on_the_thread = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new()));
+    let mut on_the_thread = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new(), HERE));
     assert!(futures_util::poll!(&mut on_the_thread).is_pending());
     arrivals.recv().unwrap();
-    let mut waiting = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new()));
+    let mut waiting = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new(), HERE));
     assert!(futures_util::poll!(&mut waiting).is_pending());
 
     let register = json!({"email": "ann@example.org", "password": PASSWORD});

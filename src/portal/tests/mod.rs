@@ -113,7 +113,15 @@ pub(crate) fn lockout() -> settings::Lockout {
 /// Nearly the cheapest argon2id there is: what is tested is that it runs, not how long.
 pub(crate) fn passwords() -> Passwords {
     let rules = PasswordRules { min_chars: 15, max_chars: 128, blocklist: true, context_words: Vec::new() };
-    Passwords { rules, argon2_memory_kib: 16, argon2_iterations: 1, argon2_lanes: 1, hash_threads: 2, hash_queue: 16 }
+    Passwords {
+        rules,
+        argon2_memory_kib: 16,
+        argon2_iterations: 1,
+        argon2_lanes: 1,
+        hash_threads: 2,
+        hash_queue: 16,
+        hash_queue_per_address: 16,
+    }
 }
 
 fn tokens() -> Tokens {

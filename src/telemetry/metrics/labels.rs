@@ -4,7 +4,9 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, lockout::Counter, reason::Reason, usage::Source, webhook::SecurityEvent};
+use crate::policy::{
+    key_life::KeyState, lockout::Counter, overload::Class, reason::Reason, usage::Source, webhook::SecurityEvent,
+};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -142,6 +144,20 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// What became of a password hash that was asked for.
+    HashResult: "result" {
+        /// Done.
+        Done = "done",
+        /// Its requester had gone when its turn came.
+        Skipped = "skipped",
+        /// Refused: the queue was full.
+        QueueFull = "queue_full",
+        /// Refused: its address had its share of the queue.
+        AddressFull = "address_full",
+        /// A weak hash that stays until its owner's next login: there was enough to do.
+        Postponed = "postponed",
+    }
+
     /// What a limit decided.
     LimitResult: "result" {
         /// Within the limit.
@@ -238,6 +254,14 @@ labels! {
         Failed = "failed",
         /// No answer within the deadline.
         Timeout = "timeout",
+    }
+
+    /// Why a request was sent away.
+    ShedCause: "cause" {
+        /// Too many whose answer had not begun.
+        Requests = "requests",
+        /// Too little memory.
+        Memory = "memory",
     }
 
     /// What came of reading the store.
@@ -380,6 +404,19 @@ impl Label for Reason {
 
 impl Label for KeyState {
     const NAME: &'static str = "state";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Class {
+    const NAME: &'static str = "class";
     const ALL: &'static [Self] = Self::ALL;
 
     fn index(self) -> usize {
