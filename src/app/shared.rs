@@ -9,9 +9,10 @@ use super::{Rim, StartFault, feed::Feed, keys, routes, shared_state, streams, ta
 use crate::{
     config::settings::{self, Settings},
     gate::{
-        authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit, finish::RequestLog, identity::Identity,
-        keyring::Keyring, limits::AddressPeek, observe::Observer, open_streams::OpenStreams, references::References,
-        snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
+        authenticate::Authenticate, authorise::Authorise, bad_tokens::BadTokens, charge::SubjectLimit,
+        finish::RequestLog, floods::Floods, identity::Identity, keyring::Keyring, limits::AddressPeek,
+        observe::Observer, open_streams::OpenStreams, references::References, snapshot::Snapshot, stack::Layers,
+        token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
     portal::{
@@ -136,6 +137,7 @@ impl Shared {
         &self,
         settings: &Settings,
         snapshot: &Arc<ArcSwap<Snapshot>>,
+        floods: Arc<Floods>,
         (seen, denied): tasks::Senders,
         traces: Option<Arc<Traces>>,
     ) -> Layers {
@@ -150,10 +152,14 @@ impl Shared {
                 log: RequestLog { access: settings.telemetry.access_log, slow: settings.telemetry.slow_request },
                 traces,
             }),
+            floods,
             address_peek: AddressPeek,
             authenticate: Authenticate::new(
                 Arc::clone(&self.keyring),
-                TokenCache::new(settings.tokens.cache_entries),
+                (
+                    TokenCache::new(settings.tokens.cache_entries),
+                    BadTokens::new(&settings.listeners.public.flood, Arc::clone(&self.metrics)),
+                ),
                 Arc::clone(&self.known),
                 seen,
                 Arc::clone(&self.metrics),

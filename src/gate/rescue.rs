@@ -128,6 +128,12 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AddressLimited | Reason::SubjectLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
+        Reason::AddressFlooding => {
+            (StatusCode::TOO_MANY_REQUESTS, "Too many bad requests come from there", Silent, Quiet)
+        }
+        Reason::TokensUnchecked => {
+            (StatusCode::TOO_MANY_REQUESTS, "Too many bad tokens come from there", Silent, Quiet)
+        }
         Reason::RefreshInvalid | Reason::RefreshReuse => {
             (StatusCode::BAD_REQUEST, "The refresh token is not valid", Silent, Quiet)
         }

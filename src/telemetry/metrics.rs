@@ -21,9 +21,9 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
+        EndpointName, FetchResult, FileSha256, FloodKind, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
         RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
-        SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
+        SignatureCheck, SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
     },
 };
 use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
@@ -100,6 +100,10 @@ table! {
     connections: Each<ConnectionResult, Counter> = "connections";
     /// Client connections that failed.
     connection_errors: Each<ConnectionError, Counter> = "connection_errors";
+    /// What was refused early, because its address asks too much before anybody is known.
+    floods_refused: Each<FloodKind, Counter> = "floods_refused";
+    /// Signatures of access tokens that were not among the verified ones.
+    signature_checks: Each<SignatureCheck, Counter> = "signature_checks";
     /// What authentication decided.
     auth_decisions: Each<AuthDecision, Rare<Reason, Counter>> = "auth_decisions";
     /// Look-ups in the verified-token cache.

@@ -9,7 +9,8 @@
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
 //! [`revocations`] (what is taken away from tokens that are out there), [`limits`] and [`shared_limits`] (who pays for
-//! whom).
+//! whom), [`floods`] and
+//! [`frame_floods`] (who is refused before anybody is known).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -96,7 +97,11 @@ mod deployments;
 #[cfg(test)]
 mod exemplars;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod forward_auth;
+#[cfg(test)]
+mod frame_floods;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
