@@ -97,6 +97,9 @@ impl Frames {
         self.left = u32::from_be_bytes([0, high, middle, low]);
         self.got = 0;
         self.body = kind == DATA;
+        if matches!(kind, HEADERS | CONTINUATION) {
+            self.block = flags & END_HEADERS == 0;
+        }
         let Tally { idle, useful, taken_back } = &mut self.tally;
         let count = match kind {
             DATA if self.left == 0 && flags & END_STREAM == 0 => idle,
@@ -107,9 +110,6 @@ impl Frames {
             _ => idle,
         };
         *count = count.wrapping_add(1);
-        if matches!(kind, HEADERS | CONTINUATION) {
-            self.block = flags & END_HEADERS == 0;
-        }
     }
 
     /// What has come so far.

@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(attempt.refusal().map(|refusal| refusal.reason), Some(Reason::TokensUnchecked));
         assert!(asked(&bad, "c", &key, OTHER, at(1)), "another address");
         assert!(asked(&bad, "d", &key, None, at(1)), "nobody's");
-        assert!(asked(&bad, "c", &key, ONE, at(6)));
+        assert!(asked(&bad, "e", &key, ONE, at(6)));
         assert!(!asked(&bad, "a", &key, ONE, at(6)), "known before it is counted");
     }
 
