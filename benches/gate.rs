@@ -2,7 +2,8 @@
 //!
 //! Read the rows against each other, not as times: `open` is what any request pays, each other row of `layers` adds what
 //! it names. `own` and `issuer` are the whole pipeline with a token signed by each algorithm, known and new; `routes` is
-//! the whole with ten routes and with ten thousand. Run with `cargo bench --bench gate`.
+//! the whole with ten routes and with ten thousand; `floods` is what is refused, and how much sooner than a token whose
+//! signature is looked at. Run with `cargo bench --bench gate`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set up has nothing to report")]
 
@@ -11,6 +12,7 @@ use std::{
     convert::Infallible,
     fmt::Write as _,
     future::{Ready, ready},
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -29,9 +31,11 @@ use portcullis::{
         admission::{Admission, Load},
         authenticate::Authenticate,
         authorise::Authorise,
+        bad_tokens::BadTokens,
         body::GateBody,
         charge::SubjectLimit,
         finish::RequestLog,
+        floods::Floods,
         identity::Identity,
         keyring::Keyring,
         limits::AddressPeek,
@@ -57,6 +61,7 @@ use tower::Service;
 
 const CONFIG: &str = r#"
 tokens: { issuer: "https://bench.invalid", audience: bench }
+listeners: { public: { flood: { bad_requests: 10, failed_tokens: none } } }
 limits:
   per_user: { by: subject, rate: "1000000000/s" }
   per_address: { by: address, rate: "1000000000/s" }
@@ -168,6 +173,8 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
     let snapshot = portcullis::app::snapshot(&settings, &clusters, &issuers, &metrics).unwrap();
     let snapshot: Arc<ArcSwap<Snapshot>> = Arc::new(ArcSwap::from_pointee(snapshot));
     let (seen, _) = tokio::sync::mpsc::channel(1);
+    let flood = &settings.listeners.public.flood;
+    let floods = Arc::new(Floods::new(flood, Arc::clone(&snapshot), Arc::clone(&rim.clock), Arc::clone(&metrics)));
     let layers = Layers {
         observer: Arc::new(Observer {
             snapshot,
@@ -178,10 +185,11 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
             log: RequestLog::default(),
             traces: None,
         }),
+        floods,
         address_peek: AddressPeek,
         authenticate: Authenticate::new(
             Arc::clone(&keyring),
-            TokenCache::new(100_000),
+            (TokenCache::new(100_000), BadTokens::new(flood, Arc::clone(&metrics))),
             Arc::new(Revocations::default()),
             seen,
             Arc::clone(&metrics),
@@ -253,8 +261,12 @@ struct Ask<S> {
 
 impl<S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Infallible>> Ask<S> {
     fn one(&mut self, request: Request<GateBody>) {
+        self.answers(request, 200);
+    }
+
+    fn answers(&mut self, request: Request<GateBody>, status: u16) {
         let response = self.runtime.block_on(self.service.call(request)).unwrap();
-        assert_eq!(response.status(), 200);
+        assert_eq!(response.status(), status);
     }
 }
 
@@ -337,5 +349,39 @@ fn both<S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Inf
     });
 }
 
-criterion_group!(benches, layers, routes, algorithms);
+/// What a flood costs: a bad token that must be computed, the same one again, a malformed one, and any request of an
+/// address that was found to flood.
+fn floods(criterion: &mut Criterion) {
+    let (bench, mut ask) = ask(0, Algorithm::Es256);
+    let mut group = criterion.benchmark_group("floods");
+    // Another key's signature in place of each token's own.
+    let forged = |nth: u64| {
+        let (token, other) = (bench.token(nth), bench.token(nth + 1));
+        let ((input, _), (_, signature)) = (token.rsplit_once('.').unwrap(), other.rsplit_once('.').unwrap());
+        format!("{input}.{signature}")
+    };
+    let mut nth = 0;
+    group.bench_function("bad_token/new", |b| {
+        b.iter_batched(
+            || {
+                nth += 2;
+                forged(nth)
+            },
+            |token| ask.answers(request("/token/x", Some(&token)), 401),
+            BatchSize::SmallInput,
+        );
+    });
+    let known = forged(0);
+    group.bench_function("bad_token/known", |b| b.iter(|| ask.answers(request("/token/x", Some(&known)), 401)));
+    group.bench_function("malformed_token", |b| {
+        b.iter(|| ask.answers(request("/token/x", Some("Bearer e30.e30.")), 401));
+    });
+    // So many that they have not faded before the bench is over.
+    let unspecified = IpAddr::from([0, 0, 0, 0]);
+    (0..100_000).for_each(|_| bench.layers.floods.bad_connection(unspecified));
+    group.bench_function("flooding_address", |b| b.iter(|| ask.answers(request("/token/x", Some(&known)), 429)));
+    group.finish();
+}
+
+criterion_group!(benches, layers, routes, algorithms, floods);
 criterion_main!(benches);

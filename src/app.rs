@@ -52,6 +52,7 @@ use crate::{
     edge::{BindFault, Edge},
     gate::{
         dispatch::{Dispatch, SnapshotPortal},
+        floods::Floods,
         keyring::Keyring,
         route_table::PatternFault,
         snapshot::Snapshot,
@@ -146,18 +147,22 @@ impl App {
         let (snapshot, force) = (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(ArcSwap::from_pointee(force)));
 
         let (senders, queues) = tasks::queues();
+        let floods = &settings.listeners.public.flood;
+        let floods = Floods::new(floods, Arc::clone(&snapshot), Arc::clone(&shared.rim.clock), Arc::clone(&metrics));
+        let floods = Arc::new(floods);
         let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
-        let layers = shared.layers(&settings, &snapshot, senders, traces);
+        let layers = shared.layers(&settings, &snapshot, Arc::clone(&floods), senders, traces);
         let gate = pipeline(layers, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
 
-        let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
+        let (public, drain) = (&settings.listeners.public, settings.listeners.drain);
+        let edge = Edge::bind(public, drain, Arc::clone(&metrics), Some(floods))?;
         let stale = Arc::new(AtomicBool::new(false));
         let readiness = readiness::Readiness::new(&shared, Arc::clone(&force), Arc::clone(&stale));
         let lifecycle = Arc::new(Lifecycle::default());
         let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
         let admin = health::listener(settings.listeners.admin);
         // Metrics of its own: the exported connection counts are the clients'.
-        let admin = Edge::bind(&admin, ADMIN_DRAIN, Arc::new(Metrics::new()))?;
+        let admin = Edge::bind(&admin, ADMIN_DRAIN, Arc::new(Metrics::new()), None)?;
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);

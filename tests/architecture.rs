@@ -274,7 +274,7 @@ const WALLED: &[(&str, &[&str])] = &[
     ("hyper_util::server", &["edge"]),
     ("hyper::client", &["upstream"]),
     ("hyper_util::client", &["upstream"]),
-    ("pingora_", &["upstream"]),
+    ("pingora_", &["upstream", "store/memory"]),
     ("sqlx", &["store"]),
     ("redis", &["store"]),
     ("std::env", &["config"]),

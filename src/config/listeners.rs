@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{Checks, values},
+    floods,
     item::{At, Item},
     settings::{ConnectionTimeouts, Listener, Listeners},
     tls,
-    units::{Int, Size, Span},
+    units::{AtMost, Int, Size, Span},
     words::{Bind, FilePath, Network},
 };
 
@@ -43,9 +44,13 @@ pub(super) struct RawPublic {
     tls: Option<Item<RawServerTls>>,
     /// Serve HTTP/2 with prior knowledge on the plaintext port, instead of HTTP/1.1. For proxies that speak h2c.
     h2c: Item<bool>,
-    /// Connections open at once; more wait in the kernel's queue. Bounds memory (about 14 KiB an idle connection) and
-    /// file descriptors.
+    /// Connections open at once. For a new one then the quietest is closed: one that has begun no request, or awaits
+    /// none, for a second or more, first of the address that holds most. When all are busy, new ones wait in the kernel's
+    /// queue. Bounds memory (about 14 KiB an idle connection) and file descriptors.
     max_connections: Item<Int<1, 1_000_000>>,
+    /// Connections of one address (IPv4 /32, IPv6 /64) open at once, WebSockets included; more are closed before TLS.
+    /// Proxies in `trusted_proxies` may have all. Too low hurts many clients behind one address.
+    max_connections_per_address: Item<AtMost<1_000_000>>,
     /// Request line and headers together. More is refused with 431. Bounds memory a stranger can hold.
     max_header_bytes: Item<Size<8_192, 1_048_576>>,
     /// Header fields of one request. More is refused with 431.
@@ -54,6 +59,8 @@ pub(super) struct RawPublic {
     h2_max_streams: Item<Int<1, 10_000>>,
     /// How long a connection may stay in each phase. They free what slow or silent clients hold (slowloris).
     timeouts: Item<RawTimeouts>,
+    /// What one address may do before anybody is known.
+    flood: Item<floods::RawFlood>,
 }
 
 /// Certificate and key of the listener.
@@ -109,10 +116,12 @@ impl Default for RawPublic {
             tls: None,
             h2c: Item::of(false),
             max_connections: Item::of(Int(10_000)),
+            max_connections_per_address: Item::of(AtMost::of(1_000)),
             max_header_bytes: Item::of(Size(32 << 10)),
             max_headers: Item::of(Int(100)),
             h2_max_streams: Item::of(Int(128)),
             timeouts: Item::default(),
+            flood: Item::default(),
         }
     }
 }
@@ -158,6 +167,7 @@ fn check_public(raw: RawPublic, checks: &mut Checks) -> Option<Listener> {
         checks.error(&raw.h2c.at, "contradicts tls: h2c is for plaintext; TLS chooses HTTP/2 by ALPN");
     }
     let timeouts = raw.timeouts.value;
+    let flood = raw.flood.value.and_then(|flood| floods::check(&flood));
     // Evaluated before any early return: a broken number must not hide a broken certificate.
     let tls = match raw.tls {
         None => Some(None),
@@ -176,10 +186,12 @@ fn check_public(raw: RawPublic, checks: &mut Checks) -> Option<Listener> {
         tls: tls?,
         h2c: raw.h2c.value?,
         max_connections: raw.max_connections.value?.get()?,
+        max_connections_per_address: raw.max_connections_per_address.value?.0,
         max_header_bytes: usize::try_from(raw.max_header_bytes.value?.0).ok()?,
         max_headers: raw.max_headers.value?.get()?,
         h2_max_streams: raw.h2_max_streams.value?.get()?,
         timeouts: timeouts?,
+        flood: flood?,
     })
 }
 

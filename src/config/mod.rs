@@ -11,6 +11,7 @@ mod checks;
 mod clusters;
 mod errors;
 mod expand;
+mod floods;
 mod forward_auth;
 mod identity;
 mod issuers;

@@ -4,6 +4,7 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
+mod floods;
 mod identity;
 mod issuers;
 mod limits;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
 pub use self::{
+    floods::Flood,
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
@@ -147,8 +149,10 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Serve HTTP/2 with prior knowledge on the plaintext port instead of HTTP/1.1.
     pub h2c: bool,
-    /// Connections open at once; more wait in the kernel's queue.
+    /// Connections open at once; for a new one the quietest goes, or it waits in the kernel's queue.
     pub max_connections: usize,
+    /// Connections of one address (/32, /64) open at once; `None`: as many as there are. Trusted proxies may have all.
+    pub max_connections_per_address: Option<NonZeroU32>,
     /// Bytes of request line and headers together; above: 431 (h1) or a stream error (h2).
     pub max_header_bytes: usize,
     /// Number of header fields.
@@ -157,6 +161,8 @@ pub struct Listener {
     pub h2_max_streams: u32,
     /// How long a connection may stay in each phase.
     pub timeouts: ConnectionTimeouts,
+    /// What one address may do before anybody is known.
+    pub flood: Flood,
 }
 
 /// How long a client connection may stay in each phase before it is closed.

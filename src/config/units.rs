@@ -193,6 +193,13 @@ scalar!(Size<MIN, MAX>, const MIN: u64, const MAX: u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AtMost<const MAX: u64>(pub(super) Option<NonZeroU32>);
 
+impl<const MAX: u64> AtMost<MAX> {
+    /// A default.
+    pub(super) const fn of(number: u32) -> Self {
+        Self(NonZeroU32::new(number))
+    }
+}
+
 impl<const MAX: u64> Scalar for AtMost<MAX> {
     fn read(text: &str) -> Result<Self, Fault> {
         if text == "none" {

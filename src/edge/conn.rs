@@ -25,6 +25,7 @@ use tokio_rustls::Accept;
 
 use super::{
     Connection, Gate,
+    crowd::Place,
     drain::Order,
     listener::Shared,
     service::Adapter,
@@ -69,6 +70,7 @@ pub(super) struct Conn<S: Gate> {
     registered: bool,
     /// Told to end after the current answers.
     retiring: bool,
+    _place: Place,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -87,7 +89,7 @@ impl<S: Gate> Conn<S> {
         peer: SocketAddr,
         gate: S,
         shared: Arc<Shared>,
-        slot: OwnedSemaphorePermit,
+        (place, slot): (Place, OwnedSemaphorePermit),
     ) -> Self {
         let state = if let Some(certificates) = &shared.tls {
             State::Handshake(Box::new(certificates.acceptor().accept(stream)))
@@ -96,7 +98,7 @@ impl<S: Gate> Conn<S> {
             State::Parked(Transport::Plain(stream), Bytes::new())
         };
         let vitals = Arc::new(Vitals::default());
-        shared.drain.enter(&vitals);
+        shared.drain.enter(&vitals, place.held());
         shared.metrics.connections_open.inc();
         Self {
             state,
@@ -108,6 +110,7 @@ impl<S: Gate> Conn<S> {
             peer,
             registered: false,
             retiring: false,
+            _place: place,
             _slot: slot,
         }
     }
@@ -175,8 +178,8 @@ impl<S: Gate> Conn<S> {
         let Some(gate) = self.gate.take() else { return };
         let connection = Connection { peer: self.peer, tls };
         let max_headers = self.http2.then_some(self.shared.max_headers);
-        let metrics = Arc::clone(&self.shared.metrics);
-        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers, metrics);
+        let shared = Arc::clone(&self.shared);
+        let service = Adapter::new(gate, Arc::clone(&self.vitals), connection, max_headers, shared);
         let vitals = Arc::clone(&self.vitals);
         self.state = if self.http2 {
             let io = TokioIo::new(Wire::http2(transport, vitals));
@@ -229,6 +232,8 @@ impl<S: Gate> Conn<S> {
             // The client may have sent its first frames with the handshake.
             let kept = [parts.read_buf, unread].concat().into();
             let wire = Wire::new(transport, kept, Arc::clone(&self.vitals));
+            // From here on nobody watches; a tunnel is busy as long as it lasts.
+            self.vitals.quiet(None);
             self.state = State::Tunnel(Box::new((wire, *tunnel)));
         }
         Step::Again
@@ -344,6 +349,15 @@ impl<S: Gate> Conn<S> {
                     return Poll::Ready(Ok(ConnectionResult::Cut));
                 }
             }
+            // Looked at before the step, which would make a request of what has come since.
+            if self.vitals.is_to_leave() {
+                if self.vitals.leaves() {
+                    return Poll::Ready(Ok(ConnectionResult::Evicted));
+                }
+                // The question used the waker up.
+                self.registered = false;
+                continue;
+            }
             match self.step(cx) {
                 Step::Again => continue,
                 Step::Done(outcome) => return Poll::Ready(outcome),
@@ -356,6 +370,7 @@ impl<S: Gate> Conn<S> {
             match self.watch.check(self.phase(), may_park, &self.vitals, &self.shared.limits, cx) {
                 Verdict::Wait => return Poll::Pending,
                 Verdict::Park => self.park(),
+                Verdict::Flooded => return Poll::Ready(Err(ConnectionError::Flood)),
                 Verdict::Expired(phase) => {
                     if let Some(outcome) = self.expire(phase) {
                         return Poll::Ready(outcome);
@@ -378,10 +393,18 @@ impl<S: Gate> Future for Conn<S> {
             if let Err(error) = outcome {
                 tracing::debug!(peer = %self.peer, kind = ?error, "a client connection failed");
                 metrics.connection_errors.of(error).inc();
+                if let Some(floods) = self.shared.floods.as_ref().filter(|_| is_no_request(error)) {
+                    floods.bad_connection(self.peer.ip());
+                }
             }
             metrics.connections.of(outcome.unwrap_or(ConnectionResult::Failed)).inc();
         })
     }
+}
+
+/// What failed is what the client sent, before it was a request.
+fn is_no_request(error: ConnectionError) -> bool {
+    matches!(error, ConnectionError::Parse | ConnectionError::TooLarge | ConnectionError::Tls | ConnectionError::Flood)
 }
 
 impl<S: Gate> Drop for Conn<S> {

@@ -7,11 +7,15 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 
-use super::vitals::Vitals;
+use super::{
+    crowd::{Live, thin_out},
+    vitals::Vitals,
+};
+use crate::clock::Tick;
 
 /// What connections are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +32,7 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     order: AtomicU8,
-    live: Mutex<HashMap<usize, Arc<Vitals>>>,
+    live: Mutex<HashMap<usize, Live>>,
 }
 
 impl Drain {
@@ -44,12 +48,20 @@ impl Drain {
     pub(super) fn give(&self, order: Order) {
         self.order.store(order as u8, Ordering::Release);
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.values().for_each(|vitals| vitals.wake());
+        live.values().for_each(|one| one.vitals.wake());
     }
 
-    pub(super) fn enter(&self, vitals: &Arc<Vitals>) {
+    /// Has some of the quietest leave; see [`thin_out`].
+    pub(super) fn make_room(&self, now: Tick) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        thin_out(live.values(), now);
+    }
+
+    /// `held`: how many its address holds.
+    pub(super) fn enter(&self, vitals: &Arc<Vitals>, held: &Arc<AtomicU32>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.insert(Arc::as_ptr(vitals) as usize, Arc::clone(vitals));
+        let one = Live { vitals: Arc::clone(vitals), held: Arc::clone(held) };
+        live.insert(Arc::as_ptr(vitals) as usize, one);
     }
 
     pub(super) fn leave(&self, vitals: &Arc<Vitals>) {

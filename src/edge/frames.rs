@@ -4,6 +4,10 @@
 //! hyper reads the frames, and has no time-out for one that never ends; a header block without its end, or a frame that
 //! comes byte by byte, would wait for the idle time-out, and on a connection with a stream open for ever. Here they are
 //! only measured: nothing is changed, kept or refused, so there is no second reader who could disagree.
+//!
+//! Counted besides is what asks for nothing (PING, SETTINGS, priorities, frames of unknown kinds, empty DATA) and how many
+//! requests are taken back (CVE-2023-44487, done with patience). The HTTP library answers each in bounded memory, for as
+//! long as they come.
 
 /// "PRI * HTTP/2.0", "SM" and the line ends between them.
 const PREFACE: u32 = 24;
@@ -12,9 +16,24 @@ const HEADER: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
+const END_STREAM: u8 = 1;
+
 const END_HEADERS: u8 = 4;
+
+/// Frames so far; each wraps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that ask for nothing.
+    pub idle: u32,
+    /// Those of requests.
+    pub useful: u32,
+    /// Requests taken back.
+    pub taken_back: u32,
+}
 
 /// Measures what one client sends.
 #[derive(Debug)]
@@ -28,13 +47,22 @@ pub struct Frames {
     body: bool,
     /// A header block goes on in the next frame.
     block: bool,
+    tally: Tally,
     /// Stretches so far: the preface, then each frame or header block; wraps.
     begun: u32,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { header: [0; HEADER], got: 0, left: PREFACE, body: false, block: false, begun: 0 }
+        Self {
+            header: [0; HEADER],
+            got: 0,
+            left: PREFACE,
+            body: false,
+            block: false,
+            tally: Tally::default(),
+            begun: 0,
+        }
     }
 }
 
@@ -72,6 +100,22 @@ impl Frames {
         if matches!(kind, HEADERS | CONTINUATION) {
             self.block = flags & END_HEADERS == 0;
         }
+        let Tally { idle, useful, taken_back } = &mut self.tally;
+        let count = match kind {
+            DATA if self.left == 0 && flags & END_STREAM == 0 => idle,
+            DATA | HEADERS => useful,
+            RST_STREAM => taken_back,
+            // Those belong to another frame. Whoever reads grants window; whoever does without reading gains nothing.
+            CONTINUATION | WINDOW_UPDATE => return,
+            _ => idle,
+        };
+        *count = count.wrapping_add(1);
+    }
+
+    /// What has come so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Which stretch is on its way: something has come of the preface, of a frame or of a header block, and not all of
@@ -140,6 +184,20 @@ mod tests {
         let both = [frame(CONTINUATION, END_HEADERS, 1), frame(HEADERS, END_HEADERS, 9)[..12].to_vec()].concat();
         frames.came(&both);
         assert!(frames.under_way().is_some() && frames.under_way() != first);
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_counted_and_requests_and_bodies_are_not() {
+        let tally = |pieces: &[&[u8]]| {
+            let Tally { idle, useful, taken_back } = after(&[&[HELLO], pieces].concat()).tally();
+            [idle, useful, taken_back]
+        };
+        assert_eq!(tally(&[&frame(HEADERS, 0, 5), &frame(CONTINUATION, END_HEADERS, 5)]), [0, 1, 0]);
+        assert_eq!(tally(&[&frame(DATA, 0, 5), &frame(DATA, END_STREAM, 0), &frame(WINDOW_UPDATE, 0, 4)]), [0, 2, 0]);
+        for (kind, size) in [(SETTINGS, 0), (2, 5), (6, 8), (16, 9), (99, 0), (DATA, 0)] {
+            assert_eq!(tally(&[&frame(kind, 0, size), &frame(kind, 0, size)]), [2, 0, 0], "{kind}");
+        }
+        assert_eq!(tally(&[&frame(RST_STREAM, 0, 4)]), [0, 0, 1]);
     }
 
     #[test]

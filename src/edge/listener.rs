@@ -8,23 +8,32 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     Gate,
     conn::Conn,
+    crowd::{Crowd, Place},
     drain::{Drain, Order},
     watch::Limits,
 };
-use crate::{config::settings, telemetry::metrics::Metrics};
+use crate::{
+    config::settings,
+    gate::floods::{Arriving, Floods},
+    telemetry::metrics::{FloodKind, Metrics},
+};
 
 /// Connections that may wait in the kernel.
 const BACKLOG: u32 = 4096;
 
 /// How long accepting pauses when the process or the machine is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a full listener looks for connections that could go, while a client waits.
+const ROOM_AGAIN: Duration = Duration::from_millis(100);
 
 /// hyper parses up to this many header fields on the stack; any other limit costs an allocation per request.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -76,6 +85,9 @@ pub(super) struct Shared {
     pub(super) max_headers: usize,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
+    crowd: Arc<Crowd>,
+    /// `None`: nobody is refused early.
+    pub(super) floods: Option<Arc<Floods>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -89,9 +101,14 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Binds the listener. `drain`: how long [`Edge::serve`] waits for requests in flight before it cuts them.
-    /// Needs a tokio runtime around it.
-    pub fn bind(listener: &settings::Listener, drain: Duration, metrics: Arc<Metrics>) -> Result<Self, BindFault> {
+    /// Binds the listener. `drain`: how long [`Edge::serve`] waits for requests in flight before it cuts them. `floods`
+    /// knows whom to refuse early. Needs a tokio runtime around it.
+    pub fn bind(
+        listener: &settings::Listener,
+        drain: Duration,
+        metrics: Arc<Metrics>,
+        floods: Option<Arc<Floods>>,
+    ) -> Result<Self, BindFault> {
         let socket = bind(listener.bind).map_err(|cause| BindFault { address: listener.bind, cause })?;
         // A semaphore counts in u32 when it is asked for everything; more connections than that do not exist.
         let max_connections = u32::try_from(listener.max_connections).unwrap_or(u32::MAX >> 3);
@@ -103,6 +120,8 @@ impl Edge {
             max_headers: listener.max_headers,
             limits: Limits::new(listener.timeouts),
             drain: Drain::default(),
+            crowd: Arc::new(Crowd::new(listener.max_connections_per_address)),
+            floods,
             metrics,
         };
         let slots = Arc::new(Semaphore::new(max_connections as usize));
@@ -132,7 +151,7 @@ impl Edge {
         drop(listener);
         shared.drain.give(Order::Drain);
         let mut all_gone = pin!(slots.acquire_many(max_connections));
-        if tokio::time::timeout(drain, all_gone.as_mut()).await.is_err() {
+        if timeout(drain, all_gone.as_mut()).await.is_err() {
             tracing::warn!(open = shared.metrics.connections_open.get(), "the drain's time is up: cutting");
             shared.drain.give(Order::Cut);
             // The semaphore is never closed; and a cut connection ends at its next poll.
@@ -142,13 +161,47 @@ impl Edge {
 }
 
 async fn accept_all<S: Gate>(listener: &TcpListener, gate: S, shared: &Arc<Shared>, slots: &Arc<Semaphore>) {
-    // A slot is taken before accepting: when there is none, clients wait in the kernel's queue. The semaphore is
-    // never closed.
-    while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
+    loop {
         let (stream, peer) = accept(listener).await;
+        let place = match shared.place(peer) {
+            Ok(place) => place,
+            Err(kind) => {
+                shared.metrics.floods_refused.of(kind).inc();
+                // A reset: no state of the connection stays in our kernel, and nothing is waited for.
+                let _ = stream.set_zero_linger();
+                continue;
+            }
+        };
+        // When there is no slot this client waits here and the others in the kernel's queue.
+        let Some(slot) = shared.slot(slots).await else { return };
         // Fails only on a socket that is already dead, which the connection will find out.
         let _ = stream.set_nodelay(true);
-        tokio::spawn(Conn::new(stream, peer, gate.clone(), Arc::clone(shared), slot));
+        tokio::spawn(Conn::new(stream, peer, gate.clone(), Arc::clone(shared), (place, slot)));
+    }
+}
+
+impl Shared {
+    /// Whether a client may connect, before anything is read of it.
+    fn place(&self, peer: SocketAddr) -> Result<Place, FloodKind> {
+        let counted = match self.floods.as_ref().map(|floods| floods.arriving(peer.ip())) {
+            None | Some(Arriving::Trusted) => None,
+            Some(Arriving::Welcome(address)) => Some(address),
+            Some(Arriving::Refused(kind)) => return Err(kind),
+        };
+        self.crowd.enter(counted).ok_or(FloodKind::Held)
+    }
+
+    /// Room for one more; others may have to go. `None`: never, the semaphore is not closed.
+    async fn slot(&self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        loop {
+            self.drain.make_room(self.limits.now());
+            if let Ok(slot) = timeout(ROOM_AGAIN, Arc::clone(slots).acquire_owned()).await {
+                return slot.ok();
+            }
+        }
     }
 }
 

@@ -21,22 +21,22 @@ use tower::{Service, ServiceExt, util::Oneshot};
 
 use super::{
     Connection, Gate,
+    listener::Shared,
     vitals::{Pending, Vitals},
 };
 use crate::{
     gate::body::{BodyFault, GateBody, Received},
-    telemetry::metrics::{ConnectionError, Metrics},
+    telemetry::metrics::ConnectionError,
 };
 
 /// The gate as hyper sees it, for one connection.
-#[derive(Debug)]
 pub(super) struct Adapter<S> {
     gate: RefCell<S>,
     vitals: Arc<Vitals>,
     connection: Connection,
     /// On HTTP/2 only: HPACK knows the size of a head, not the number of its fields. HTTP/1.1's parser counts.
     max_headers: Option<usize>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
 }
 
 impl<S> Adapter<S> {
@@ -45,9 +45,9 @@ impl<S> Adapter<S> {
         vitals: Arc<Vitals>,
         connection: Connection,
         max_headers: Option<usize>,
-        metrics: Arc<Metrics>,
+        shared: Arc<Shared>,
     ) -> Self {
-        Self { gate: RefCell::new(gate), vitals, connection, max_headers, metrics }
+        Self { gate: RefCell::new(gate), vitals, connection, max_headers, shared }
     }
 
     pub(super) fn into_gate(self) -> S {
@@ -64,7 +64,10 @@ impl<S: Gate> hyper::service::Service<Request<Incoming>> for Adapter<S> {
         let pending = Some(self.vitals.called());
         let http2 = self.max_headers.is_some();
         if self.max_headers.is_some_and(|max| request.headers().len() > max) {
-            self.metrics.connection_errors.of(ConnectionError::TooLarge).inc();
+            self.shared.metrics.connection_errors.of(ConnectionError::TooLarge).inc();
+            if let Some(floods) = &self.shared.floods {
+                floods.bad_connection(self.connection.peer.ip());
+            }
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return Serving { state: State::Refused { status }, pending, http2 };
         }

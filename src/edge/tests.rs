@@ -20,7 +20,7 @@ use tower::service_fn;
 
 use super::{Connection, Edge, Gate};
 use crate::{
-    config::settings::{ConnectionTimeouts, Listener},
+    config::settings::{ConnectionTimeouts, Flood, Listener},
     gate::body::GateBody,
     telemetry::metrics::{ConnectionError, ConnectionResult, Metrics},
 };
@@ -38,10 +38,12 @@ fn listener() -> Listener {
         tls: None,
         h2c: false,
         max_connections: 16,
+        max_connections_per_address: None,
         max_header_bytes: 16 * 1024,
         max_headers: 100,
         h2_max_streams: 16,
         timeouts: ConnectionTimeouts { tls_handshake: LONG, first_byte: LONG, header: LONG, idle: LONG },
+        flood: Flood { window: LONG, connections: None, bad_requests: None, failed_tokens: None },
     }
 }
 
@@ -60,7 +62,7 @@ impl Server {
 
     fn with_drain(listener: &Listener, drain: Duration, gate: impl Gate) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let edge = Edge::bind(listener, drain, Arc::clone(&metrics)).expect("binds");
+        let edge = Edge::bind(listener, drain, Arc::clone(&metrics), None).expect("binds");
         let address = edge.local_addr().expect("has an address");
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(edge.serve(gate, async move {

@@ -7,14 +7,18 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
 };
 
 use futures_util::task::AtomicWaker;
 
-use crate::gate::{body::BodyWatch, tunnel::Tunnel};
+use super::frames::Tally;
+use crate::{
+    clock::Tick,
+    gate::{body::BodyWatch, tunnel::Tunnel},
+};
 
 /// The shared state of one connection.
 #[derive(Debug, Default)]
@@ -39,8 +43,16 @@ pub(super) struct Vitals {
     half: AtomicBool,
     /// Which of them it is; wraps.
     stretch: AtomicU32,
+    /// HTTP/2: frames by what they are good for; each wraps. See [`Tally`].
+    idle: AtomicU32,
+    useful: AtomicU32,
+    taken_back: AtomicU32,
     /// The client closed its side or the socket failed.
     gone: AtomicBool,
+    /// Nanoseconds of the tick since which nothing is asked for, or nothing taken, and one; 0: it is not quiet.
+    quiet: AtomicU64,
+    /// Its place is needed.
+    leave: AtomicBool,
     waker: AtomicWaker,
     /// What the connection is to become once the last answer is out.
     tunnel: Mutex<Option<Box<Tunnel>>>,
@@ -111,6 +123,22 @@ impl Vitals {
         self.stretch.store(stretch.unwrap_or_default(), Relaxed);
     }
 
+    /// The wire has seen these of HTTP/2's frames.
+    pub(super) fn came(&self, frames: Tally) {
+        self.idle.store(frames.idle, Relaxed);
+        self.useful.store(frames.useful, Relaxed);
+        self.taken_back.store(frames.taken_back, Relaxed);
+    }
+
+    /// HTTP/2's frames so far. Of use are those of answers too: who takes one may say PING after each piece of it.
+    pub(super) fn frames(&self) -> Tally {
+        Tally {
+            idle: self.idle.load(Relaxed),
+            useful: self.useful.load(Relaxed).wrapping_add(self.released.load(Relaxed)),
+            taken_back: self.taken_back.load(Relaxed),
+        }
+    }
+
     /// The HTTP/2 head that has begun and is not whole, whatever else goes on.
     pub(super) fn half_head(&self) -> Option<u32> {
         self.half.load(Relaxed).then(|| self.stretch.load(Relaxed))
@@ -156,6 +184,37 @@ impl Vitals {
     /// What the connection becomes, now that hyper has ended.
     pub(super) fn switched(&self) -> Option<Box<Tunnel>> {
         self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Since when the client neither asks for anything nor takes any of its answer; `None`: it does one or the other.
+    pub(super) fn quiet(&self, since: Option<Tick>) {
+        self.quiet.store(since.map_or(0, |since| since.nanos().saturating_add(1)), Relaxed);
+    }
+
+    /// See [`Self::quiet`].
+    pub(super) fn quiet_since(&self) -> Option<Tick> {
+        self.quiet.load(Relaxed).checked_sub(1).map(Tick::from_nanos)
+    }
+
+    /// Whether a request is being answered or its body read.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Relaxed) > 0
+    }
+
+    /// The listener is full: it should go, unless it has become busy meanwhile.
+    pub(super) fn ask_to_leave(&self) {
+        self.leave.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    /// Whether it was asked to.
+    pub(super) fn is_to_leave(&self) -> bool {
+        self.leave.load(Relaxed)
+    }
+
+    /// Answers [`Self::ask_to_leave`], once: whether it is as quiet as it was when it was asked.
+    pub(super) fn leaves(&self) -> bool {
+        self.leave.swap(false, Relaxed) && self.quiet_since().is_some()
     }
 
     /// Whether the client's end of the socket is known to be closed.

@@ -17,6 +17,14 @@ use crate::{
 /// How long the remains of a refused request are discarded, at most.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Frames of HTTP/2 that ask for nothing, as many as may come in [`TALLY_WINDOW`] and between two of use.
+const MOST_IDLE: u32 = 1_000;
+
+/// Requests that may be taken back in [`TALLY_WINDOW`].
+const MOST_TAKEN_BACK: u32 = 500;
+
+const TALLY_WINDOW: Duration = Duration::from_secs(10);
+
 /// An idle connection that gives its buffers back does so after this long; sooner would cost the busy ones.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -29,6 +37,8 @@ pub(super) enum Verdict {
     Park,
     /// The phase has lasted too long.
     Expired(Phase),
+    /// Too many frames ask for nothing.
+    Flooded,
 }
 
 /// The limits, and the clock they are measured on: the system's, since tokio's timers are.
@@ -41,6 +51,11 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(timeouts: ConnectionTimeouts) -> Self {
         Self { timeouts, clock: SystemClock::new() }
+    }
+
+    /// The time that quiet connections are measured by.
+    pub(super) fn now(&self) -> Tick {
+        self.clock.tick()
     }
 
     fn of(&self, phase: Phase) -> Option<Duration> {
@@ -67,6 +82,26 @@ struct Mark {
     stall: Option<Stall>,
 }
 
+/// How fast something is counted that wraps.
+#[derive(Debug, Default)]
+struct Pace {
+    counted: u32,
+    /// When that was; not read off the clock before there is need.
+    since: Option<Tick>,
+}
+
+impl Pace {
+    /// Whether more than `most` have come within the window, twice: of the first it is not known since when.
+    fn is_too_fast(&mut self, count: u32, most: u32, limits: &Limits) -> bool {
+        if count.wrapping_sub(self.counted) <= most {
+            return false;
+        }
+        let now = limits.clock.tick();
+        let before = std::mem::replace(self, Self { counted: count, since: Some(now) });
+        before.since.is_some_and(|since| now.since(since) < TALLY_WINDOW)
+    }
+}
+
 /// The watch over one connection.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -74,13 +109,26 @@ pub(super) struct Watch {
     since: Tick,
     /// The HTTP/2 head that is on its way, and since when: beside the phase, since other streams go on meanwhile.
     head: Option<(u32, Tick)>,
+    idle: Pace,
+    taken_back: Pace,
+    /// Frames of use so far.
+    useful: u32,
     timer: Option<Pin<Box<Sleep>>>,
     fires: Tick,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
-        Self { mark: None, since: Tick::from_nanos(0), head: None, timer: None, fires: Tick::from_nanos(0) }
+        Self {
+            mark: None,
+            since: Tick::from_nanos(0),
+            head: None,
+            idle: Pace::default(),
+            taken_back: Pace::default(),
+            useful: 0,
+            timer: None,
+            fires: Tick::from_nanos(0),
+        }
     }
 
     /// To be called when everything else is pending. `may_park`: there are buffers to give back.
@@ -92,18 +140,23 @@ impl Watch {
         limits: &Limits,
         cx: &mut Context<'_>,
     ) -> Verdict {
+        if self.is_flooded(vitals, limits) {
+            return Verdict::Flooded;
+        }
         let head_due = self.head_due(vitals, limits);
         // Reading an answer drop by drop does not prolong the next head.
         let stall = vitals.stalled().filter(|_| phase != Phase::Head);
         let mark = Mark { phase, served: vitals.served(), stall };
         if phase == Phase::Busy && stall.is_none() {
             self.mark = Some(mark);
+            vitals.quiet(None);
             let over = head_due.and_then(|due| self.wait_until(due, limits, cx));
             return over.map_or(Verdict::Wait, |()| Verdict::Expired(Phase::Head));
         }
         if self.mark != Some(mark) {
             self.mark = Some(mark);
             self.since = limits.clock.tick();
+            vitals.quiet(Some(self.since));
         }
         // A client that does not read is as idle as one that does not write.
         let lasts = limits.of(phase).unwrap_or(limits.timeouts.idle);
@@ -115,6 +168,16 @@ impl Watch {
             _ => (due, Verdict::Expired(phase)),
         };
         self.wait_until(due, limits, cx).map_or(Verdict::Wait, |()| verdict)
+    }
+
+    fn is_flooded(&mut self, vitals: &Vitals, limits: &Limits) -> bool {
+        let frames = vitals.frames();
+        if frames.useful != self.useful {
+            self.useful = frames.useful;
+            self.idle = Pace { counted: frames.idle, since: None };
+        }
+        self.idle.is_too_fast(frames.idle, MOST_IDLE, limits)
+            || self.taken_back.is_too_fast(frames.taken_back, MOST_TAKEN_BACK, limits)
     }
 
     /// When the HTTP/2 head that is on its way must have come.

@@ -108,6 +108,7 @@ impl AsyncRead for Wire {
                 if let Some(frames) = &mut this.frames {
                     frames.came(&buf.filled()[before..]);
                     this.vitals.under_way(frames.under_way());
+                    this.vitals.came(frames.tally());
                 }
             }
             Poll::Ready(_) => self.vitals.gone(),

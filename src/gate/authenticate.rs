@@ -32,6 +32,7 @@ use crate::{
     clock::Timestamp,
     config::settings::AuthMode,
     gate::{
+        bad_tokens::{Attempt, BadTokens},
         body::GateBody,
         caller::{Caller, Signer},
         exchange::{Exchange, Principal},
@@ -40,14 +41,15 @@ use crate::{
         refusal::{Detail, Refusal},
         snapshot::RouteEntry,
         stage::Outcome,
-        token_cache::{LONGEST, TokenCache},
+        token_cache::{LONGEST, TokenCache, TokenDigest},
     },
     policy::{
         bearer,
         claims::Claims,
         cookies, cross_site, foreign,
+        forwarded::is_trusted,
         ids::SessionId,
-        keys::KeySet,
+        keys::{KeySet, VerifyingKey},
         reason::Reason,
         token::{self, Expectations, TokenFault, Verified},
     },
@@ -76,6 +78,7 @@ pub struct Authenticate(Arc<Parts>);
 struct Parts {
     keyring: Arc<Keyring>,
     cache: TokenCache,
+    bad: BadTokens,
     known: Arc<Revocations>,
     seen: mpsc::Sender<Seen>,
     metrics: Arc<Metrics>,
@@ -87,12 +90,12 @@ impl Authenticate {
     #[must_use]
     pub fn new(
         keyring: Arc<Keyring>,
-        cache: TokenCache,
+        (cache, bad): (TokenCache, BadTokens),
         known: Arc<Revocations>,
         seen: mpsc::Sender<Seen>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Parts { keyring, cache, known, seen, metrics }))
+        Self(Arc::new(Parts { keyring, cache, bad, known, seen, metrics }))
     }
 }
 
@@ -180,8 +183,11 @@ impl Parts {
             Err(Undecided::Refused(_)) if route.auth == AuthMode::Lenient => Principal::Anonymous,
             Err(Undecided::Refused(refusal)) => {
                 self.metrics.auth_decisions.of(AuthDecision::Failed).of(refusal.reason).inc();
-                // A failed try is the address's to pay for; its peek will refuse the next one before any crypto.
-                limits::charge_address(exchange);
+                // A failed try is the address's to pay for; its peek will refuse the next one before any crypto. One
+                // that was not looked at is not known to be bad.
+                if refusal.reason != Reason::TokensUnchecked {
+                    limits::charge_address(exchange);
+                }
                 return Err(refusal.into());
             }
         };
@@ -256,6 +262,21 @@ impl Parts {
         Ok(Principal::Authenticated(caller))
     }
 
+    /// Whoever comes by a trusted proxy, and is none, is charged; the proxy is not.
+    fn attempt(&self, digest: TokenDigest, exchange: &Exchange) -> Attempt<'_> {
+        let trusted = &exchange.snapshot().trusted_proxies;
+        let client = exchange.client().ok().filter(|client| !is_trusted(*client, trusted));
+        self.bad.attempt(digest, client, exchange.tick())
+    }
+
+    fn verify_own(&self, token: &str, attempt: &Attempt<'_>) -> Result<(Verified, Signer), Undecided> {
+        let outcome = token::verify_if(token, &self.keyring.access_keys(), |key| attempt.may_verify(key));
+        attempt.ended(&outcome);
+        let verified = outcome.map_err(|fault| self.own(fault))?;
+        let session = verified.claims.session.ok_or(TokenFault::Malformed)?;
+        Ok((verified, Signer::Own(session)))
+    }
+
     /// What is wrong with a token of ours. While the keys cannot be read, one that is not known may be the one that the
     /// other gateways sign with by now: no fault of the token's.
     fn own(&self, fault: TokenFault) -> Refusal {
@@ -290,9 +311,12 @@ impl Parts {
         route: &RouteEntry,
         may_wait: bool,
     ) -> Result<Arc<Caller>, Undecided> {
-        // An oversized token must not buy a hash of its whole length.
+        // Neither an oversized token nor what is none must buy a hash of its whole length.
         if token.len() > token::MAX_TOKEN_LEN {
             return Err(TokenFault::TooLarge.into());
+        }
+        if !token::has_form(token) {
+            return Err(TokenFault::Malformed.into());
         }
         let now = exchange.now();
         let digest = TokenCache::digest(token);
@@ -303,13 +327,15 @@ impl Parts {
         if may_wait {
             self.metrics.token_cache.of(CacheResult::Miss).inc();
         }
-        let (verified, signer) = match choose(token, exchange, route)? {
-            None => {
-                let verified = token::verify(token, &self.keyring.access_keys()).map_err(|fault| self.own(fault))?;
-                let session = verified.claims.session.ok_or(TokenFault::Malformed)?;
-                (verified, Signer::Own(session))
-            }
-            Some(issuer) => (verify_foreign(token, issuer, exchange, may_wait)?, Signer::Foreign(Arc::clone(issuer))),
+        let attempt = self.attempt(digest, exchange);
+        let outcome = match choose(token, exchange, route)? {
+            None => self.verify_own(token, &attempt),
+            Some(issuer) => verify_foreign(token, issuer, exchange, &attempt, may_wait)
+                .map(|verified| (verified, Signer::Foreign(Arc::clone(issuer)))),
+        };
+        let (verified, signer) = match attempt.refusal() {
+            Some(of_the_address) => return Err(of_the_address.into()),
+            None => outcome?,
         };
         let seen = match &signer {
             Signer::Own(session) => Some(Seen { session: *session, generation: verified.claims.generation }),
@@ -343,10 +369,16 @@ fn verify_foreign(
     token: &str,
     issuer: &Arc<Issuer>,
     exchange: &Exchange,
+    attempt: &Attempt<'_>,
     may_wait: bool,
 ) -> Result<Verified, Undecided> {
     let now = exchange.tick();
-    let verify = |keys: &KeySet| foreign::verify(token, keys, issuer.rules(), exchange.now());
+    let verify = |keys: &KeySet| {
+        let may = |key: &VerifyingKey| attempt.may_verify(key);
+        let outcome = foreign::verify_if(token, keys, issuer.rules(), exchange.now(), may);
+        attempt.ended(&outcome);
+        outcome
+    };
     let before = issuer.keys(now);
     let outcome = before.as_deref().map(verify);
     if !matches!(outcome, None | Some(Err(TokenFault::UnknownKey))) {

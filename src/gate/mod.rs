@@ -8,17 +8,18 @@
 //! upgrade, [`open_streams`] all of them that flow for a caller, [`metered`] what a model's answer uses, [`finish`] tells a request's end, `watch` the spans of
 //! what it waited for.
 //!
-//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`],
+//! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`floods`], [`decision`], [`hygiene`], [`route`],
 //! [`cors`], [`limits`] (the address, peeked), [`authenticate`], [`admission`] (whom there is room for), [`charge`] (the
 //! subject, then the address),
 //! [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
 //! configuration a request sees ([`route_table`] finds its route), [`keyring`] the keys, [`token_cache`] and [`caller`]
-//! what a verified token becomes ([`kept`]: what was made of it), [`references`] the claims that an identity only
+//! what a verified token becomes ([`kept`]: what was made of it), [`bad_tokens`] what is known of the others, [`references`] the claims that an identity only
 //! refers to.
 
 pub mod admission;
 pub mod authenticate;
 pub mod authorise;
+pub mod bad_tokens;
 pub mod body;
 pub mod body_limit;
 pub mod caller;
@@ -29,6 +30,7 @@ pub mod decision;
 pub mod dispatch;
 pub mod exchange;
 pub mod finish;
+pub mod floods;
 pub mod guard;
 pub mod hygiene;
 pub mod identity;

@@ -135,6 +135,12 @@ pub const fn row(reason: Reason) -> Row {
             (StatusCode::TOO_MANY_REQUESTS, "Too many logins from this address have failed", Silent, Quiet)
         }
         Reason::CallsPaced => (StatusCode::TOO_MANY_REQUESTS, "Too many of these calls", Silent, Quiet),
+        Reason::AddressFlooding => {
+            (StatusCode::TOO_MANY_REQUESTS, "Too many bad requests come from there", Silent, Quiet)
+        }
+        Reason::TokensUnchecked => {
+            (StatusCode::TOO_MANY_REQUESTS, "Too many bad tokens come from there", Silent, Quiet)
+        }
         Reason::RefreshInvalid | Reason::RefreshReuse => {
             (StatusCode::BAD_REQUEST, "The refresh token is not valid", Silent, Quiet)
         }

@@ -15,6 +15,7 @@ use crate::gate::{
     client_address::ClientAddress,
     cors::CorsLayer,
     decision::Decision,
+    floods::{Counted, EarlyRefusal, Floods},
     hygiene::Hygiene,
     identity::Identity,
     limits::AddressPeek,
@@ -31,6 +32,8 @@ use crate::gate::{
 pub struct Layers {
     /// Id, trace, record.
     pub observer: Arc<Observer>,
+    /// What an address may do before anybody is known.
+    pub floods: Arc<Floods>,
     /// The address's limits, peeked.
     pub address_peek: AddressPeek,
     /// Who calls.
@@ -54,20 +57,23 @@ where
     T: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal> + Clone + Send + 'static,
     T::Future: Send + 'static,
 {
+    let floods = &layers.floods;
     ServiceBuilder::new()
         // Outermost: even a refusal needs an id, and whatever happens is told once.
         .layer(ObserveLayer(layers.observer))
         // Everything below may refuse; above this line nothing fails.
         .layer(RescueLayer)
         // Before hygiene, which removes the very headers it reads; before limits, which count by it.
-        .layer(StageLayer(ClientAddress))
+        .layer(StageLayer(Counted(ClientAddress, Arc::clone(floods))))
+        // As soon as it is known who floods: everything below costs more. What the stages around it refuse is counted.
+        .layer(StageLayer(EarlyRefusal(Arc::clone(floods))))
         // Before hygiene, which then judges the request that is asked about, and removes the headers that tell of it.
         // After the client's address, which is found here as for any other request.
-        .layer(StageLayer(Decision))
+        .layer(StageLayer(Counted(Decision, Arc::clone(floods))))
         // Before routing, so that no ambiguous path is ever matched; on every route, public ones too.
-        .layer(StageLayer(Hygiene))
+        .layer(StageLayer(Counted(Hygiene, Arc::clone(floods))))
         // Before limits and authentication, which are the route's. Closed by default.
-        .layer(StageLayer(Routing))
+        .layer(StageLayer(Counted(Routing, Arc::clone(floods))))
         // After routing, since each route lists its own origins. Before limits and authentication: a preflight carries no
         // credentials, and a page must be able to read that it was limited or not let in.
         .layer(CorsLayer)

@@ -30,10 +30,12 @@ use crate::{
         admission::{Admission, Load},
         authenticate::Authenticate,
         authorise::Authorise,
+        bad_tokens::BadTokens,
         body::GateBody,
         charge::SubjectLimit,
         exchange::Exchange,
         finish::RequestLog,
+        floods::Floods,
         identity::{Identity, X_GATEWAY_IDENTITY},
         keyring::Keyring,
         limits::AddressPeek,
@@ -140,9 +142,13 @@ impl Gate {
         let keyring = Arc::new(Keyring::new(Arc::clone(&key), Vec::new(), &[]));
         let clock = Arc::new(Frozen(AtomicU64::new(1)));
         let known = Arc::new(Revocations::default());
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let flood = &settings.listeners.public.flood;
+        let time = Arc::clone(&clock) as Arc<dyn Clock>;
+        let floods = Arc::new(Floods::new(flood, Arc::clone(&snapshot), time, Arc::clone(&metrics)));
         let layers = Layers {
             observer: Arc::new(Observer {
-                snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+                snapshot,
                 unrouted: metrics.route("-"),
                 metrics: Arc::clone(&metrics),
                 clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -150,10 +156,11 @@ impl Gate {
                 log: RequestLog::default(),
                 traces: None,
             }),
+            floods,
             address_peek: AddressPeek,
             authenticate: Authenticate::new(
                 Arc::clone(&keyring),
-                TokenCache::new(100),
+                (TokenCache::new(100), BadTokens::new(flood, Arc::clone(&metrics))),
                 Arc::clone(&known),
                 tokio::sync::mpsc::channel(1).0,
                 Arc::clone(&metrics),

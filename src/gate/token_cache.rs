@@ -22,7 +22,8 @@ use crate::{clock::Timestamp, gate::caller::Caller};
 /// How long a checked signature is trusted at most.
 pub const LONGEST: Duration = Duration::from_mins(1);
 
-type Digest = [u8; 32];
+/// SHA-256 of a token.
+pub type TokenDigest = [u8; 32];
 
 /// A digest is already uniformly random: its first eight bytes are the hash.
 #[derive(Debug, Clone, Default)]
@@ -57,8 +58,8 @@ impl BuildHasher for ByDigest {
 #[derive(Debug, Clone)]
 struct BySize;
 
-impl Weighter<Digest, Arc<Caller>> for BySize {
-    fn weight(&self, _: &Digest, caller: &Arc<Caller>) -> u64 {
+impl Weighter<TokenDigest, Arc<Caller>> for BySize {
+    fn weight(&self, _: &TokenDigest, caller: &Arc<Caller>) -> u64 {
         caller.size_kib()
     }
 }
@@ -66,7 +67,7 @@ impl Weighter<Digest, Arc<Caller>> for BySize {
 /// The verified-token cache.
 #[derive(Debug)]
 pub struct TokenCache {
-    entries: Cache<Digest, Arc<Caller>, BySize, ByDigest>,
+    entries: Cache<TokenDigest, Arc<Caller>, BySize, ByDigest>,
 }
 
 impl TokenCache {
@@ -79,7 +80,7 @@ impl TokenCache {
 
     /// The key of a token.
     #[must_use]
-    pub fn digest(token: &str) -> Digest {
+    pub fn digest(token: &str) -> TokenDigest {
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
         key
@@ -88,13 +89,13 @@ impl TokenCache {
     /// The caller a token was verified for, unless that was too long ago; or later than now, by a clock that has been set
     /// back since.
     #[must_use]
-    pub fn get(&self, digest: &Digest, now: Timestamp) -> Option<Arc<Caller>> {
+    pub fn get(&self, digest: &TokenDigest, now: Timestamp) -> Option<Arc<Caller>> {
         let good = |until: Timestamp| now < until && until <= now.plus(LONGEST);
         self.entries.get(digest).filter(|caller| good(caller.cached_until()))
     }
 
     /// Keeps a verified token until [`Caller::cached_until`].
-    pub fn put(&self, digest: Digest, caller: Arc<Caller>) {
+    pub fn put(&self, digest: TokenDigest, caller: Arc<Caller>) {
         self.entries.insert(digest, caller);
     }
 }

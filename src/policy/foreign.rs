@@ -18,7 +18,7 @@ use crate::{
     policy::{
         claims::Claims,
         claims_json,
-        keys::{Algorithm, KeySet},
+        keys::{Algorithm, KeySet, VerifyingKey},
         token::{self, TokenFault, Verified},
     },
 };
@@ -118,8 +118,19 @@ pub struct TokenRules {
 /// Checks form, header and signature of an issuer's token, and maps its claims. Cacheable, as
 /// [`token::verify`] is: what depends on the route is [`token::admit`]'s.
 pub fn verify(token: &str, keys: &KeySet, rules: &TokenRules, now: Timestamp) -> Result<Verified, TokenFault> {
+    verify_if(token, keys, rules, now, |_| Ok(()))
+}
+
+/// The same; `may`: see [`token::verify_if`].
+pub fn verify_if(
+    token: &str,
+    keys: &KeySet,
+    rules: &TokenRules,
+    now: Timestamp,
+    may: impl FnOnce(&VerifyingKey) -> Result<(), TokenFault>,
+) -> Result<Verified, TokenFault> {
     let kind = |typ: Option<&str>| rules.types.iter().any(|one| one.is(typ));
-    let (payload, key) = token::signed(token, keys, kind, &rules.algorithms)?;
+    let (payload, key) = token::signed(token, keys, kind, &rules.algorithms, may)?;
     let Unique(all) = serde_json::from_slice(&payload).map_err(|_| TokenFault::Malformed)?;
     let known = claims_json::foreign(&payload).ok_or(TokenFault::Malformed)?;
     let subject = known_as(known.subject(), rules)?;

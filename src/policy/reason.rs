@@ -88,6 +88,10 @@ reasons! {
     ScopeMissing = "scope_missing",
     /// A limit by client address is used up.
     AddressLimited = "address_limited",
+    /// The address sends too much that is no good request.
+    AddressFlooding = "address_flooding",
+    /// The address sends too many tokens whose signature does not verify, and this one is not among the verified ones.
+    TokensUnchecked = "tokens_unchecked",
     /// A limit by subject is used up.
     SubjectLimited = "subject_limited",
     /// A quota of a day or a month is used up.

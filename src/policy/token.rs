@@ -48,6 +48,9 @@ pub enum TokenFault {
     /// The signature is not the key's.
     #[error("the signature does not verify")]
     Signature,
+    /// Whoever was asked before the signature was computed said no: nothing is known of it.
+    #[error("the signature was not looked at")]
+    Unchecked,
     /// Past `exp`.
     #[error("expired")]
     Expired,
@@ -73,6 +76,7 @@ impl TokenFault {
             Self::TooLarge | Self::Malformed | Self::Critical | Self::EmbeddedKey => Reason::TokenMalformed,
             Self::Kind => Reason::TokenKind,
             Self::Algorithm | Self::UnknownKey | Self::Signature => Reason::TokenSignature,
+            Self::Unchecked => Reason::TokensUnchecked,
             Self::Expired => Reason::TokenExpired,
             Self::NotYetValid => Reason::TokenNotYetValid,
             Self::Issuer => Reason::TokenIssuer,
@@ -94,19 +98,29 @@ pub struct Verified {
 
 /// Checks form, header and signature of an access token of ours, and parses its claims.
 pub fn verify(token: &str, keys: &KeySet) -> Result<Verified, TokenFault> {
+    verify_if(token, keys, |_| Ok(()))
+}
+
+/// The same. `may` is asked when all that costs little is right, before the signature is computed with that key.
+pub fn verify_if(
+    token: &str,
+    keys: &KeySet,
+    may: impl FnOnce(&VerifyingKey) -> Result<(), TokenFault>,
+) -> Result<Verified, TokenFault> {
     let kind = |typ: Option<&str>| typ.is_some_and(is_access_token);
-    let (payload, key) = signed(token, keys, kind, &Algorithm::ALL)?;
+    let (payload, key) = signed(token, keys, kind, &Algorithm::ALL, may)?;
     let claims = claims_json::claims(&payload).ok_or(TokenFault::Malformed)?;
     Ok(Verified { claims: Arc::new(claims), kid: Arc::clone(&key.thumbprint) })
 }
 
 /// Checks form, header and signature, the signature before anything is read of the payload, which it gives back. `typ`
-/// must be of the `kind`, `alg` one of the `algorithms`.
+/// must be of the `kind`, `alg` one of the `algorithms`. `may`: see [`verify_if`].
 pub(in crate::policy) fn signed<'k>(
     token: &str,
     keys: &'k KeySet,
     kind: impl Fn(Option<&str>) -> bool,
     algorithms: &[Algorithm],
+    may: impl FnOnce(&VerifyingKey) -> Result<(), TokenFault>,
 ) -> Result<(Vec<u8>, &'k VerifyingKey), TokenFault> {
     if token.len() > MAX_TOKEN_LEN {
         return Err(TokenFault::TooLarge);
@@ -132,8 +146,18 @@ pub(in crate::policy) fn signed<'k>(
         return Err(TokenFault::Algorithm);
     }
     let (payload, signature) = (decode(payload)?, decode(signature)?);
+    may(key)?;
     key.verify(signing_input.as_bytes(), &signature).map_err(|_| TokenFault::Signature)?;
     Ok((payload, key))
+}
+
+/// Whether it looks like a token at all: three parts of base64url, none of them empty. Cheaper than a digest of it.
+#[must_use]
+pub fn has_form(token: &str) -> bool {
+    let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut parts = token.split('.');
+    let good = parts.by_ref().take(3).filter(|part| !part.is_empty() && part.bytes().all(in_alphabet)).count();
+    token.len() <= MAX_TOKEN_LEN && good == 3 && parts.next().is_none()
 }
 
 /// Whose token this claims to be: `iss` before anything is verified, to choose the keys by. What it says is worth

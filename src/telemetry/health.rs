@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use super::metrics::{Format, Metrics};
 use crate::{
-    config::settings::{ConnectionTimeouts, Listener},
+    config::settings::{ConnectionTimeouts, Flood, Listener},
     edge::Gate,
     gate::body::GateBody,
 };
@@ -112,6 +112,7 @@ pub fn listener(bind: SocketAddr) -> Listener {
         tls: None,
         h2c: false,
         max_connections: 64,
+        max_connections_per_address: None,
         max_header_bytes: 16 * 1024,
         max_headers: 100,
         h2_max_streams: 1,
@@ -121,6 +122,7 @@ pub fn listener(bind: SocketAddr) -> Listener {
             header: seconds(5),
             idle: seconds(120),
         },
+        flood: Flood { window: seconds(10), connections: None, bad_requests: None, failed_tokens: None },
     }
 }
 
@@ -310,7 +312,7 @@ mod tests {
     async fn a_real_listener_serves_it_and_drains() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = listener(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let edge = crate::edge::Edge::bind(&listener, Duration::from_secs(5), Arc::default()).expect("binds");
+        let edge = crate::edge::Edge::bind(&listener, Duration::from_secs(5), Arc::default(), None).expect("binds");
         let address = edge.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let gate = admin(Arc::default(), started(), Arc::new(Scripted(Some(CheckState::Ok))));

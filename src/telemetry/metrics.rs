@@ -21,10 +21,10 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, HashResult, IssuerName, LimitName, LimitResult, LockoutResult,
-        PacedCall, PoolState, QuotaName, QuotaResult, ReadResult, RefreshResult, ReloadResult, RevocationKind,
-        RouteName, SealingResult, SharedStateCall, SharedStateResult, ShedCause, SpanResult, StatusClass, StreamKind,
-        TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
+        EndpointName, FetchResult, FileSha256, FloodKind, HashResult, IssuerName, LimitName, LimitResult,
+        LockoutResult, PacedCall, PoolState, QuotaName, QuotaResult, ReadResult, RefreshResult, ReloadResult,
+        RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult, ShedCause, SignatureCheck,
+        SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
     },
 };
 use crate::policy::{
@@ -117,6 +117,10 @@ table! {
     connections: Each<ConnectionResult, Counter> = "connections";
     /// Client connections that failed.
     connection_errors: Each<ConnectionError, Counter> = "connection_errors";
+    /// What was refused early, because its address asks too much before anybody is known.
+    floods_refused: Each<FloodKind, Counter> = "floods_refused";
+    /// Signatures of access tokens that were not among the verified ones.
+    signature_checks: Each<SignatureCheck, Counter> = "signature_checks";
     /// What authentication decided.
     auth_decisions: Each<AuthDecision, Rare<Reason, Counter>> = "auth_decisions";
     /// Look-ups in the verified-token cache.

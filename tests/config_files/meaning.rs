@@ -40,6 +40,21 @@ listeners:
 }
 
 #[test]
+fn what_an_address_may_do_has_generous_defaults_and_each_may_be_none() {
+    let numbers = |text: &str| {
+        let public = parse_text(text, &Variables::new()).unwrap_or_else(|errors| panic!("{errors}")).listeners.public;
+        let flood = public.flood;
+        let of = |number: Option<std::num::NonZeroU32>| number.map(std::num::NonZeroU32::get);
+        let all = [public.max_connections_per_address, flood.connections, flood.bad_requests, flood.failed_tokens];
+        (all.map(of), flood.window.as_secs())
+    };
+    assert_eq!(numbers(BASE), ([Some(1_000), Some(5_000), Some(1_000), Some(300)], 10));
+    let flood = "{window: 1m, connections: none, bad_requests: none, failed_tokens: none}";
+    let none = format!("{BASE}listeners: {{public: {{max_connections_per_address: none, flood: {flood}}}}}\n");
+    assert_eq!(numbers(&none), ([None; 4], 60));
+}
+
+#[test]
 fn a_route_inherits_and_overrides() {
     let settings = with(
         "routes:

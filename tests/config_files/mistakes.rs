@@ -64,6 +64,22 @@ fn wrong_types_and_ranges_say_what_is_expected() {
 }
 
 #[test]
+fn what_an_address_may_do_is_a_number_or_none() {
+    assert_eq!(
+        errors(
+            "listeners:\n  public: {max_connections_per_address: 0, flood: {window: 10, connections: many, bad: 1}}\n"
+        ),
+        "f.yaml:8:12: listeners.public.max_connections_per_address: expected none or a whole number from 1 to 1000000, \
+         found \"0\"\n\
+         f.yaml:8:52: listeners.public.flood.window: expected a duration from 1s to 1h (ms, s, m, h, d), found \"10\"\n\
+         f.yaml:8:64: listeners.public.flood.connections: expected none or a whole number from 1 to 1000000000, found \
+         \"many\"\n\
+         f.yaml:8:83: listeners.public.flood.bad: unknown key; known here: window, connections, bad_requests, \
+         failed_tokens"
+    );
+}
+
+#[test]
 fn missing_keys_are_named_where_they_belong() {
     assert_eq!(
         errors_with(

@@ -7,15 +7,15 @@ use crate::harness::{soon, wire::Io};
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const DATA: u8 = 0;
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 pub(crate) const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// The one stream of a connection.
 pub(crate) const STREAM: u32 = 1;
@@ -113,6 +113,51 @@ impl H2 {
             }
         }
         Fate::Closed
+    }
+
+    /// Reads on until the gateway ends the connection; gives the error it named, if that came through.
+    pub(crate) async fn end(&mut self) -> Option<u32> {
+        let end = async {
+            while let Some(frame) = self.frame().await {
+                let error = (frame.kind == GOAWAY).then(|| number(&frame.payload[4..]));
+                if error.is_some_and(|error| error != 0) {
+                    return error;
+                }
+            }
+            None
+        };
+        soon("the gateway to end the connection", end).await
+    }
+
+    /// Reads on until this stream is reset; gives the error.
+    pub(crate) async fn reset_of(&mut self, stream: u32) -> Option<u32> {
+        let reset = async {
+            loop {
+                let frame = self.frame().await?;
+                if (frame.kind, frame.stream) == (RST_STREAM, stream) {
+                    return Some(number(&frame.payload));
+                }
+            }
+        };
+        soon("the stream to be reset", reset).await
+    }
+
+    /// Reads on until a frame of this kind comes on this stream.
+    pub(crate) async fn until(&mut self, kind: u8, stream: u32) {
+        assert!(self.comes(kind, stream).await, "the connection has ended");
+    }
+
+    /// The same, if the connection does not end before.
+    pub(crate) async fn comes(&mut self, kind: u8, stream: u32) -> bool {
+        let comes = async {
+            while let Some(frame) = self.frame().await {
+                if (frame.kind, frame.stream) == (kind, stream) {
+                    return true;
+                }
+            }
+            false
+        };
+        soon("a frame", comes).await
     }
 
     async fn frame(&mut self) -> Option<Frame> {

@@ -10,7 +10,7 @@
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
 //! [`revocations`] (what is taken away from tokens that are out there), [`limits`], [`shared_limits`] and [`quotas`]
 //! (who pays for whom), [`lockout`] (who may guess, and whom that keeps out), [`isolation`] and [`overload`] (what others
-//! do costs nobody else).
+//! do costs nobody else), [`floods`] and [`frame_floods`] (who is refused before anybody is known).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -100,7 +100,11 @@ mod deployments;
 #[cfg(test)]
 mod exemplars;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod forward_auth;
+#[cfg(test)]
+mod frame_floods;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]

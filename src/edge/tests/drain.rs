@@ -109,6 +109,6 @@ async fn a_taken_port_is_a_fault_that_names_the_address() {
     let server = Server::start(&listener(), echo());
     let mut taken = listener();
     taken.bind = server.address;
-    let fault = Edge::bind(&taken, LONG, Arc::new(Metrics::new())).err().expect("taken");
+    let fault = Edge::bind(&taken, LONG, Arc::new(Metrics::new()), None).err().expect("taken");
     assert!(fault.to_string().contains(&server.address.to_string()), "{fault}");
 }

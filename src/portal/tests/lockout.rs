@@ -167,10 +167,10 @@ async fn a_full_hash_queue_is_nobody_s_failure() {
     release.send(()).unwrap();
     harness.ann("body").await;
     arrivals.recv().unwrap();
-    let mut on_the_thread = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new(), std::net::Ipv4Addr::LOCALHOST.into()));
+    let mut on_the_thread = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new(), Ipv4Addr::LOCALHOST.into()));
     assert!(futures_util::poll!(&mut on_the_thread).is_pending());
     arrivals.recv().unwrap();
-    let mut waiting = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new(), std::net::Ipv4Addr::LOCALHOST.into()));
+    let mut waiting = Box::pin(harness.hash_pool.hash(PASSWORD.into(), Vec::new(), Ipv4Addr::LOCALHOST.into()));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     for _ in 0..8 {
         assert_eq!(harness.refused(login("ann@example.org", WRONG)).await, Reason::HashQueueFull);

@@ -78,6 +78,32 @@ labels! {
         Failed = "failed",
         /// Still busy when the drain's time was up.
         Cut = "cut",
+        /// Closed by us, quiet as it was, for a new one: all places were taken.
+        Evicted = "evicted",
+    }
+
+    /// Why a client's new connection, or request, was refused early.
+    FloodKind: "kind" {
+        /// Its address has as many connections as it may; closed.
+        Held = "held",
+        /// Its address has opened too many; closed.
+        Connections = "connections",
+        /// Its address has sent too much that is no good request; a new connection was closed.
+        BadConnections = "bad_connections",
+        /// The same; a request was answered 429.
+        BadRequests = "bad_requests",
+        /// Its address has sent too many tokens whose signature does not verify; answered 429.
+        FailedTokens = "failed_tokens",
+    }
+
+    /// What came of a token whose signature was asked for.
+    SignatureCheck: "result" {
+        /// It verifies.
+        Good = "good",
+        /// It does not.
+        Bad = "bad",
+        /// Known not to; nothing was computed.
+        KnownBad = "known_bad",
     }
 
     /// Why a client connection failed.
@@ -94,6 +120,8 @@ labels! {
         Io = "io",
         /// The TLS handshake failed or was too slow.
         Tls = "tls",
+        /// Frames of HTTP/2 that ask for nothing, or requests taken back: too many.
+        Flood = "flood",
     }
 
     /// What authentication decided.
