@@ -184,6 +184,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
             Arc::new(Revocations::default()),
             seen,
             Arc::clone(&metrics),
+            None,
         ),
         authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),
         subject_limit: SubjectLimit,

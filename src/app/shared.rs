@@ -9,17 +9,17 @@ use super::{Rim, StartFault, feed::Feed, keys, routes, shared_state, streams, ta
 use crate::{
     config::settings::{self, Settings},
     gate::{
-        authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit, finish::RequestLog, identity::Identity,
-        keyring::Keyring, limits::AddressPeek, observe::Observer, open_streams::OpenStreams, references::References,
-        snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
+        api_keys::ApiKeyCheck, authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit,
+        finish::RequestLog, identity::Identity, keyring::Keyring, limits::AddressPeek, observe::Observer,
+        open_streams::OpenStreams, references::References, snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
     },
-    policy::master_key::MasterKey,
+    policy::{api_key::ApiKeyMint, master_key::MasterKey},
     portal::{
         PortalState,
         hash_pool::{HashPool, JobDone},
     },
     store::{
-        SharedStore,
+        SharedStore, Store,
         memory::revocations::Revocations,
         redis::Redis,
         security::{SecurityWatch, Subscription},
@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) known: Arc<Revocations>,
     pub(super) streams: Arc<OpenStreams>,
     pub(super) references: Arc<References>,
+    /// Knows callers by their API keys. `None` without a store.
+    pub(super) api_keys: Option<Arc<ApiKeyCheck>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rim: Rim,
 }
@@ -110,6 +112,13 @@ impl Facts {
         let feed = Feed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
         Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed) })
     }
+
+    /// A key goes on as long as an access token would: news is kept for longer than that.
+    fn api_keys(&self, settings: &Settings, metrics: &Arc<Metrics>) -> Arc<ApiKeyCheck> {
+        let (store, known) = (Arc::<dyn Store>::clone(&self.store), Arc::clone(&self.feed.known));
+        let mint = ApiKeyMint::new(&self.master);
+        Arc::new(ApiKeyCheck::new(mint, store, known, settings.tokens.access_ttl, Arc::clone(metrics)))
+    }
 }
 
 impl Shared {
@@ -129,7 +138,8 @@ impl Shared {
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
         let streams =
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, metrics, rim })
+        let api_keys = facts.as_ref().map(|facts| facts.api_keys(settings, &metrics));
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, api_keys, metrics, rim })
     }
 
     pub(super) fn layers(
@@ -157,6 +167,7 @@ impl Shared {
                 Arc::clone(&self.known),
                 seen,
                 Arc::clone(&self.metrics),
+                self.api_keys.clone(),
             ),
             authorise: Authorise::new(denied, Arc::clone(&self.metrics)),
             subject_limit: SubjectLimit,

@@ -9,12 +9,13 @@
 //! what it waited for.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`decision`], [`hygiene`], [`route`],
-//! [`cors`], [`limits`] (the address, peeked), [`authenticate`], [`charge`] (the subject, then the address),
+//! [`cors`], [`limits`] (the address, peeked), [`authenticate`] (with [`api_keys`]), [`charge`] (the subject, then the address),
 //! [`authorise`], [`body_limit`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
 //! configuration a request sees ([`route_table`] finds its route), [`keyring`] the keys, [`token_cache`] and [`caller`]
 //! what a verified token becomes ([`kept`]: what was made of it), [`references`] the claims that an identity only
 //! refers to.
 
+pub mod api_keys;
 pub mod authenticate;
 pub mod authorise;
 pub mod body;

@@ -156,6 +156,7 @@ impl Gate {
                 Arc::clone(&known),
                 tokio::sync::mpsc::channel(1).0,
                 Arc::clone(&metrics),
+                None,
             ),
             authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),
             subject_limit: SubjectLimit,

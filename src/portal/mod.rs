@@ -9,6 +9,7 @@
 //! other products' headers find keys; [`hash_pool`] is where passwords are hashed.
 
 mod answers;
+mod api_keys;
 pub mod border;
 mod caller;
 mod claims;
