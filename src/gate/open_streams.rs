@@ -402,7 +402,7 @@ mod tests {
         let known = Arc::clone(&ended);
         let streams = streams_that(move |caller| match caller.signer() {
             Signer::Own(session) => known.lock().unwrap().contains(session).then_some(Reason::SessionEnded),
-            Signer::Foreign(_) => None,
+            Signer::Foreign(_) | Signer::ApiKey(_) => None,
         });
         let before = open(&streams, 1);
         ended.lock().unwrap().insert(sid(1));
