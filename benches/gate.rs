@@ -193,6 +193,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
             Arc::new(Revocations::default()),
             seen,
             Arc::clone(&metrics),
+            None,
         ),
         admission: Admission(Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)))),
         authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),

@@ -1,7 +1,8 @@
 //! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
-//! gateways (`audit`, `keys`, `revoke`, `users`). The question that `health` puts to an admin listener is asked here too;
+//! gateways (`api-keys`, `audit`, `keys`, `revoke`, `users`). The question that `health` puts to an admin listener is asked here too;
 //! the others are `main.rs`'s to do, and the families' `app/commands`'s.
 
+pub mod api_keys;
 pub mod keys;
 pub mod revoke;
 pub mod users;
@@ -59,6 +60,9 @@ pub enum Command {
 /// What is done beside running gateways.
 #[derive(Debug, Subcommand)]
 pub enum Beside {
+    /// Look at users' API keys and revoke them.
+    #[command(subcommand)]
+    ApiKeys(api_keys::ApiKeys),
     /// What was done, by whom, from where.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -78,6 +82,7 @@ impl Beside {
     #[must_use]
     pub const fn config(&self) -> &PathBuf {
         match self {
+            Self::ApiKeys(command) => &command.at().config,
             Self::Audit(command) => command.config(),
             Self::Keys(command) => &command.at().config,
             Self::Revoke(command) => command.config(),

@@ -1,6 +1,7 @@
 //! What operators do from the command line while gateways run: a file for each family of commands. Each opens the store
 //! as a gateway does, without claiming it, says what came of it, and ends.
 
+mod api_keys;
 mod audit;
 mod keys;
 mod revoke;
@@ -14,7 +15,11 @@ use crate::{
     cli::Beside,
     clock::Timestamp,
     config::settings::{Engine, Settings, Store},
-    policy::{ids::SessionId, keys::Algorithm, rfc3339::rfc3339},
+    policy::{
+        ids::{ApiKeyId, SessionId},
+        keys::Algorithm,
+        rfc3339::rfc3339,
+    },
     store::{Account, AuditEntry, AuditEvent, Login, SharedStore, Store as Facts, StoreFault, audit::Actor},
 };
 
@@ -30,6 +35,7 @@ pub async fn run(
 ) -> Result<bool, Box<dyn Error>> {
     let told = match command {
         Beside::Audit(command) => return Ok(audit::run(settings, command, rim, out).await?),
+        Beside::ApiKeys(command) => api_keys::api_keys(command, settings, rim).await?,
         Beside::Keys(command) => keys(command, settings, rim).await?,
         Beside::Revoke(command) => revoke::revoke(command, settings, rim).await?,
         Beside::Users(command) => users::users(command, settings, rim).await?,
@@ -73,6 +79,9 @@ pub enum CommandFault {
     /// There is no such session.
     #[error("there is no session {0}")]
     UnknownSession(SessionId),
+    /// The user has no such key.
+    #[error("the user has no API key {0}; `portcullis api-keys list` shows those there are")]
+    UnknownApiKey(ApiKeyId),
     /// There is no such issuer.
     #[error("no issuer is named {0} in the configuration")]
     UnknownIssuer(String),

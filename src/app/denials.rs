@@ -86,7 +86,8 @@ impl Denials {
     async fn write(&self, denied: &Denied, count: usize) {
         let claims = &denied.claims;
         // Another issuer's subjects are no users of ours, whatever they look like.
-        let user = claims.session.and_then(|_| claims.subject.parse().ok());
+        let is_ours = claims.session.is_some() || denied.api_key.is_some();
+        let user = is_ours.then(|| claims.subject.parse().ok()).flatten();
         let subject = || claims.subject.chars().take(SUBJECT_CHARS).collect();
         let entry = AuditEntry {
             at: denied.at,
@@ -97,6 +98,7 @@ impl Denials {
             address: denied.address.map(|address| address.to_string()).unwrap_or_default(),
             request_id: denied.record.request_id().to_owned(),
             detail: Detail::default()
+                .text(Particular::ApiKey, denied.api_key.map(|key| key.to_string()).as_deref())
                 .text(Particular::Route, Some(&denied.route))
                 .text(Particular::Reason, Some(denied.reason.as_str()))
                 .count(Particular::Count, count),

@@ -285,6 +285,7 @@ impl Feed {
             (RevocationKind::Token, held.tokens),
             (RevocationKind::Subject, held.subjects),
             (RevocationKind::Authorization, held.authorizations),
+            (RevocationKind::ApiKey, held.api_keys),
         ] {
             self.metrics.revocations.of(kind).set_count(count);
         }

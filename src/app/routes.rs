@@ -244,7 +244,7 @@ fn own_entry(
         auth,
         calls: Calls::ByCaller,
         // A page that has its token in the cookie alone may ask who it is, and leave.
-        credentials: Credentials { bearer: true, cookie: settings.portal.sets_access_cookie },
+        credentials: Credentials { cookie: settings.portal.sets_access_cookie, ..Credentials::BEARER },
         roles: Vec::new(),
         scopes: Vec::new(),
         own_tokens: true,

@@ -10,6 +10,7 @@ use crate::{
     config::settings::{self, Settings},
     gate::{
         admission::{Admission, Load},
+        api_keys::ApiKeyCheck,
         authenticate::Authenticate,
         authorise::Authorise,
         bad_tokens::BadTokens,
@@ -26,14 +27,14 @@ use crate::{
         stack::Layers,
         token_cache::TokenCache,
     },
-    policy::master_key::MasterKey,
+    policy::{api_key::ApiKeyMint, master_key::MasterKey},
     portal::{
         PortalState,
         hash_pool::{HashPool, Told},
         lines::Lines,
     },
     store::{
-        SharedStore,
+        SharedStore, Store,
         memory::revocations::Revocations,
         quotas::Book,
         redis::Redis,
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     /// Logins that wait for each other.
     pub(super) lines: Arc<Lines>,
     pub(super) load: Arc<Load>,
+    /// Knows callers by their API keys. `None` without a store.
+    pub(super) api_keys: Option<Arc<ApiKeyCheck>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rim: Rim,
 }
@@ -134,6 +137,13 @@ impl Facts {
         let book = quotas::book(&store, rim, metrics);
         Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed), book })
     }
+
+    /// A key goes on as long as an access token would: news is kept for longer than that.
+    fn api_keys(&self, settings: &Settings, metrics: &Arc<Metrics>) -> Arc<ApiKeyCheck> {
+        let (store, known) = (Arc::<dyn Store>::clone(&self.store), Arc::clone(&self.feed.known));
+        let mint = ApiKeyMint::new(&self.master);
+        Arc::new(ApiKeyCheck::new(mint, store, known, settings.tokens.access_ttl, Arc::clone(metrics)))
+    }
 }
 
 impl Shared {
@@ -155,7 +165,8 @@ impl Shared {
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
         let lines = Arc::default();
         let load = Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)));
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, load, metrics, rim })
+        let api_keys = facts.as_ref().map(|facts| facts.api_keys(settings, &metrics));
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, load, api_keys, metrics, rim })
     }
 
     pub(super) fn layers(
@@ -188,6 +199,7 @@ impl Shared {
                 Arc::clone(&self.known),
                 seen,
                 Arc::clone(&self.metrics),
+                self.api_keys.clone(),
             ),
             admission: Admission(Arc::clone(&self.load)),
             authorise: Authorise::new(denied, Arc::clone(&self.metrics)),

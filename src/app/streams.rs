@@ -14,7 +14,12 @@ use crate::{
         keyring::Keyring,
         open_streams::{Forgiven, OpenStreams},
     },
-    policy::{claims::Claims, ids::SessionId, reason::Reason, standing::standing},
+    policy::{
+        claims::Claims,
+        ids::{ApiKeyId, SessionId},
+        reason::Reason,
+        standing::standing,
+    },
     store::{SharedStore, feed::Authorization, memory::revocations::Revocations},
     telemetry::metrics::Metrics,
 };
@@ -49,6 +54,7 @@ pub(super) fn open(
         let own = match caller.signer() {
             Signer::Own(session) => Some(*session),
             Signer::Foreign(_) => None,
+            Signer::ApiKey(key) => return api_key_lost(&known, *key, claims),
         };
         let ended =
             own.is_some_and(|session| known.ended(session) || known.revoked(&claims.token_id) || retired(caller));
@@ -61,6 +67,17 @@ pub(super) fn open(
         has_less(claims, &rights).then_some(Reason::RoleMissing)
     });
     Arc::new(OpenStreams::new(revoked, forgiven, Arc::clone(metrics)))
+}
+
+/// Why a key's streams may not go on. Its scopes are its own: of its owner's rights roles and organisation count.
+fn api_key_lost(known: &Revocations, key: ApiKeyId, claims: &Claims) -> Option<Reason> {
+    if known.api_key_revoked(key) {
+        return Some(Reason::ApiKeyRevoked);
+    }
+    let owner = claims.subject.parse().ok().filter(|_| known.holds_rights())?;
+    let rights = known.newer_rights(owner, claims.authorization_version)?;
+    let scopes = claims.scopes.iter().map(ToString::to_string).collect();
+    has_less(claims, &Authorization { scopes, ..Authorization::clone(&rights) }).then_some(Reason::RoleMissing)
 }
 
 /// Whether something was taken away of what a stream was opened with, and its service was told. More ends nothing.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
+    time::MissedTickBehavior,
 };
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     },
     clock::Clock,
     config::settings::{Otlp, Settings, Telemetry},
-    gate::{authenticate::Seen, authorise::Denied},
+    gate::{api_keys::ApiKeyCheck, authenticate::Seen, authorise::Denied},
     portal::hash_pool::HashPool,
     store::{SharedStore, Use, redis::Redis},
     telemetry::{
@@ -41,6 +42,9 @@ const SEEN_QUEUE: usize = 4_096;
 
 /// How many of them go into one transaction.
 const SEEN_AT_ONCE: usize = 256;
+
+/// How often uses of API keys are written down.
+const KEYS_NOTED: Duration = Duration::from_secs(1);
 
 /// How often expired entries are dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
@@ -104,6 +108,9 @@ impl Tasks {
         let store = shared.facts.as_ref().map(|facts| Arc::clone(&facts.store));
         if let Some(store) = store.clone() {
             tasks.spawn(note_seen(store, Arc::clone(&shared.rim.clock), seen));
+        }
+        if let (Some(store), Some(api_keys)) = (store.clone(), shared.api_keys.clone()) {
+            tasks.spawn(note_keys(store, api_keys));
         }
         tasks.spawn(streams::look_again(Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock)));
         let (streams, clock) = (Arc::clone(&shared.streams), Arc::clone(&shared.rim.clock));
@@ -216,6 +223,21 @@ async fn forget_failures(store: SharedStore, clock: Arc<dyn Clock>, force: Arc<A
                     tracing::debug!(%error, "counts of failed logins were not pruned");
                     break;
                 }
+            }
+        }
+    }
+}
+
+/// Writes down when API keys were last used.
+async fn note_keys(store: SharedStore, api_keys: Arc<ApiKeyCheck>) {
+    let mut every = tokio::time::interval(KEYS_NOTED);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        for some in api_keys.take_uses().chunks(SEEN_AT_ONCE) {
+            // Lost: the next use in a minute is noted again.
+            if let Err(error) = store.note_api_key_uses(some).await {
+                tracing::debug!(uses = some.len(), %error, "uses of API keys were not noted");
             }
         }
     }

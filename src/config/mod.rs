@@ -7,6 +7,7 @@
 //! here, the drivers read the rest at start. Beside the settings `app` uses [`watched`] (has a file changed?) and
 //! [`written`] (in which keys? [`living`]: may it without a restart?) to reload.
 
+mod api_keys;
 mod checks;
 mod clusters;
 mod errors;

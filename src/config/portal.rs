@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    api_keys::{self, RawApiKeys},
     checks::{Checks, values},
     item::{At, Item},
     limits::Limits,
@@ -52,6 +53,8 @@ pub(super) struct RawPortal {
     /// script on them can act for its user. Preflights are answered for them. Browsers send the cookies from hosts of the
     /// same site only (app.example.com to auth.example.com): they are SameSite=Strict.
     allowed_origins: Item<Vec<Item<Origin>>>,
+    /// What API keys users may make. Which routes take them is each route's `credentials`.
+    api_keys: Item<RawApiKeys>,
 }
 
 /// Whose statuses, words and defaults are spoken.
@@ -87,6 +90,7 @@ impl Default for RawPortal {
             cookie_name: Item::of(CookieName("__Secure-portcullis-refresh".to_owned())),
             access_cookie_name: Item::of(HostCookieName("__Host-portcullis-access".to_owned())),
             allowed_origins: Item::default(),
+            api_keys: Item::default(),
         }
     }
 }
@@ -122,6 +126,7 @@ pub(super) fn check(item: Item<RawPortal>, no_store: bool, limits: &Limits, chec
     {
         checks.error(&raw.access_cookie_name.at, "the name of portal.cookie_name too; each token needs its own");
     }
+    let api_keys = api_keys::check(raw.api_keys, checks);
     Some(Portal {
         enabled: raw.enabled.value?,
         host,
@@ -138,6 +143,7 @@ pub(super) fn check(item: Item<RawPortal>, no_store: bool, limits: &Limits, chec
         // Until a route takes one.
         sets_access_cookie: false,
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
+        api_keys: api_keys?,
     })
 }
 

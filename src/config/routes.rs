@@ -43,10 +43,11 @@ pub(super) struct RawRoute {
     /// (credentials are not looked at: the path is public).
     #[serde(default = "auth")]
     auth: Item<Auth>,
-    /// Where the access token is looked for: bearer (the Authorization header), cookie (`portal.access_cookie_name`, which a
-    /// login with delivery cookie sets), or both. What a browser asks for by itself (pages, images, downloads,
+    /// Where credentials are looked for: any of bearer (an access token in the Authorization header), cookie (one in
+    /// `portal.access_cookie_name`, which a login with delivery cookie sets) and `api_key`. What a browser asks for by itself (pages, images, downloads,
     /// EventSource) can carry a cookie only. A cookie counts for safe methods, and for others only from the gateway's own
-    /// pages or `allowed_origins`: services must not change anything on GET.
+    /// pages or `allowed_origins`: services must not change anything on GET. And `api_key`: a user's API key, in the
+    /// Authorization header or in X-API-Key, which is the gateway's own on such a route and not passed on.
     #[serde(default = "credentials")]
     credentials: Item<Vec<Item<Credential>>>,
     /// Whose tokens are accepted: names of issuers, and own for the gateway's own. All of the others' are refused.
@@ -132,12 +133,14 @@ enum Auth {
 
 /// Where an access token is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 enum Credential {
     /// The Authorization header.
     Bearer,
     /// The access cookie.
     Cookie,
+    /// An API key.
+    ApiKey,
 }
 
 /// What a client may switch to.
@@ -161,6 +164,7 @@ impl fmt::Display for Credential {
         f.write_str(match self {
             Self::Bearer => "bearer",
             Self::Cookie => "cookie",
+            Self::ApiKey => "api_key",
         })
     }
 }
@@ -252,7 +256,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
     let at = item.at;
     let raw = item.value?;
     check_access(&raw, around.limits, checks);
-    check_credentials(&raw, around.portal, checks);
+    check_credentials(&raw, around, checks);
     check_upgrades(&raw, checks);
     let name = checks.required(raw.name, &at, "name", "metrics and logs call the route by it");
     let claim = check_match(raw.matches, &at, checks);
@@ -311,6 +315,7 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
         credentials: Credentials {
             bearer: credentials.contains(&Credential::Bearer),
             cookie: credentials.contains(&Credential::Cookie),
+            api_key: credentials.contains(&Credential::ApiKey),
         },
         own_tokens: own_tokens && !around.no_store,
         issuers,

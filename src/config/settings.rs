@@ -4,6 +4,7 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
+mod api_keys;
 mod floods;
 mod identity;
 mod issuers;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
 pub use self::{
+    api_keys::ApiKeys,
     floods::Flood,
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
@@ -403,6 +405,8 @@ pub struct Portal {
     pub sets_access_cookie: bool,
     /// Origins besides our own whose pages may call it, read its answers and use its cookies.
     pub allowed_origins: Vec<Arc<str>>,
+    /// What API keys its users may make.
+    pub api_keys: ApiKeys,
 }
 
 /// Whose statuses, words and defaults are spoken.

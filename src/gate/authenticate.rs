@@ -12,8 +12,10 @@
 //! keys verify: ours or those of an issuer that the route accepts. On any other route it is not asked and our keys
 //! decide. An issuer's keys verify its own tokens only, and none that claims to be ours.
 //!
-//! One of the two layers that may wait: for the fetch of an issuer's keys, when a token names one that is not known.
-//! Hence no [`crate::gate::stage::Stage`]; its future is boxed only then.
+//! An API key, where the route takes one, is [`crate::gate::api_keys`]'s to know.
+//!
+//! One of the two layers that may wait: for the fetch of an issuer's keys, when a token names one that is not known; for
+//! the store, when an API key is not. Hence no [`crate::gate::stage::Stage`]; its future is boxed only then.
 
 use std::{
     future::{Future, Ready, ready},
@@ -32,6 +34,7 @@ use crate::{
     clock::Timestamp,
     config::settings::AuthMode,
     gate::{
+        api_keys::{self, ApiKeyCheck, Credential, Look, Unsettled},
         bad_tokens::{Attempt, BadTokens},
         body::GateBody,
         caller::{Caller, Signer},
@@ -82,11 +85,13 @@ struct Parts {
     known: Arc<Revocations>,
     seen: mpsc::Sender<Seen>,
     metrics: Arc<Metrics>,
+    /// `None`: there is no store, so there are no API keys.
+    api_keys: Option<Arc<ApiKeyCheck>>,
 }
 
 impl Authenticate {
     /// `seen` takes each generation's first use, for the refresh protocol; it is bounded, and what does not fit is
-    /// dropped: the loss only lets a lost refresh answer be repeated a little longer.
+    /// dropped: the loss only lets a lost refresh answer be repeated a little longer. `api_keys`: `None` without a store.
     #[must_use]
     pub fn new(
         keyring: Arc<Keyring>,
@@ -94,8 +99,9 @@ impl Authenticate {
         known: Arc<Revocations>,
         seen: mpsc::Sender<Seen>,
         metrics: Arc<Metrics>,
+        api_keys: Option<Arc<ApiKeyCheck>>,
     ) -> Self {
-        Self(Arc::new(Parts { keyring, cache, bad, known, seen, metrics }))
+        Self(Arc::new(Parts { keyring, cache, bad, known, seen, metrics, api_keys }))
     }
 }
 
@@ -131,15 +137,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<GateBody>) -> Self::Future {
-        let news = match self.parts.decide(&mut request, true) {
+        let wait = match self.parts.decide(&mut request, true) {
             Ok(()) => return Either::Left(self.inner.call(request)),
             Err(Undecided::Refused(refusal)) => return Either::Right(Either::Left(ready(Err(refusal)))),
-            Err(Undecided::Waits(news)) => news,
+            Err(Undecided::Waits(wait)) => wait,
         };
         // The clone is as ready as its original: every service of the pipeline always is.
         let (parts, mut inner) = (Arc::clone(&self.parts), self.inner.clone());
         Either::Right(Either::Right(Box::pin(async move {
-            news.come().await;
+            wait.end().await;
             match parts.decide(&mut request, false) {
                 Ok(()) => inner.call(request).await,
                 Err(Undecided::Refused(refusal)) => Err(refusal),
@@ -152,12 +158,50 @@ where
 /// No principal, or not yet.
 enum Undecided {
     Refused(Refusal),
-    Waits(News),
+    Waits(Wait),
 }
 
-impl<T: Into<Refusal>> From<T> for Undecided {
-    fn from(why: T) -> Self {
-        Self::Refused(why.into())
+/// What has to come first.
+enum Wait {
+    /// Keys of an issuer's.
+    Keys(News),
+    /// What the store says of an API key.
+    ApiKey(Look),
+}
+
+impl Wait {
+    async fn end(self) {
+        match self {
+            Self::Keys(news) => news.come().await,
+            Self::ApiKey(look) => look.end().await,
+        }
+    }
+}
+
+impl From<Unsettled> for Undecided {
+    fn from(unsettled: Unsettled) -> Self {
+        match unsettled {
+            Unsettled::Refused(refusal) => Self::Refused(refusal),
+            Unsettled::Asked(look) => Self::Waits(Wait::ApiKey(look)),
+        }
+    }
+}
+
+impl From<Refusal> for Undecided {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Reason> for Undecided {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+impl From<TokenFault> for Undecided {
+    fn from(fault: TokenFault) -> Self {
+        Self::Refused(fault.into())
     }
 }
 
@@ -179,8 +223,8 @@ impl Parts {
         };
         let principal = match decision {
             Ok(principal) => principal,
-            Err(Undecided::Waits(news)) => return Err(Undecided::Waits(news)),
-            Err(Undecided::Refused(_)) if route.auth == AuthMode::Lenient => Principal::Anonymous,
+            Err(Undecided::Waits(wait)) => return Err(Undecided::Waits(wait)),
+            Err(Undecided::Refused(refusal)) if is_forgiven(&route, &refusal) => Principal::Anonymous,
             Err(Undecided::Refused(refusal)) => {
                 self.metrics.auth_decisions.of(AuthDecision::Failed).of(refusal.reason).inc();
                 // A failed try is the address's to pay for; its peek will refuse the next one before any crypto. One
@@ -197,7 +241,8 @@ impl Parts {
         };
         self.metrics.auth_decisions.of(decided).of(Reason::Ok).inc();
         let by_header = || route.credentials.bearer && request.headers().contains_key(AUTHORIZATION);
-        let by_cookie = route.credentials.cookie && principal.claims().is_some() && !by_header();
+        let by_token = matches!(&principal, Principal::Authenticated(caller) if caller.api_key().is_none());
+        let by_cookie = route.credentials.cookie && by_token && !by_header();
         let exchange = Exchange::of_mut(request)?;
         exchange.set_by_cookie(by_cookie);
         exchange.set_principal(principal);
@@ -211,8 +256,13 @@ impl Parts {
         route: &RouteEntry,
         may_wait: bool,
     ) -> Result<Principal, Undecided> {
-        let Some(token) = presented(request, exchange, route)? else {
-            return Ok(Principal::Anonymous);
+        let token = match presented(request, exchange, route)? {
+            None => return Ok(Principal::Anonymous),
+            Some(Credential::Token(token)) => token,
+            Some(Credential::ApiKey(key)) => {
+                let known = self.api_keys.as_ref().ok_or(Reason::ApiKeyInvalid)?;
+                return Ok(Principal::Authenticated(known.caller(key, exchange, route, may_wait)?));
+            }
         };
         let (now, snapshot) = (exchange.now(), exchange.snapshot());
         let mut caller = self.caller(token, exchange, route, may_wait)?;
@@ -246,6 +296,8 @@ impl Parts {
                     return Err(Reason::TokenSignature.into());
                 }
             }
+            // Never among the verified tokens.
+            Signer::ApiKey(_) => return Err(Reason::TokenKind.into()),
         }
         let claims = caller.claims();
         if self.known.void(&claims.issuer, &claims.subject, claims.issued) {
@@ -339,7 +391,7 @@ impl Parts {
         };
         let seen = match &signer {
             Signer::Own(session) => Some(Seen { session: *session, generation: verified.claims.generation }),
-            Signer::Foreign(_) => None,
+            Signer::Foreign(_) | Signer::ApiKey(_) => None,
         };
         let until = now.plus(LONGEST).min(Timestamp::from_seconds(verified.claims.expires).plus(LONGEST));
         let caller = Arc::new(Caller::new(verified, signer, until));
@@ -385,7 +437,7 @@ fn verify_foreign(
         return outcome.map_or_else(|| Err(unavailable(issuer).into()), |outcome| outcome.map_err(Undecided::from));
     }
     if may_wait && let Some(news) = issuer.ask(now) {
-        return Err(Undecided::Waits(news));
+        return Err(Undecided::Waits(Wait::Keys(news)));
     }
     // A fetch may have ended since the keys were looked at.
     let keys = issuer.keys(now).ok_or_else(|| unavailable(issuer))?;
@@ -397,26 +449,39 @@ fn unavailable(issuer: &Issuer) -> Refusal {
     Refusal::with(Reason::IssuerUnavailable, Detail::RetryAfter(AGAIN))
 }
 
-/// The access token of a request, where its route looks for one. The header goes first: a browser sends cookies for
-/// whichever page asks, but that header only for one that knows the token.
+/// Whether bad credentials count as none. Not those that no account endpoint takes: whoever leaves with an API key has
+/// taken it for something else.
+fn is_forgiven(route: &RouteEntry, refusal: &Refusal) -> bool {
+    route.auth == AuthMode::Lenient && refusal.reason != Reason::ApiKeyNotAccepted
+}
+
+/// The credentials of a request, where its route looks for them. Headers go first: a browser sends cookies for
+/// whichever page asks, but those headers only for one that knows what is in them.
 fn presented<'a>(
     request: &'a Request<GateBody>,
     exchange: &Exchange,
     route: &RouteEntry,
-) -> Result<Option<&'a str>, Refusal> {
+) -> Result<Option<Credential<'a>>, Refusal> {
     let malformed = |text: String| Refusal::with(Reason::CredentialsMalformed, Detail::Log(text));
-    if route.credentials.bearer
-        && let Some(token) = bearer::bearer(request.headers()).map_err(|fault| malformed(fault.to_string()))?
-    {
-        return Ok(Some(token));
+    let (takes, headers) = (route.credentials, request.headers());
+    let bearer = if takes.bearer || takes.api_key {
+        bearer::bearer(headers).map_err(|fault| malformed(fault.to_string()))?
+    } else {
+        None
+    };
+    if let Some(shown) = api_keys::shown(bearer, headers, route)? {
+        return Ok(Some(shown));
     }
-    if !route.credentials.cookie {
-        return Ok(None);
+    if !takes.cookie {
+        return api_keys::missing(headers, route).map(|()| None);
     }
-    let (method, headers, snapshot) = (request.method(), request.headers(), exchange.snapshot());
+    let (method, snapshot) = (request.method(), exchange.snapshot());
     let token = cookies::only(headers, &snapshot.access_cookie).map_err(|fault| malformed(fault.to_string()))?;
     if token.is_some() && !cross_site::cookie_counts(method, headers, &snapshot.own_origin, &route.allowed_origins) {
         return Err(Reason::CrossSite.into());
     }
-    Ok(token)
+    if token.is_none() {
+        api_keys::missing(headers, route)?;
+    }
+    Ok(token.map(Credential::Token))
 }

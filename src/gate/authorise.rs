@@ -11,8 +11,13 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Timestamp,
     config::settings::AuthMode,
-    gate::{body::GateBody, exchange::Exchange, refusal::Refusal, stage::Stage},
-    policy::{access, claims::Claims, reason::Reason},
+    gate::{
+        body::GateBody,
+        exchange::{Exchange, Principal},
+        refusal::Refusal,
+        stage::Stage,
+    },
+    policy::{access, claims::Claims, ids::ApiKeyId, reason::Reason},
     telemetry::{metrics::Metrics, record::Record},
 };
 
@@ -26,6 +31,8 @@ pub struct Denied {
     pub at: Timestamp,
     /// Who.
     pub claims: Arc<Claims>,
+    /// With which API key, if it was one.
+    pub api_key: Option<ApiKeyId>,
     /// Where: the route's name.
     pub route: Arc<str>,
     /// Why.
@@ -55,7 +62,12 @@ impl Authorise {
         let record = Arc::clone(exchange.record());
         let Some(route) = record.route().cloned() else { return };
         let claims = Arc::clone(claims);
-        let denied = Denied { at: exchange.now(), claims, route, reason, address: exchange.client().ok(), record };
+        let api_key = match exchange.principal() {
+            Ok(Principal::Authenticated(caller)) => caller.api_key(),
+            Ok(Principal::Anonymous) | Err(_) => None,
+        };
+        let denied =
+            Denied { at: exchange.now(), claims, api_key, route, reason, address: exchange.client().ok(), record };
         if self.denied.try_send(denied).is_err() {
             self.metrics.permission_denials_dropped.inc();
         }

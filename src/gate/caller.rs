@@ -14,7 +14,7 @@ use crate::{
     policy::{
         by_reference::{ByReference, ClaimName},
         claims::Claims,
-        ids::SessionId,
+        ids::{ApiKeyId, SessionId},
         token::Verified,
     },
     store::memory::limits::CounterKey,
@@ -51,13 +51,15 @@ pub type Identities = Kept<Readers, HeaderValue>;
 /// The tokens that read a caller's large claims, by audience and key.
 pub type ClaimsTokens = Kept<(Arc<str>, Arc<str>), Arc<str>>;
 
-/// Whose keys verified a token, and with that what else has to be looked at on each use.
+/// Who vouches for a caller: whose keys verified a token, and with that what else has to be looked at on each use.
 #[derive(Debug, Clone)]
 pub enum Signer {
     /// Ours: every token of ours has a session.
     Own(SessionId),
     /// Another issuer's.
     Foreign(Arc<Issuer>),
+    /// Nobody's: it was no token but this API key.
+    ApiKey(ApiKeyId),
 }
 
 /// The bearer of a verified access token.
@@ -118,6 +120,15 @@ impl Caller {
     #[must_use]
     pub fn signer(&self) -> &Signer {
         &self.signer
+    }
+
+    /// The API key that was shown, if it was one.
+    #[must_use]
+    pub fn api_key(&self) -> Option<ApiKeyId> {
+        match self.signer {
+            Signer::ApiKey(key) => Some(key),
+            Signer::Own(_) | Signer::Foreign(_) => None,
+        }
     }
 
     /// The plain identity headers.

@@ -18,6 +18,7 @@ use http::{
 use crate::{
     config::settings,
     gate::{
+        api_keys::X_API_KEY,
         body::GateBody,
         exchange::Exchange,
         identity::X_GATEWAY_IDENTITY,
@@ -100,7 +101,10 @@ pub(in crate::gate) fn allowed(request: &Request<GateBody>, form: Form, cluster:
         told.insert(COOKIE, cookies);
     }
     if form == Form::Envoy {
-        let absent = absent(told, &cluster.settings().identity);
+        let mut absent = absent(told, &cluster.settings().identity);
+        if Exchange::of(request)?.route()?.credentials.api_key {
+            absent = format!("{absent},{X_API_KEY}");
+        }
         let absent =
             HeaderValue::try_from(absent).map_err(|_| Refusal::internal("header names are no header value"))?;
         told.insert(X_ENVOY_AUTH_HEADERS_TO_REMOVE, absent);

@@ -23,6 +23,7 @@ use crate::{
     clock::Timestamp,
     config::settings,
     gate::{
+        api_keys::X_API_KEY,
         body::GateBody,
         caller::{Caller, Identities, Readers},
         exchange::{Exchange, Principal},
@@ -200,8 +201,12 @@ impl Stage for Identity {
         let preset = rules.preset.map(|preset| (preset, host_for(preset, request, &route, &snapshot)));
         let headers = request.headers_mut();
         headers.reserve(OURS + if preset.is_some() { OF_PRESET } else { 0 });
-        if !route.forward_authorization {
+        // A key lives for long: no service holds one that it could use elsewhere.
+        if !route.forward_authorization || caller.is_some_and(|caller| caller.api_key().is_some()) {
             headers.remove(AUTHORIZATION);
+        }
+        if route.credentials.api_key {
+            headers.remove(X_API_KEY);
         }
         cookies::strip(headers, &snapshot.own_cookies);
         headers.insert(X_GATEWAY_IDENTITY, token);

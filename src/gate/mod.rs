@@ -9,7 +9,7 @@
 //! what it waited for.
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`floods`], [`decision`], [`hygiene`], [`route`],
-//! [`cors`], [`limits`] (the address, peeked), [`authenticate`], [`admission`] (whom there is room for), [`charge`] (the
+//! [`cors`], [`limits`] (the address, peeked), [`authenticate`] (with [`api_keys`]), [`admission`] (whom there is room for), [`charge`] (the
 //! subject, then the address),
 //! [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`]. Around them: [`snapshot`] is the
 //! configuration a request sees ([`route_table`] finds its route), [`keyring`] the keys, [`token_cache`] and [`caller`]
@@ -17,6 +17,7 @@
 //! refers to.
 
 pub mod admission;
+pub mod api_keys;
 pub mod authenticate;
 pub mod authorise;
 pub mod bad_tokens;

@@ -23,7 +23,11 @@ use futures_util::task::AtomicWaker;
 use crate::{
     clock::Timestamp,
     gate::caller::{Caller, Signer},
-    policy::{ids::SessionId, reason::Reason, standing::Standing},
+    policy::{
+        ids::{ApiKeyId, SessionId},
+        reason::Reason,
+        standing::Standing,
+    },
     telemetry::metrics::{Metrics, StreamKind},
 };
 
@@ -78,7 +82,7 @@ impl Entry {
     fn session(&self) -> Option<SessionId> {
         match self.caller.signer() {
             Signer::Own(session) => Some(*session),
-            Signer::Foreign(_) => None,
+            Signer::Foreign(_) | Signer::ApiKey(_) => None,
         }
     }
 
@@ -165,11 +169,17 @@ impl OpenStreams {
         self.end_all(Reason::SessionEnded, |entry| entry.session().is_some() && *entry.caller.claims().token_id == *jti)
     }
 
+    /// Ends the streams that were opened with this API key; gives how many. To be called after the key is refused.
+    pub fn end_api_key(&self, key: ApiKeyId) -> usize {
+        self.end_all(Reason::ApiKeyRevoked, |entry| entry.caller.api_key() == Some(key))
+    }
+
     /// Ends the streams opened with tokens of this subject that were issued before a moment; gives how many.
     pub fn end_subject(&self, issuer: &str, subject: &str, issued_before: Timestamp) -> usize {
         self.end_all(Reason::SessionEnded, |entry| {
             let claims = entry.caller.claims();
-            *claims.subject == *subject
+            entry.caller.api_key().is_none()
+                && *claims.subject == *subject
                 && *claims.issuer == *issuer
                 && Timestamp::from_seconds(claims.issued) < issued_before
         })
@@ -181,7 +191,8 @@ impl OpenStreams {
         (0..SHARDS).map(|place| self.lock(place).iter().filter(gone).count()).sum()
     }
 
-    /// Ends what another issuer's expired token had opened: nobody needs to be asked, nor waited for.
+    /// Ends what another issuer's expired token, or an API key that has run out, had opened: nobody needs to be asked, nor
+    /// waited for.
     pub fn end_expired(&self, now: Timestamp) -> usize {
         let expired = |entry: &Entry| entry.session().is_none() && entry.is_due(now);
         self.end_all(Reason::StreamExpired, expired)
@@ -391,7 +402,7 @@ mod tests {
         let known = Arc::clone(&ended);
         let streams = streams_that(move |caller| match caller.signer() {
             Signer::Own(session) => known.lock().unwrap().contains(session).then_some(Reason::SessionEnded),
-            Signer::Foreign(_) => None,
+            Signer::Foreign(_) | Signer::ApiKey(_) => None,
         });
         let before = open(&streams, 1);
         ended.lock().unwrap().insert(sid(1));

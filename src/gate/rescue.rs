@@ -93,6 +93,9 @@ pub const fn row(reason: Reason) -> Row {
         Reason::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "The method is not forwarded", Silent, Quiet),
         Reason::NoRoute => (StatusCode::NOT_FOUND, "Nothing is served here", Silent, Quiet),
         Reason::SessionUnknown => (StatusCode::NOT_FOUND, "There is no such session", Silent, Quiet),
+        Reason::ApiKeyUnknown => (StatusCode::NOT_FOUND, "There is no such API key", Silent, Quiet),
+        Reason::ApiKeyNotAccepted => (StatusCode::FORBIDDEN, "API keys are not accepted here", Silent, Quiet),
+        Reason::ApiKeyLimit => (StatusCode::CONFLICT, "There are too many API keys already", Silent, Quiet),
         Reason::ClientInvalid => (StatusCode::UNAUTHORIZED, "The client is not known", Basic, Quiet),
         Reason::RequestInvalid => (StatusCode::BAD_REQUEST, "The request is not understood", Silent, Quiet),
         Reason::TokenTypeUnsupported => {
@@ -115,6 +118,10 @@ pub const fn row(reason: Reason) -> Row {
         | Reason::SessionEnded
         | Reason::TokenRevoked
         | Reason::StreamExpired
+        | Reason::ApiKeyMalformed
+        | Reason::ApiKeyInvalid
+        | Reason::ApiKeyExpired
+        | Reason::ApiKeyRevoked
         | Reason::ReferenceUnknown => (StatusCode::UNAUTHORIZED, "The access token is not valid", InvalidToken, Quiet),
         Reason::LoginFailed => (StatusCode::UNAUTHORIZED, "The login or the password is wrong", Bearer, Quiet),
         Reason::RoleMissing => (StatusCode::FORBIDDEN, "A role is missing", Silent, Quiet),
@@ -312,6 +319,10 @@ mod tests {
             Reason::TokenKind,
             Reason::SessionEnded,
             Reason::StreamExpired,
+            Reason::ApiKeyMalformed,
+            Reason::ApiKeyInvalid,
+            Reason::ApiKeyExpired,
+            Reason::ApiKeyRevoked,
             Reason::ReferenceUnknown,
         ]
         .into_iter()

@@ -164,6 +164,7 @@ impl Gate {
                 Arc::clone(&known),
                 tokio::sync::mpsc::channel(1).0,
                 Arc::clone(&metrics),
+                None,
             ),
             admission: Admission(Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)))),
             authorise: Authorise::new(tokio::sync::mpsc::channel(1).0, metrics),

@@ -22,12 +22,12 @@ use crate::{clock::Timestamp, gate::caller::Caller};
 /// How long a checked signature is trusted at most.
 pub const LONGEST: Duration = Duration::from_mins(1);
 
-/// SHA-256 of a token.
+/// The key of an entry: SHA-256 of what was shown.
 pub type TokenDigest = [u8; 32];
 
 /// A digest is already uniformly random: its first eight bytes are the hash.
 #[derive(Debug, Clone, Default)]
-struct FirstBytes(u64);
+pub(in crate::gate) struct FirstBytes(u64);
 
 impl Hasher for FirstBytes {
     fn finish(&self) -> u64 {
@@ -43,8 +43,9 @@ impl Hasher for FirstBytes {
     fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
+/// Digests need no hashing.
 #[derive(Debug, Clone, Default)]
-struct ByDigest;
+pub(in crate::gate) struct ByDigest;
 
 impl BuildHasher for ByDigest {
     type Hasher = FirstBytes;

@@ -40,3 +40,7 @@ id! {
     /// A session: one login on one device. The `sid` claim.
     SessionId
 }
+id! {
+    /// An API key: what a user gives to one program.
+    ApiKeyId
+}

@@ -132,6 +132,7 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
             idp: (*claims.issuer != *identity.issuer).then_some(&*claims.issuer),
             email_verified: claims.email_verified,
             sid: claims.session.map(Shown),
+            client_id: claims.client_id.as_deref().filter(|_| is_api_key(claims, identity.issuer)),
             auth_time: claims.auth_time,
             av: claims.authorization_version,
             open_ended: OpenEnded::without(claims, elsewhere),
@@ -142,6 +143,11 @@ pub fn identity_token(key: &SigningKey, identity: &IdentityClaims<'_>) -> Result
         }),
     };
     compact(key, IDENTITY_TOKEN_TYPE, &payload)
+}
+
+/// Every token of ours has a session.
+fn is_api_key(claims: &Claims, own: &str) -> bool {
+    claims.session.is_none() && *claims.issuer == *own
 }
 
 /// The claims that an identity left out, for the upstream that it was for.
@@ -241,6 +247,9 @@ struct Person<'a> {
     email_verified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     sid: Option<Shown>,
+    /// The API key, of which this is the id. What other issuers call their clients may be of any length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_time: Option<i64>,
     av: u64,

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod addresses;
+pub mod api_key;
 pub mod audit_chain;
 pub mod bearer;
 pub mod by_reference;

@@ -80,6 +80,20 @@ reasons! {
     TokenRevoked = "token_revoked",
     /// The access token a stream was opened with has run out, and nobody has refreshed the session since.
     StreamExpired = "stream_expired",
+    /// What came as an API key was never issued here.
+    ApiKeyMalformed = "api_key_malformed",
+    /// There is no such API key any more, or its owner's account is not active.
+    ApiKeyInvalid = "api_key_invalid",
+    /// The API key has run out.
+    ApiKeyExpired = "api_key_expired",
+    /// The API key was revoked.
+    ApiKeyRevoked = "api_key_revoked",
+    /// An API key came where none is taken: at an account endpoint, or on a route that does not list them.
+    ApiKeyNotAccepted = "api_key_not_accepted",
+    /// The caller has no API key of this id.
+    ApiKeyUnknown = "api_key_unknown",
+    /// The caller has as many API keys as a user may have.
+    ApiKeyLimit = "api_key_limit",
     /// A reference to claims that is unknown here, or whose identity is over.
     ReferenceUnknown = "reference_unknown",
     /// None of the roles the route needs.

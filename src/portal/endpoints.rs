@@ -17,7 +17,7 @@ use crate::{
     gate::references::CLAIMS_PATH,
     policy::overload::Calls,
     portal::{
-        claims, login, logout, me, oauth, openapi, refresh, register, sessions,
+        api_keys, claims, login, logout, me, oauth, openapi, refresh, register, sessions,
         state::{Published, Shared},
         well_known,
     },
@@ -78,6 +78,9 @@ pub(crate) enum Call {
     EndOthers,
     Session,
     EndSession,
+    ApiKeys,
+    CreateApiKey,
+    RevokeApiKey,
     Verify,
     Revoke,
     Introspect,
@@ -118,6 +121,9 @@ pub static ENDPOINTS: &[Endpoint] = &[
     own("portal_sessions_end", Method::DELETE, "/sessions", Call::EndOthers),
     own("portal_session", Method::GET, "/sessions/{id}", Call::Session),
     own("portal_session_end", Method::DELETE, "/sessions/{id}", Call::EndSession),
+    own("portal_api_keys", Method::GET, "/api-keys", Call::ApiKeys),
+    post("portal_api_key_create", "/api-keys", AuthMode::Required, Call::CreateApiKey),
+    own("portal_api_key_revoke", Method::DELETE, "/api-keys/{id}", Call::RevokeApiKey),
     post("portal_verify", "/verify", AuthMode::Required, Call::Verify),
     // Who calls is proven by a client's secret, which the handlers look at.
     of_clients("portal_revoke", "/oauth/revoke", Call::Revoke),
@@ -211,6 +217,9 @@ impl Endpoint {
             | Call::EndOthers
             | Call::Session
             | Call::EndSession
+            | Call::ApiKeys
+            | Call::CreateApiKey
+            | Call::RevokeApiKey
             | Call::Verify
             | Call::OpenApi => Calls::ByCaller,
         }
@@ -230,6 +239,9 @@ impl Endpoint {
             Call::EndOthers => self.on(sessions::end_others, accounts()?),
             Call::Session => self.on(sessions::one, accounts()?),
             Call::EndSession => self.on(sessions::end_one, accounts()?),
+            Call::ApiKeys => self.on(api_keys::list, accounts()?),
+            Call::CreateApiKey => self.on(api_keys::create, accounts()?),
+            Call::RevokeApiKey => self.on(api_keys::revoke, accounts()?),
             Call::Revoke => self.on(oauth::revoke::revoke, accounts()?),
             Call::Introspect => self.on(oauth::introspect::introspect, accounts()?),
             Call::Verify => self.on(me::verify, accounts()?),

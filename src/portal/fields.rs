@@ -69,6 +69,16 @@ impl Kind for bool {
     const WORDS: &'static str = "must be true or false";
 }
 
+impl Kind for u64 {
+    type Json = Self;
+    const WORDS: &'static str = "must be a whole number";
+}
+
+impl Kind for Vec<String> {
+    type Json = Self;
+    const WORDS: &'static str = "must be a list of strings";
+}
+
 impl Kind for Delivery {
     type Json = Self;
     const WORDS: &'static str = "must be \"body\" or \"cookie\"";

@@ -9,6 +9,7 @@
 //! other products' headers find keys; [`hash_pool`] is where passwords are hashed; `lockout` asks before that, [`lines`] is where logins wait for each other.
 
 mod answers;
+mod api_keys;
 pub mod border;
 mod caller;
 mod claims;

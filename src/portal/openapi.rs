@@ -4,6 +4,8 @@
 //! from the very types that are serialised. What handlers read by hand, the members of their bodies, is written down
 //! once more here; a test asks every endpoint and holds all of it against what it answers.
 
+mod api_keys;
+
 use axum::extract::State;
 use http::StatusCode;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
@@ -19,6 +21,7 @@ use crate::{
     policy::reason::Reason,
     portal::{
         answers::{Answer, TokenAnswer, UserAnswer},
+        api_keys::{ApiKeyAnswer, ApiKeysAnswer, NewApiKeyAnswer},
         endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath, Served},
         form::IGNORED,
         me::VerifyAnswer,
@@ -97,6 +100,7 @@ impl Shape {
                 &[AccountExists, StoreUnavailable],
             ),
             Call::Sessions | Call::EndOthers | Call::Session | Call::EndSession => of_sessions(call),
+            Call::ApiKeys | Call::CreateApiKey | Call::RevokeApiKey => api_keys::shape(call),
             Call::Revoke | Call::Introspect => of_clients(call),
             Call::Verify => ("What the presented access token says", &[], &[], StatusCode::OK, Some("Claims"), &[]),
             Call::Jwks => ("The keys that verify our tokens (RFC 7517)", &[], &[], StatusCode::OK, Some("KeySet"), &[]),
@@ -333,7 +337,7 @@ fn form(shape: &Shape) -> Value {
 
 /// A member that may be missing may also be null, which means the same (but for a change of profile).
 fn member(name: &str, optional: bool) -> Value {
-    let kind = if name == "all" { "boolean" } else { "string" };
+    let kind = if name == "all" { "boolean" } else { api_keys::kind_of(name).unwrap_or("string") };
     let mut schema = if optional { json!({"type": [kind, "null"]}) } else { json!({"type": kind}) };
     match name {
         "delivery" => {
@@ -342,6 +346,9 @@ fn member(name: &str, optional: bool) -> Value {
         }
         "password" => schema["format"] = json!("password"),
         _ => {}
+    }
+    if let Some((what, value)) = api_keys::said_of(name) {
+        schema[what] = value;
     }
     schema
 }
@@ -441,6 +448,9 @@ fn schemas() -> Value {
     define::<Discovery<'static>>(&mut generator);
     define::<SessionsAnswer<'static>>(&mut generator);
     define::<SessionAnswer<'static>>(&mut generator);
+    define::<ApiKeyAnswer<'static>>(&mut generator);
+    define::<ApiKeysAnswer<'static>>(&mut generator);
+    define::<NewApiKeyAnswer<'static>>(&mut generator);
     define::<IntrospectAnswer>(&mut generator);
     define::<OAuthError<'static>>(&mut generator);
     define::<Document<'static>>(&mut generator);

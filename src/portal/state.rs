@@ -8,7 +8,11 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     config::settings::{Lockout, Portal, Tokens},
     gate::{keyring::Keyring, open_streams::OpenStreams, references::References, refusal::Refusal},
-    policy::{ids::SessionId, master_key::MasterKey, oauth_client::OAuthClient},
+    policy::{
+        ids::{ApiKeyId, SessionId},
+        master_key::MasterKey,
+        oauth_client::OAuthClient,
+    },
     portal::{hash_pool::HashPool, lines::Lines},
     store::{
         SharedStore,
@@ -104,6 +108,15 @@ impl PortalState {
         let last_expiry = Expiry { at: self.clock.now().plus(life), tick: self.clock.tick().plus(life) };
         self.known.learn(&News::Session(session), last_expiry);
         self.streams.end_session(session);
+        (self.told)();
+    }
+
+    /// From now on this gateway refuses an API key, for as long as anybody may know it by an older look-up.
+    pub(crate) fn revoke_key_here(&self, key: ApiKeyId) {
+        let life = self.tokens.access_ttl + self.tokens.leeway;
+        let until = Expiry { at: self.clock.now().plus(life), tick: self.clock.tick().plus(life) };
+        self.known.learn(&News::ApiKey(key), until);
+        self.streams.end_api_key(key);
         (self.told)();
     }
 

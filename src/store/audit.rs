@@ -95,6 +95,10 @@ audit_events! {
     PermissionDenied = "permission_denied",
     /// A webhook was not delivered for as long as deliveries are tried.
     WebhookGivenUp = "webhook_given_up",
+    /// A user made an API key.
+    ApiKeyCreated = "api_key_created",
+    /// An API key was revoked.
+    ApiKeyRevoked = "api_key_revoked",
     /// Who and from where was erased from a person's rows.
     AuditErased = "audit_erased",
     /// So many logins to an account failed in a row that no more are tried.
@@ -217,6 +221,8 @@ impl AuditEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Particular {
+    /// An API key, by its id.
+    ApiKey,
     /// How many of the kind happened within the minute that one row stands for.
     Count,
     /// Attempts that were made.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    policy::ids::{SessionId, UserId},
+    policy::ids::{ApiKeyId, SessionId, UserId},
 };
 
 /// What there is to know.
@@ -24,6 +24,8 @@ pub enum News {
     SubjectBefore(SubjectBefore),
     /// A user's rights have changed: they are these, whatever an older token says.
     Authorization(Authorization),
+    /// This API key is revoked.
+    ApiKey(ApiKeyId),
     /// The signing keys have changed. Which they are now is asked of the store.
     Keys,
 }

@@ -20,11 +20,11 @@ pub use self::{
     exemplars::{Traced, TracedHistogram},
     exposition::Format,
     labels::{
-        AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, FloodKind, HashResult, IssuerName, LimitName, LimitResult,
-        LockoutResult, PacedCall, PoolState, QuotaName, QuotaResult, ReadResult, RefreshResult, ReloadResult,
-        RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult, ShedCause, SignatureCheck,
-        SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
+        ApiKeyLookup, AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult,
+        DeliveryResult, EndpointName, FetchResult, FileSha256, FloodKind, HashResult, IssuerName, LimitName,
+        LimitResult, LockoutResult, PacedCall, PoolState, QuotaName, QuotaResult, ReadResult, RefreshResult,
+        ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult, ShedCause,
+        SignatureCheck, SpanResult, StatusClass, StreamKind, TokenKind, TokenSource, UpstreamResult, Verb, WebhookName,
     },
 };
 use crate::policy::{
@@ -125,6 +125,9 @@ table! {
     auth_decisions: Each<AuthDecision, Rare<Reason, Counter>> = "auth_decisions";
     /// Look-ups in the verified-token cache.
     token_cache: Each<CacheResult, Counter> = "token_cache";
+    /// API keys that were shown, by what they were known by. Requests wait for the store when they are found, unknown or
+    /// lost.
+    api_key_lookups: Each<ApiKeyLookup, Counter> = "api_key_lookups";
     /// Attempts to fetch the keys of another issuer.
     issuer_fetches: Named<IssuerName, Each<FetchResult, Counter>> = "issuer_fetches";
     /// Keys of another issuer that can verify.

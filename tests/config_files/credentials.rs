@@ -53,7 +53,7 @@ fn a_cookie_that_can_never_come_is_refused() {
         format!("routes:\n  - {{name: a, match: {{path: /a, hosts: [app.example.com]}}, cluster: rag, {rest}}}\n")
     };
     let cases = [
-        ("credentials: []", "", "routes[0].credentials: empty; name bearer, cookie or both"),
+        ("credentials: []", "", "routes[0].credentials: empty; name bearer, cookie, api_key or several"),
         (
             "auth: none, credentials: [cookie]",
             "",

@@ -66,3 +66,19 @@ fn a_signing_key_is_for_a_gateway_without_a_store_and_fits_its_algorithm() {
     assert!(refused.starts_with("f.yaml:1:39: tokens.signing_key: no private key in it"), "{refused}");
     assert!(!refused.contains("hunter2"), "{refused}");
 }
+
+#[test]
+fn without_a_store_no_route_takes_api_keys() {
+    let text = "\
+tokens: {issuer: 'https://a.example'}
+store: {url: none}
+portal: {enabled: false}
+clusters: {rag: {endpoints: ['http://127.0.0.1:8000']}}
+issuers: {sso: {issuer: 'https://sso.example', audiences: [rag]}}
+routes: [{name: c, match: {path: /c}, issuers: [sso], credentials: [bearer, api_key], cluster: rag}]
+";
+    let told = parse_text(text, &Variables::new()).unwrap_err().to_string();
+    let expected = "routes[0].credentials[1]: contradicts store.url: none; without a store there are no API keys";
+    assert!(told.ends_with(expected) && told.lines().count() == 1, "{told}");
+    assert!(parse_text(&text.replace(", api_key", ""), &Variables::new()).is_ok());
+}

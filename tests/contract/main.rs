@@ -37,6 +37,7 @@ macro_rules! on_both_engines {
 }
 
 mod accounts;
+mod api_keys;
 mod audit;
 mod audit_chain;
 mod devices;

@@ -16,8 +16,8 @@ use crate::harness::{
 };
 
 /// What a caller brings, in the order of the columns: bearer tokens, then access cookies: a good one and an expired one
-/// that a page of ours sends, and a good one that another site's page sends.
-const CREDENTIALS: [&str; 11] = [
+/// that a page of ours sends, and a good one that another site's page sends; then an API key in either header.
+const CREDENTIALS: [&str; 13] = [
     "nothing",
     "garbage",
     "expired",
@@ -29,6 +29,8 @@ const CREDENTIALS: [&str; 11] = [
     "cookie",
     "~expired",
     "foreign",
+    "key",
+    "x-key",
 ];
 
 /// What may come of a call, as one word.
@@ -38,42 +40,55 @@ const BAD: &str = "bad"; // 401: these are no good.
 const ROLE: &str = "role"; // 403: a role is missing.
 const SCOPE: &str = "scope"; // 403: a scope is missing.
 const SITE: &str = "site"; // 403: a cookie from another site.
+const KEY: &str = "key"; // 403: no API keys here.
 const CLIENT: &str = "client"; // 401: no client has proven who it is.
 
 /// The promise. A column for each of [`CREDENTIALS`].
-const EXPECTED: [(&str, &str, [&str; 11]); 29] = [
-    ("portal_register", "POST /auth/register", [IN; 11]),
-    ("portal_signup", "POST /auth/signup", [IN; 11]),
-    ("portal_login", "POST /auth/login", [IN; 11]),
-    ("portal_refresh", "POST /auth/refresh", [IN; 11]),
+const EXPECTED: [(&str, &str, [&str; 13]); 33] = [
+    ("portal_register", "POST /auth/register", [IN; 13]),
+    ("portal_signup", "POST /auth/signup", [IN; 13]),
+    ("portal_login", "POST /auth/login", [IN; 13]),
+    ("portal_refresh", "POST /auth/refresh", [IN; 13]),
     // With a bad token leaving still goes by the refresh token, which no column brings.
-    ("portal_logout", "POST /auth/logout", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, WHO, WHO]),
-    ("portal_me", "GET /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
-    ("portal_me_change", "PATCH /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
-    ("portal_sessions", "GET /auth/sessions", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
-    ("portal_sessions_end", "DELETE /auth/sessions", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
-    ("portal_session", "GET /auth/sessions/x", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
-    ("portal_session_end", "DELETE /auth/sessions/x", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
-    ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
+    ("portal_logout", "POST /auth/logout", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, WHO, WHO, KEY, KEY]),
+    ("portal_me", "GET /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN, KEY, KEY]),
+    ("portal_me_change", "PATCH /auth/me", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, KEY]),
+    ("portal_sessions", "GET /auth/sessions", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN, KEY, KEY]),
+    ("portal_sessions_end", "DELETE /auth/sessions", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, KEY]),
+    ("portal_session", "GET /auth/sessions/x", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN, KEY, KEY]),
+    ("portal_session_end", "DELETE /auth/sessions/x", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, KEY]),
+    ("portal_api_keys", "GET /auth/api-keys", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN, KEY, KEY]),
+    ("portal_api_key_create", "POST /auth/api-keys", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, KEY]),
+    (
+        "portal_api_key_revoke",
+        "DELETE /auth/api-keys/x",
+        [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, KEY],
+    ),
+    ("portal_verify", "POST /auth/verify", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, KEY]),
     // What they want is a client's secret, which no column brings; no access token is looked at.
-    ("portal_revoke", "POST /oauth/revoke", [CLIENT; 11]),
-    ("portal_introspect", "POST /oauth/introspect", [CLIENT; 11]),
-    ("portal_jwks", "GET /.well-known/jwks.json", [IN; 11]),
-    ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 11]),
+    ("portal_revoke", "POST /oauth/revoke", [CLIENT; 13]),
+    ("portal_introspect", "POST /oauth/introspect", [CLIENT; 13]),
+    ("portal_jwks", "GET /.well-known/jwks.json", [IN; 13]),
+    ("portal_discovery", "GET /.well-known/openid-configuration", [IN; 13]),
     // What it wants is a reference, which no column brings; no access token is looked at.
-    ("portal_claims", "GET /.well-known/portcullis/claims", [WHO, BAD, BAD, BAD, BAD, BAD, BAD, BAD, WHO, WHO, WHO]),
-    ("portal_openapi", "GET /auth/openapi.json", [IN; 11]),
-    ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO]),
-    ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD, IN, IN, IN]),
-    ("public", "GET /public/a", [IN; 11]),
-    ("by_role", "GET /by-role/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, IN, BAD, WHO, WHO, WHO]),
-    ("by_scope", "GET /by-scope/a", [WHO, BAD, BAD, BAD, SCOPE, IN, SCOPE, BAD, WHO, WHO, WHO]),
-    ("by_both", "GET /by-both/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, SCOPE, BAD, WHO, WHO, WHO]),
-    ("other_audience", "GET /other-audience/a", [WHO, BAD, BAD, IN, BAD, BAD, BAD, BAD, WHO, WHO, WHO]),
-    ("writes_only", "DELETE /writes-only", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO]),
-    ("by_cookie", "GET /by-cookie/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN]),
-    ("cookie_writes", "POST /by-cookie/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE]),
-    ("cookie_only", "PUT /cookie-only/a", [IN, IN, IN, IN, IN, IN, IN, IN, IN, BAD, SITE]),
+    (
+        "portal_claims",
+        "GET /.well-known/portcullis/claims",
+        [WHO, BAD, BAD, BAD, BAD, BAD, BAD, BAD, WHO, WHO, WHO, BAD, WHO],
+    ),
+    ("portal_openapi", "GET /auth/openapi.json", [IN; 13]),
+    ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO, KEY, WHO]),
+    ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD, IN, IN, IN, KEY, IN]),
+    ("public", "GET /public/a", [IN; 13]),
+    ("by_role", "GET /by-role/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, IN, BAD, WHO, WHO, WHO, KEY, WHO]),
+    ("by_scope", "GET /by-scope/a", [WHO, BAD, BAD, BAD, SCOPE, IN, SCOPE, BAD, WHO, WHO, WHO, KEY, WHO]),
+    ("by_both", "GET /by-both/a", [WHO, BAD, BAD, BAD, ROLE, ROLE, SCOPE, BAD, WHO, WHO, WHO, KEY, WHO]),
+    ("other_audience", "GET /other-audience/a", [WHO, BAD, BAD, IN, BAD, BAD, BAD, BAD, WHO, WHO, WHO, KEY, WHO]),
+    ("by_key", "GET /by-key/a", [WHO, BAD, BAD, BAD, BAD, BAD, BAD, BAD, WHO, WHO, WHO, IN, IN]),
+    ("writes_only", "DELETE /writes-only", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO, KEY, WHO]),
+    ("by_cookie", "GET /by-cookie/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, IN, KEY, WHO]),
+    ("cookie_writes", "POST /by-cookie/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, IN, BAD, SITE, KEY, WHO]),
+    ("cookie_only", "PUT /cookie-only/a", [IN, IN, IN, IN, IN, IN, IN, IN, IN, BAD, SITE, IN, IN]),
 ];
 
 fn yaml(upstream: &Upstream, default_role: &str) -> String {
@@ -83,7 +98,7 @@ listeners: {{public: {{bind: "127.0.0.1:0"}}, admin: {{bind: "127.0.0.1:0"}}, tr
 forward_auth: {{trusted: [{PROXY}]}}
 clusters:
   rag: {{endpoints: ["{}"]}}
-portal: {{default_role: {default_role}}}
+portal: {{default_role: {default_role}, api_keys: {{max_per_user: 1000}}}}
 oauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}
 routes:
   - {{name: required, match: {{path: "/required/{{*rest}}"}}, cluster: rag}}
@@ -96,6 +111,7 @@ routes:
   - {{name: by_cookie, match: {{path: "/by-cookie/{{*rest}}", methods: [GET]}}, credentials: [bearer, cookie], cluster: rag}}
   - {{name: cookie_writes, match: {{path: "/by-cookie/{{*rest}}", methods: [POST]}}, credentials: [bearer, cookie], cluster: rag}}
   - {{name: cookie_only, match: {{path: "/cookie-only/{{*rest}}"}}, auth: optional, credentials: [cookie], cluster: rag}}
+  - {{name: by_key, match: {{path: "/by-key/{{*rest}}"}}, credentials: [api_key], cluster: rag}}
   - {{name: writes_only, match: {{path: /writes-only, methods: [DELETE]}}, cluster: rag}}
 "#,
         upstream.url()
@@ -113,6 +129,7 @@ struct Columns {
     curator: Tokens,
     ended: Tokens,
     browser: Tokens,
+    key: String,
 }
 
 impl Columns {
@@ -122,7 +139,9 @@ impl Columns {
         let ended = client.login("ended@example.org").await;
         client.post("/auth/logout").bearer(&ended.access).send().await.expect(204);
         let browser = client.login("browser@example.org").await;
-        Self { user, scoped, curator, ended, browser }
+        let asked = client.post("/auth/api-keys").bearer(&user.access).json(&json!({"name": "matrix"})).send().await;
+        let key = asked.expect(201).json()["key"].as_str().unwrap().to_owned();
+        Self { user, scoped, curator, ended, browser, key }
     }
 
     /// The call with what the column brings.
@@ -137,6 +156,7 @@ impl Columns {
         let site = match column {
             "cookie" | "~expired" => "same-origin",
             "foreign" => "cross-site",
+            "x-key" => return vec![("x-api-key", token)],
             _ => return vec![("authorization", format!("Bearer {token}"))],
         };
         vec![("cookie", format!("__Host-portcullis-access={token}")), ("sec-fetch-site", site.to_owned())]
@@ -158,6 +178,7 @@ impl Columns {
             "curator" => self.curator.access.clone(),
             "ended" => self.ended.access.clone(),
             "cookie" | "foreign" => self.browser.access.clone(),
+            "key" | "x-key" => self.key.clone(),
             other => panic!("no such column: {other}"),
         })
     }
@@ -178,8 +199,11 @@ fn word(status: u16, code: &str) -> String {
         (403, "role_missing") => ROLE.to_owned(),
         (403, "scope_missing") => SCOPE.to_owned(),
         (403, "cross_site") => SITE.to_owned(),
+        (403, "api_key_not_accepted") => KEY.to_owned(),
         // The handler's own answers to a call without a body.
-        (200..300, _) | (422, "validation") | (400, "invalid_grant") | (404, "session_unknown") => IN.to_owned(),
+        (200..300, _) | (422, "validation") | (400, "invalid_grant") | (404, "session_unknown" | "api_key_unknown") => {
+            IN.to_owned()
+        }
         (status, code) => format!("{status} {code}"),
     }
 }

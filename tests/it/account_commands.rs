@@ -1,4 +1,4 @@
-//! `portcullis users …` and `portcullis revoke …` with the built program, beside a gateway that runs.
+//! `portcullis users …`, `portcullis revoke …` and `portcullis api-keys …` with the built program, beside a gateway that runs.
 
 use std::fs;
 
@@ -131,4 +131,30 @@ async fn what_cannot_be_done_is_said_and_changes_nothing() {
     assert_eq!((&told["roles"], &told["authorization_version"]), (&json!(["user"]), &json!(1)));
     assert_eq!(told["sessions"].as_array().unwrap().len(), 1);
     assert_eq!(gateway.client().status("/ask/a", &ann.access).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_s_api_keys_are_listed_and_revoked_beside_a_running_gateway() {
+    let upstream = Upstream::start().await;
+    let site = Site::new("store: {url: \"sqlite://data/test.db\"}", &upstream.url());
+    let yaml = fs::read_to_string(site.file()).unwrap();
+    let yaml = yaml.replace("cluster: rag}\n", "cluster: rag, credentials: [bearer, api_key]}\n");
+    fs::write(site.file(), yaml).unwrap();
+    let gateway = Binary::serve(&site.file(), &site.environment).await;
+    let client = gateway.client();
+    let (ann, _bob) = (client.register("ann@example.org").await, client.register("bob@example.org").await);
+    let body = json!({"name": "nightly"});
+    let made = client.post("/auth/api-keys").bearer(&ann.access).json(&body).send().await.expect(201).json();
+    let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert_eq!(client.status("/ask/a", key).await, 200);
+    let list = "api-keys list --user ann@example.org --config gateway.yaml";
+    let (code, told, _) = site.run(list);
+    assert!(code == Some(0) && told.contains(id) && told.contains("nightly") && !told.contains(&key[36..]), "{told}");
+    let revoke = |user: &str| format!("api-keys revoke --user {user} {id} --config gateway.yaml --json");
+    let (code, _, fault) = site.run(&revoke("bob@example.org"));
+    assert!(code == Some(1) && fault.contains("the user has no API key"), "{fault}");
+    assert_eq!(client.status("/ask/a", key).await, 200);
+    let (code, told, _) = site.run(&revoke("ann@example.org"));
+    assert_eq!((code, serde_json::from_str::<Value>(&told).unwrap()), (Some(0), json!({"api_keys": []})));
+    soon("the gateway to read of it", async { while client.status("/ask/a", key).await != 401 {} }).await;
 }

@@ -82,6 +82,8 @@ mod access_matrix;
 #[cfg(test)]
 mod account_commands;
 #[cfg(test)]
+mod api_keys;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod bad_frames;

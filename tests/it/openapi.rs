@@ -222,6 +222,7 @@ async fn whatever_is_answered_is_described(portal: &str) {
     }
     check("portal_claims", &client.get("/.well-known/portcullis/claims").bearer("unknown").send().await);
     let again = client.login("ann@example.org").await.access;
+    answers_about_api_keys(&client, &again, &mut check).await;
     let own = claims_of(&again)["sid"].as_str().unwrap().to_owned();
     for (id, method, path) in [
         ("portal_sessions", "GET", "/auth/sessions"),
@@ -260,6 +261,27 @@ async fn whatever_is_answered_is_described(portal: &str) {
         let status: u16 = succeeds.unwrap().parse().unwrap();
         // What a reference reads, services get one for: `identities` shows it.
         assert!(id == "portal_claims" || seen.contains(&(id.clone(), status)), "{id} never answered {status}");
+    }
+}
+
+/// What is answered about API keys.
+async fn answers_about_api_keys(client: &Client, access: &str, check: &mut impl FnMut(&str, &Answer)) {
+    let full = json!({"name": "k", "roles": ["user"], "scopes": [], "expires_at": "2100-01-01T00:00:00Z"});
+    let mut keys = Vec::new();
+    for body in [full, json!({"name": "k", "roles": null, "expires_in": 60}), json!({"name": ""})] {
+        let answer = client.post("/auth/api-keys").bearer(access).json(&body).send().await;
+        check("portal_api_key_create", &answer);
+        keys.push(answer.json()["id"].as_str().unwrap_or("x").to_owned());
+    }
+    let (first, of_it) = (format!("/auth/api-keys/{}", keys[0]), ["pk_x", access]);
+    for (id, method, path) in [
+        ("portal_api_keys", "GET", "/auth/api-keys"),
+        ("portal_api_key_revoke", "DELETE", &*first),
+        ("portal_api_key_revoke", "DELETE", "/auth/api-keys/x"),
+    ] {
+        for token in of_it {
+            check(id, &client.call(method, path).bearer(token).send().await);
+        }
     }
 }
 
@@ -376,5 +398,5 @@ async fn a_body_may_and_must_hold_what_is_described() {
         assert_eq!(body["required"], !required.is_empty(), "{id}");
         looked_at += 1;
     }
-    assert_eq!(looked_at, 6);
+    assert_eq!(looked_at, 7);
 }

@@ -63,7 +63,7 @@ telemetry:
 clusters:
   rag: {{endpoints: ["{}"], identity: {{algorithm: HS256, secret: {{env: IDENTITY_SECRET}}}}}}
 routes:
-  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, issuers: [own, sso], limits: [wide], cluster: rag}}
+  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, issuers: [own, sso], credentials: [bearer, api_key], limits: [wide], cluster: rag}}
 "#,
         collector.url(),
         upstream.url()
@@ -92,6 +92,15 @@ async fn use_everything(client: &Client, upstream: &Upstream) -> Vec<String> {
     let ask = client.get(&format!("/ask/a?token={QUERY_SECRET}")).bearer(&third.access);
     ask.header("cookie", &format!("{cookie}; session={COOKIE}")).send().await.expect(200);
     tokens.push(upstream.last().head.header("x-gateway-identity").unwrap().to_owned());
+    let making = client.post("/auth/api-keys").bearer(&third.access).json(&json!({"name": "k"}));
+    let key = making.send().await.expect(201).json()["key"].as_str().unwrap().to_owned();
+    client.get("/ask/a").bearer(&key).send().await.expect(200);
+    client.get("/ask/a").header("x-api-key", &key).send().await.expect(200);
+    client.get("/ask/a").header("x-api-key", &key).bearer(&third.access).send().await.refused(401, "invalid_token");
+    client.get("/auth/me").bearer(&key).send().await.refused(403, "api_key_not_accepted");
+    let damaged = format!("{}AAAA", &key[..86]);
+    client.get("/ask/a").bearer(&damaged).send().await.refused(401, "invalid_token");
+    tokens.extend([key, damaged]);
     client.get("/ask/a").bearer(WRONG_TOKEN).send().await.refused(401, "invalid_token");
     client.get("/ask/a").header("authorization", &format!("Basic {BASIC}")).send().await.expect(401);
     let theirs = their_token(ISSUER_SECRET);

@@ -1,8 +1,8 @@
 //! What one key of a route says against another: a route that asks for roles of callers it does not look at would be
 //! open, whatever its author believed.
 
-use super::{Auth, Credential, RawRoute};
-use crate::config::{checks::Checks, item::Item, limits::Limits, settings::Portal, words::HttpMethod};
+use super::{Around, Auth, Credential, RawRoute};
+use crate::config::{checks::Checks, item::Item, limits::Limits, words::HttpMethod};
 
 /// A route that asks for roles of callers it does not look at would be open, whatever its author believed.
 pub(super) fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks) {
@@ -47,14 +47,19 @@ pub(super) fn check_upgrades(raw: &RawRoute, checks: &mut Checks) {
 }
 
 /// Only the portal sets the cookie; and a route that looks at no credentials has no use for any.
-pub(super) fn check_credentials(raw: &RawRoute, portal: Option<&Portal>, checks: &mut Checks) {
+pub(super) fn check_credentials(raw: &RawRoute, around: &Around, checks: &mut Checks) {
+    let portal = around.portal;
     let Some(credentials) = &raw.credentials.value else { return };
     checks.no_repeats(credentials);
     if credentials.is_empty() {
-        checks.error(&raw.credentials.at, "empty; name bearer, cookie or both");
+        checks.error(&raw.credentials.at, "empty; name bearer, cookie, api_key or several");
     }
     if raw.credentials.is_written() && raw.auth.value == Some(Auth::None) {
         checks.error(&raw.credentials.at, "contradicts auth: none; no credentials are looked at");
+    }
+    let api_key = credentials.iter().find(|credential| credential.value == Some(Credential::ApiKey));
+    if let (Some(api_key), true) = (api_key, around.no_store) {
+        checks.error(&api_key.at, "contradicts store.url: none; without a store there are no API keys");
     }
     let cookie = credentials.iter().find(|credential| credential.value == Some(Credential::Cookie));
     if let (Some(cookie), Some(portal)) = (cookie, portal)

@@ -28,11 +28,13 @@ pub struct Credentials {
     pub bearer: bool,
     /// The access cookie.
     pub cookie: bool,
+    /// API keys, in either header that may carry one.
+    pub api_key: bool,
 }
 
 impl Credentials {
     /// The `Authorization` header alone.
-    pub const BEARER: Self = Self { bearer: true, cookie: false };
+    pub const BEARER: Self = Self { bearer: true, cookie: false, api_key: false };
 }
 
 /// One route.

@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     policy::{
         audit_chain::{ChainRow, Seal},
-        ids::{SessionId, UserId},
+        ids::{ApiKeyId, SessionId, UserId},
         lockout::{Counter, LockoutRules},
         refresh::RefreshRules,
     },
@@ -22,6 +22,7 @@ use crate::{
         Account, AccountFault, AuditEntry, KeyAsk, KeysAdvanced, Login, NewAccount, NewKey, NewSession, Opened,
         PoolStats, ProfilePatch, RefreshOutcome, Revocation, Session, SessionLimit, SharedStore, Store, StoreFault,
         StoredKey, Use,
+        api_keys::{ApiKey, ApiKeyMade, ApiKeys, KnownApiKey, NewApiKey},
         audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach},
         lockouts::{Attempt, AttemptEnd, Lift, Lockout, Lockouts, Paced, Reserved, Ticket},
@@ -311,5 +312,28 @@ impl Store for Cuttable {
 
     async fn advance_signing_keys(&self, ask: &KeyAsk<'_>, spares: &[NewKey]) -> Result<KeysAdvanced, StoreFault> {
         self.there()?.advance_signing_keys(ask, spares).await
+    }
+}
+
+#[async_trait]
+impl ApiKeys for Cuttable {
+    async fn create_api_key(&self, new: &NewApiKey, most: u32, e: &AuditEntry) -> Result<ApiKeyMade, StoreFault> {
+        self.there()?.create_api_key(new, most, e).await
+    }
+
+    async fn api_keys_of(&self, owner: UserId, most: u32) -> Result<Vec<ApiKey>, StoreFault> {
+        self.there()?.api_keys_of(owner, most).await
+    }
+
+    async fn revoke_api_key(&self, owner: UserId, id: ApiKeyId, e: &AuditEntry) -> Result<bool, StoreFault> {
+        self.there()?.revoke_api_key(owner, id, e).await
+    }
+
+    async fn api_key(&self, id: ApiKeyId) -> Result<Option<KnownApiKey>, StoreFault> {
+        self.there()?.api_key(id).await
+    }
+
+    async fn note_api_key_uses(&self, uses: &[(ApiKeyId, Timestamp)]) -> Result<(), StoreFault> {
+        self.there()?.note_api_key_uses(uses).await
     }
 }

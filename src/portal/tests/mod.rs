@@ -33,7 +33,7 @@ use tower::ServiceExt;
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
     clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
-    config::settings::{self, Compat, Engine, Passwords, Portal, Registration, Tokens},
+    config::settings::{self, ApiKeys, Compat, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -78,6 +78,7 @@ pub(crate) fn portal() -> Portal {
         access_cookie_name: "__Host-access".into(),
         sets_access_cookie: false,
         allowed_origins: vec!["https://app.test".into()],
+        api_keys: ApiKeys { max_per_user: 3, max_life: None, scopes: vec!["docs:read".into()] },
     }
 }
 

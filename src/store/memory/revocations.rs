@@ -1,5 +1,5 @@
 //! What this gateway knows of tokens that are out there and no longer mean what they say: ended sessions, revoked tokens,
-//! subjects whose older tokens are void, users whose rights have changed.
+//! subjects whose older tokens are void, users whose rights have changed; and of API keys that were revoked.
 //!
 //! Looked into for every verified token, so each kind that is empty costs one load. Every entry lives until the last
 //! token it speaks of has expired; the caller prunes now and then. What was learned stays: reading the feed again adds
@@ -18,7 +18,7 @@ use std::{
 use super::ended_sessions::{EndedSessions, Expiry};
 use crate::{
     clock::{Tick, Timestamp},
-    policy::ids::{SessionId, UserId},
+    policy::ids::{ApiKeyId, SessionId, UserId},
     store::feed::{Authorization, News},
 };
 
@@ -74,6 +74,8 @@ pub struct Held {
     pub subjects: usize,
     /// Users whose rights have changed.
     pub authorizations: usize,
+    /// Revoked API keys.
+    pub api_keys: usize,
 }
 
 /// See the module.
@@ -84,6 +86,7 @@ pub struct Revocations {
     /// By issuer and subject.
     subjects: Few<Box<str>, HashMap<Box<str>, Before>>,
     authorizations: Few<UserId, (Arc<Authorization>, Expiry)>,
+    api_keys: Few<ApiKeyId, Expiry>,
     /// When the feed was last read to its end, nanoseconds of the monotonic clock.
     read: AtomicU64,
     /// Whether reading it has failed since.
@@ -107,8 +110,18 @@ impl Revocations {
                 *kept = Before { issued: said.issued.max(kept.issued), until: until.later(kept.until) };
             }),
             News::Authorization(rights) => self.authorizations.change(|users| take_rights(users, rights, until)),
+            News::ApiKey(key) => self.api_keys.change(|keys| {
+                let kept = keys.entry(*key).or_insert(until);
+                *kept = until.later(*kept);
+            }),
             News::Keys => {}
         }
+    }
+
+    /// Whether this API key was revoked, since whoever asks could have learned of it from the store.
+    #[must_use]
+    pub fn api_key_revoked(&self, key: ApiKeyId) -> bool {
+        self.api_keys.read().is_some_and(|keys| keys.contains_key(&key))
     }
 
     /// Whether the session has ended and a token of it could still be unexpired.
@@ -195,6 +208,9 @@ impl Revocations {
         if self.authorizations.len() > 0 {
             self.authorizations.change(|users| users.retain(|_, (_, until)| live(until)));
         }
+        if self.api_keys.len() > 0 {
+            self.api_keys.change(|keys| keys.retain(|_, until| live(until)));
+        }
     }
 
     /// How much is held.
@@ -206,6 +222,7 @@ impl Revocations {
             tokens: self.tokens.len(),
             subjects,
             authorizations: self.authorizations.len(),
+            api_keys: self.api_keys.len(),
         }
     }
 }
@@ -258,6 +275,19 @@ mod tests {
         assert!(known.revoked("a"));
         prune(&known, 10);
         assert_eq!((known.revoked("a"), known.held().tokens), (false, 0));
+    }
+
+    #[test]
+    fn an_api_key_is_revoked_for_as_long_as_an_older_look_at_it_counts() {
+        let known = Revocations::default();
+        let (one, other) = (ApiKeyId(Uuid::from_u128(1)), ApiKeyId(Uuid::from_u128(2)));
+        known.learn(&News::ApiKey(one), until(10));
+        known.learn(&News::ApiKey(one), until(5));
+        assert!(known.api_key_revoked(one) && !known.api_key_revoked(other));
+        prune(&known, 9);
+        assert_eq!((known.api_key_revoked(one), known.held().api_keys), (true, 1));
+        prune(&known, 10);
+        assert_eq!((known.api_key_revoked(one), known.held().api_keys), (false, 0));
     }
 
     #[test]

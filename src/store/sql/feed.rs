@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    policy::ids::SessionId,
+    policy::ids::{ApiKeyId, SessionId},
     store::{
         StoreFault,
         feed::{FeedEntry, FeedPage, FeedPosition, FeedReach, News},
@@ -34,6 +34,7 @@ const TOKEN: &str = "token";
 const SUBJECT: &str = "subject";
 const AUTHORIZATION: &str = "authorization";
 const KEYS: &str = "keys";
+const API_KEY: &str = "api_key";
 
 /// Entries removed at once: whatever has piled up, each call ends within the store's time-out.
 const PRUNED: i64 = 10_000;
@@ -164,6 +165,7 @@ fn written(news: &News) -> Result<(&'static str, Option<String>), StoreFault> {
         News::SubjectBefore(subject) => (SUBJECT, Some(serde_json::to_string(subject).map_err(json)?)),
         News::Authorization(rights) => (AUTHORIZATION, Some(serde_json::to_string(rights).map_err(json)?)),
         News::Keys => (KEYS, None),
+        News::ApiKey(id) => (API_KEY, Some(id.to_string())),
     })
 }
 
@@ -275,6 +277,7 @@ fn entry_of(row: &Row) -> Result<FeedEntry, StoreFault> {
         SUBJECT => News::SubjectBefore(serde_json::from_str(&detail).map_err(|_| odd())?),
         AUTHORIZATION => News::Authorization(serde_json::from_str(&detail).map_err(|_| odd())?),
         KEYS => News::Keys,
+        API_KEY => News::ApiKey(detail.parse::<ApiKeyId>().map_err(|_| odd())?),
         _ => return Err(odd()),
     };
     Ok(FeedEntry { seq, at: row.time("at")?, until: row.maybe_time("until")?, news })

@@ -50,6 +50,7 @@ steps! {
     11 "0011_webhook_outbox",
     12 "0012_quota_usage",
     13 "0013_lockouts",
+    14 "0014_api_keys",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

@@ -2,10 +2,12 @@
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link, a
 //! deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
-//! `audit_chain`, `outbox`, `lockouts` and `quotas`, each written once on `query`'s types. `link` holds the connections, `fault` says what a
+//! `audit_chain`, `outbox`, `lockouts`, `quotas` and `api_keys`, each written once on `query`'s types. `link` holds the
+//! connections, `fault` says what a
 //! driver's error means. Only this room names `sqlx`.
 
 mod accounts;
+mod api_keys;
 mod audit;
 mod audit_chain;
 mod fault;

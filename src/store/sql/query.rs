@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    policy::ids::{SessionId, UserId},
+    policy::ids::{ApiKeyId, SessionId, UserId},
     store::calls::{Asked, System, Telling},
 };
 
@@ -97,6 +97,7 @@ binds! {
     Uuid, id => Self::Id(Some(id));
     UserId, id => Self::Id(Some(id.0));
     SessionId, id => Self::Id(Some(id.0));
+    ApiKeyId, id => Self::Id(Some(id.0));
     Option<UserId>, id => Self::Id(id.map(|id| id.0));
     Option<SessionId>, id => Self::Id(id.map(|id| id.0));
     &'q str, text => Self::Text(Some(text));

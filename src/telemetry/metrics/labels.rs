@@ -142,6 +142,20 @@ labels! {
         Miss = "miss",
     }
 
+    /// How an API key is known.
+    ApiKeyLookup: "result" {
+        /// It was looked up before.
+        Remembered = "remembered",
+        /// It was not issued here, as it says itself.
+        Malformed = "malformed",
+        /// In the store.
+        Found = "found",
+        /// Not in the store.
+        Unknown = "unknown",
+        /// The store did not answer.
+        Lost = "lost",
+    }
+
     /// What came of an attempt to fetch an issuer's keys.
     FetchResult: "result" {
         /// A key set.
@@ -310,6 +324,8 @@ labels! {
         Subject = "subject",
         /// A user's changed rights.
         Authorization = "authorization",
+        /// An API key.
+        ApiKey = "api_key",
     }
 
     /// What came of an attempt to seal audit rows.
