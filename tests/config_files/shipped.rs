@@ -51,7 +51,10 @@ fn collect_keys(tree: &Value, path: &str, keys: &mut BTreeSet<String>) {
     match tree {
         Value::Object(entries) => {
             for (key, value) in entries {
-                let key = if matches!(path, "clusters" | "issuers" | "limits" | "quotas" | "security_events.webhooks") {
+                let key = if matches!(
+                    path,
+                    "clusters" | "issuers" | "limits" | "quotas" | "security_events.webhooks" | "routes[].usage.prices"
+                ) {
                     "*"
                 } else {
                     key

@@ -1,3 +1,5 @@
+//! Tests of [`super`], with a plain reading of whole answers as the second opinion.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
