@@ -200,8 +200,8 @@ fn check_amount(raw: &RawQuota, at: &At, checks: &mut Checks) -> Result<(Unit, u
         return Err(Noted);
     };
     for (other, at, _) in written {
-        let message = format!("contradicts {}; a quota counts one thing: name two quotas", unit.as_str());
-        checks.error(at, format!("{message} ({} in one of its own)", other.as_str()));
+        let (unit, other) = (unit.as_str(), other.as_str());
+        checks.error(at, format!("contradicts {unit}; a quota counts one thing: name another for {other}"));
     }
     limit.map(|limit| (unit, limit)).ok_or(Noted)
 }

@@ -73,7 +73,7 @@ pub struct Exchange {
     by_cookie: bool,
     authorised: Option<Authorised>,
     upload: Option<Arc<Upload>>,
-    /// Shared by the clones that nobody makes: it is spent once.
+    /// Behind an `Arc` since extensions must be cloneable; taken once.
     budget: Option<Arc<Mutex<Option<Budget>>>>,
 }
 

@@ -214,12 +214,12 @@ impl Record {
         self.rate_limit.get()
     }
 
-    /// Notes what quotas add to these two headers.
+    /// Notes what quotas add to `RateLimit-Policy` and `RateLimit`.
     pub fn set_quotas(&self, policy: HeaderValue, limit: HeaderValue) {
         let _ = self.quotas.set((policy, limit));
     }
 
-    /// What quotas add to these two headers.
+    /// What quotas add to `RateLimit-Policy` and `RateLimit`.
     #[must_use]
     pub fn quotas(&self) -> Option<&(HeaderValue, HeaderValue)> {
         self.quotas.get()

@@ -85,15 +85,22 @@ async fn of_a_hundred_streams_at_once_as_many_are_answered_as_the_budget_is_for(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_go_on_together_never_overspend_and_each_that_ends_says_why() {
     let scene = Scene::new(with("tokens: 2000, hard: true", "count_input: false")).await;
-    let asked = (0..40).map(|_| async { read(scene.open("quiet", 100, true).await).await.unwrap() });
+    let asked = (0..40).map(|_| async {
+        let streamed = scene.open("quiet", 100, true).await;
+        (streamed.status(), read(streamed).await.unwrap())
+    });
     let answers = futures_util::future::join_all(asked).await;
-    assert_eq!(answers.iter().map(|text| tokens(text)).sum::<usize>(), 2_000, "all of it, and no more");
-    for text in &answers {
+    let written: usize = answers.iter().map(|(_, text)| tokens(text)).sum();
+    // Fewer than are set aside for one more may be left.
+    assert!((1_961..=2_000).contains(&written), "{written}");
+    let ended = answers.iter().filter(|(status, text)| *status == 200 && tokens(text) < 100).count();
+    assert!(ended > 0, "none was ended on its way");
+    for (_, text) in answers.iter().filter(|(status, _)| *status == 200) {
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         assert_eq!(text.contains("event: error\n"), tokens(text) < 100, "{text}");
     }
-    assert_eq!(scene.metered().await, [0, 0, 0, 2_000]);
-    assert_eq!(scene.used().await, 2_000);
+    assert_eq!(scene.metered().await, [0, 0, 0, written as u64]);
+    assert!(scene.used().await <= 2_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

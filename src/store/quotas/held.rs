@@ -142,7 +142,7 @@ impl Held {
         self.debt -= paid;
     }
 
-    /// A request waits for units, or (negative) no longer does.
+    /// A request waits for units.
     pub(super) fn waits(&mut self, units: u64) {
         self.waiting = self.waiting.saturating_add(units);
     }

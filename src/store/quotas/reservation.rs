@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::ledger::{Ledger, Outcome, Reserve};
+use super::ledger::{Ledger, Reserve};
 use crate::{
     clock::Timestamp,
     policy::quota::{Amounts, Unit},
@@ -217,13 +217,5 @@ impl Budget {
             let units = actual.of(one.unit());
             one.settle(units);
         }
-    }
-}
-
-impl From<Outcome> for Budget {
-    fn from(outcome: Outcome) -> Self {
-        let mut budget = Self::default();
-        outcome.reservation().into_iter().for_each(|reservation| budget.add(reservation));
-        budget
     }
 }
