@@ -71,7 +71,7 @@ pub(super) fn queues() -> (Senders, Queues) {
 
 /// The tasks; they end when stopped or dropped.
 pub(super) struct Tasks {
-    tasks: JoinSet<()>,
+    running: JoinSet<()>,
     force: Arc<ArcSwap<Force>>,
     /// Ends by itself once told to stop and everything has been handed over.
     export: Option<(watch::Sender<bool>, JoinHandle<()>)>,
@@ -170,11 +170,11 @@ impl Tasks {
             let (stop, stopped) = watch::channel(false);
             (stop, tokio::spawn(collector::export(queue, otlp, Arc::clone(&shared.metrics), stopped)))
         });
-        Self { tasks, force, export }
+        Self { running: tasks, force, export }
     }
 
     pub(super) async fn stop(mut self) {
-        self.tasks.shutdown().await;
+        self.running.shutdown().await;
         quotas::close(&self.force).await;
         if let Some((stop, export)) = self.export {
             let _ = stop.send(true);

@@ -21,14 +21,15 @@ use crate::{
 /// The sections that matter: these quotas, and a route for each of them, and one for all.
 fn yaml(upstream: &Upstream, quotas: &str) -> String {
     let names = quotas.lines().filter_map(|line| line.trim().split_once(": {").map(|(name, _)| name));
-    let routes: String = names
+    let routes = names
         .map(|name| {
             format!(
                 "  - {{name: {name}, match: {{path: \"/{name}/{{*rest}}\"}}, quotas: [{name}], cluster: rag, \
                  usage: {{estimate: 1000, prices: {{\"*\": {{input: 1, output: 1}}}}}}}}\n"
             )
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     format!("quotas:\n{quotas}\nclusters:\n  rag: {{endpoints: [\"{}\"]}}\nroutes:\n{routes}", upstream.url())
 }
 
