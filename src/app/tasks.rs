@@ -212,6 +212,8 @@ fn audit(tasks: &mut JoinSet<()>, shared: &Shared, facts: &Facts, settings: &Set
 /// Drops counts of failed logins that say nothing any more: every gateway some, and none waits for another.
 async fn forget_failures(store: SharedStore, clock: Arc<dyn Clock>, force: Arc<ArcSwap<Force>>) {
     let mut every = tokio::time::interval(FORGETTING);
+    // The first is at once, and a start has enough to write.
+    every.tick().await;
     loop {
         every.tick().await;
         let rules = force.load().settings.lockout.rules.clone();
