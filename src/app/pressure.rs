@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn the_lowest_limit_around_the_process_counts() {
         let page = u64::try_from(rustix::param::page_size()).unwrap();
-        let limits = [("a/b/memory.max", "max\n"), ("a/memory.max", &*format!("{}\n", 100 * page))];
+        let (low, high) = (format!("{}\n", 100 * page), format!("{}\n", 900 * page));
+        let limits = [("a/b/memory.max", "max\n"), ("a/memory.max", &*low), ("memory.max", &*high)];
         let of = |pages| looked_at(&machine(pages, "0::/a/b\n", &limits), MaxMemory::Cgroup);
         let (metrics, level) = of(84);
         assert_eq!(
