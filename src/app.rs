@@ -210,7 +210,7 @@ pub fn snapshot(
     issuers: &[Arc<Issuer>],
     metrics: &Metrics,
 ) -> Result<Snapshot, PatternFault> {
-    let counters = routes::counters(settings, None, metrics, |_| None);
+    let counters = routes::counters(settings, None, metrics, None);
     let open_streams = &streams::open(&settings.tokens, &Arc::default(), None, &Arc::default());
     routes::snapshot(settings, routes::Parts { clusters, issuers, counters: &counters, open_streams, metrics }, None)
 }

@@ -50,7 +50,7 @@ impl Force {
     /// Everything made: at the start.
     pub(super) async fn first(settings: Settings, redis: Option<&Arc<Redis>>, metrics: &Arc<Metrics>) -> Self {
         let kept = join_all(settings.clusters.iter().map(|cluster| Kept::start(cluster, metrics))).await;
-        let counters = routes::counters(&settings, redis, metrics, |_| None);
+        let counters = routes::counters(&settings, redis, metrics, None);
         Self { settings, kept, counters }
     }
 
@@ -63,10 +63,7 @@ impl Force {
             }
         }));
         let kept = kept.await;
-        let counters = routes::counters(&settings, redis, metrics, |limit| {
-            let before = self.settings.limits.iter().find(|old| old.name == limit.name)?;
-            self.counters.get(&limit.name).filter(|_| before == limit).cloned()
-        });
+        let counters = routes::counters(&settings, redis, metrics, Some((&self.settings, &self.counters)));
         Self { settings, kept, counters }
     }
 
@@ -83,7 +80,8 @@ impl Force {
     /// Forgets the metrics of what this configuration does not name, lest each reload leave some behind.
     pub(super) fn prune(&self, routes: &HashSet<&str>, metrics: &Metrics) {
         let clusters: HashSet<&str> = self.settings.clusters.iter().map(|cluster| &*cluster.name).collect();
-        let limits: HashSet<&str> = self.settings.limits.iter().map(|limit| &*limit.name).collect();
+        let names = self.counters.rates.keys().chain(self.counters.caps.keys());
+        let limits: HashSet<&str> = names.map(AsRef::as_ref).collect();
         metrics.retain(routes, &clusters, &limits);
         for kept in &self.kept {
             kept.cluster.publish_health();

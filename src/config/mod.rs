@@ -55,7 +55,7 @@ use self::{
     raw::RawSettings,
     reader::{NodeReader, Reader},
     routes::Around,
-    settings::Settings,
+    settings::{Limiting, Settings},
     written::{Inputs, Written},
 };
 
@@ -186,6 +186,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     {
         checks.error(&routes_at, "empty, and the portal is off: there is nothing to serve");
     }
+    let Limiting { rates, caps } = limits.all()?;
     let (mut portal, routes) = (portal?, routes?);
     portal.sets_access_cookie = routes.iter().any(|route| route.credentials.cookie);
     let settings = Settings {
@@ -196,7 +197,8 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         tokens: tokens?,
         issuers: issuers.all()?,
         passwords: passwords?,
-        limits: limits.all()?,
+        limits: rates,
+        caps,
         clusters: clusters?,
         routes,
         portal,

@@ -59,7 +59,8 @@ pub(super) struct RawRoute {
     /// aud accepted here instead of tokens.audience and the issuers' audiences.
     #[serde(default)]
     audience: Option<Item<Text>>,
-    /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
+    /// Names of limits, at most eight. Narrow ones are asked before wide ones, whatever the order here: session, subject,
+    /// client, org, address, header, route; a pair before its narrower part alone.
     #[serde(default)]
     limits: Item<Vec<Item<Name>>>,
     /// Origins of web apps on other hosts whose pages may call this route and read its answers, credentials included.
@@ -263,7 +264,8 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
                        other issuers";
         checks.error(&issuers_at, message);
     }
-    let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, checks));
+    let limits_at = raw.limits.at.or(&at, "limits");
+    let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, &limits_at, checks));
     let rewrite = match raw.rewrite {
         None => Some(None),
         Some(rewrite) => check_rewrite(rewrite, claim.as_ref().map(|claim| claim.path.as_str()), checks).map(Some),

@@ -19,7 +19,7 @@ use secrecy::{SecretSlice, SecretString};
 pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
-    limits::{Limit, LimitKey, LimitScope},
+    limits::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting},
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
 };
@@ -50,6 +50,8 @@ pub struct Settings {
     pub passwords: Passwords,
     /// Named rate limits, in the order of the file.
     pub limits: Vec<Arc<Limit>>,
+    /// Named caps on what is under way at once, in the order of the file.
+    pub caps: Vec<Arc<Cap>>,
     /// Named upstream clusters.
     pub clusters: Vec<Arc<Cluster>>,
     /// Routes, in the order of the file.
@@ -215,12 +217,27 @@ pub struct Redis {
     pub ca: Option<Vec<u8>>,
     /// A Redis Cluster, and hosts and ports of more of its servers that tell its map; `None`: one server.
     pub cluster: Option<Vec<(String, u16)>>,
+    /// Who says which server it is; `None`: the one of `url`.
+    pub sentinel: Option<Sentinel>,
     /// Put before every key.
     pub prefix: Arc<str>,
     /// How long a request waits for an answer.
     pub deadline: Duration,
     /// Between two looks at a Redis that was lost.
     pub retry: Duration,
+}
+
+/// The sentinels of a Redis.
+#[derive(Debug, Clone)]
+pub struct Sentinel {
+    /// What they call it.
+    pub service: Arc<str>,
+    /// Host and port of each; at least one.
+    pub servers: Vec<(String, u16)>,
+    /// The name they know us by, if they ask for one.
+    pub username: Option<Arc<str>>,
+    /// The password they ask for.
+    pub password: Option<SecretString>,
 }
 
 /// Access and refresh tokens.
@@ -372,7 +389,7 @@ pub struct Portal {
     /// Role of a registered user.
     pub default_role: Arc<str>,
     /// Limits on every portal route, narrow before wide.
-    pub limits: Vec<Arc<Limit>>,
+    pub limits: Limiting,
     /// Name of the refresh cookie, `__Secure-` first.
     pub cookie_name: Arc<str>,
     /// Name of the cookie that carries an access token, `__Host-` first.

@@ -181,7 +181,7 @@ impl Parts {
             Err(Undecided::Refused(refusal)) => {
                 self.metrics.auth_decisions.of(AuthDecision::Failed).of(refusal.reason).inc();
                 // A failed try is the address's to pay for; its peek will refuse the next one before any crypto.
-                limits::charge_address(exchange);
+                limits::charge_address(exchange, request.headers());
                 return Err(refusal.into());
             }
         };

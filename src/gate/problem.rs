@@ -101,7 +101,7 @@ fn oauth_error(refusal: &Refusal, row: Row) -> Vec<u8> {
 
 fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
     let request_id = record.map_or("", Record::request_id);
-    let limited = matches!(refusal.reason, Reason::AddressLimited | Reason::SubjectLimited);
+    let limited = row.code == "quota_exceeded";
     let mut document = Document {
         r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
         title: row.title,
@@ -124,6 +124,10 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
         Some(Detail::Limited(limited)) => {
             document.violated.push(&limited.policy);
             document.detail = format!("try again in {} s", seconds_up(limited.retry_after));
+        }
+        Some(Detail::Full(policy)) => {
+            document.violated.push(policy);
+            "try again when one of them has ended".clone_into(&mut document.detail);
         }
         Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
     }
@@ -152,6 +156,8 @@ fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
         Some(Detail::Limited(limited)) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(limited.retry_after)));
         }
+        // No Retry-After: whatever stood there would be made up.
+        Some(Detail::Full(_)) => {}
         Some(Detail::Text(_) | Detail::Fields(_) | Detail::Log(_)) | None => {
             if row.status == http::StatusCode::SERVICE_UNAVAILABLE {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(DEFAULT_RETRY)));

@@ -26,6 +26,8 @@ pub enum Detail {
     RetryAfter(Duration),
     /// A used-up limit.
     Limited(Limited),
+    /// As many requests at once as this policy allows: nobody knows when one of them ends.
+    Full(Arc<str>),
     /// Fields of a portal request that do not fit.
     Fields(Vec<FieldFault>),
     /// For the log only: what went wrong inside. Never sent to the client.

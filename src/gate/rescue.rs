@@ -125,9 +125,10 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ForwardAuthPeer => (StatusCode::FORBIDDEN, "Decisions are not for this peer", Silent, Quiet),
         // Nothing a client did: the proxy that asks is not set up as it should be.
         Reason::ForwardAuthOriginal => (StatusCode::FORBIDDEN, "What was asked is not known", Silent, Warn),
-        Reason::AddressLimited | Reason::SubjectLimited => {
+        Reason::AddressLimited | Reason::SubjectLimited | Reason::RouteLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
+        Reason::ConcurrencyLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests are under way", Silent, Quiet),
         Reason::RefreshInvalid | Reason::RefreshReuse => {
             (StatusCode::BAD_REQUEST, "The refresh token is not valid", Silent, Quiet)
         }
@@ -183,7 +184,9 @@ const fn code(reason: Reason, challenge: Challenge) -> &'static str {
         // The bad tokens are those the table above challenges so; they are listed once.
         _ if matches!(challenge, Challenge::InvalidToken) => "invalid_token",
         Reason::RefreshInvalid | Reason::RefreshReuse => "invalid_grant",
-        Reason::AddressLimited | Reason::SubjectLimited => "quota_exceeded",
+        Reason::AddressLimited | Reason::SubjectLimited | Reason::RouteLimited | Reason::ConcurrencyLimited => {
+            "quota_exceeded"
+        }
         other => other.as_str(),
     }
 }

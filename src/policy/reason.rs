@@ -88,8 +88,12 @@ reasons! {
     ScopeMissing = "scope_missing",
     /// A limit by client address is used up.
     AddressLimited = "address_limited",
-    /// A limit by subject is used up.
+    /// A limit by who calls (subject, session, client, organisation) is used up.
     SubjectLimited = "subject_limited",
+    /// A limit by route, or by what a trusted proxy says, is used up.
+    RouteLimited = "route_limited",
+    /// As many requests are under way at once as a cap allows.
+    ConcurrencyLimited = "concurrency_limited",
     /// Wrong login, for whatever cause.
     LoginFailed = "login_failed",
     /// The refresh token is not good.

@@ -52,6 +52,7 @@ pub struct Record {
     reason: OnceLock<Reason>,
     subject: OnceLock<Arc<str>>,
     rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
+    shadow_refused: OnceLock<Arc<str>>,
     reader: OnceLock<Option<HeaderValue>>,
     upstream_first_byte_nanos: AtomicU64,
     received_bytes: AtomicU64,
@@ -81,6 +82,7 @@ impl Record {
             reason: OnceLock::new(),
             subject: OnceLock::new(),
             rate_limit: OnceLock::new(),
+            shadow_refused: OnceLock::new(),
             reader: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -188,6 +190,17 @@ impl Record {
     #[must_use]
     pub fn rate_limit(&self) -> Option<&(HeaderValue, HeaderValue)> {
         self.rate_limit.get()
+    }
+
+    /// Notes a limit that only looks on and would have refused the request; the first one stands.
+    pub fn set_shadow_refused(&self, limit: &Arc<str>) {
+        let _ = self.shadow_refused.set(Arc::clone(limit));
+    }
+
+    /// The first limit that only looks on and would have refused the request.
+    #[must_use]
+    pub fn shadow_refused(&self) -> Option<&Arc<str>> {
+        self.shadow_refused.get()
     }
 
     /// Notes the origin whose pages may read the answer, of those the route lists; `None`: no other than our own.

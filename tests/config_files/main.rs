@@ -13,6 +13,8 @@ mod credentials;
 #[cfg(test)]
 mod editor;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod meaning;
 #[cfg(test)]
 mod mistakes;

@@ -112,6 +112,14 @@ mod key_commands;
 #[cfg(test)]
 mod key_rotation;
 #[cfg(test)]
+mod limit_bound;
+#[cfg(test)]
+mod limit_caps;
+#[cfg(test)]
+mod limit_evasion;
+#[cfg(test)]
+mod limit_keys;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod lost_store;
@@ -129,6 +137,8 @@ mod presets;
 mod proxying;
 #[cfg(test)]
 mod python_clients;
+#[cfg(test)]
+mod redis_sentinel;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod bounded;
 pub mod ended_sessions;
 mod gcra_state;
+pub mod in_flight;
 pub(super) mod leases;
 pub mod limits;
 pub mod revocations;

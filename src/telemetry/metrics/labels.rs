@@ -148,6 +148,8 @@ labels! {
         Admitted = "admitted",
         /// Over the limit.
         Refused = "refused",
+        /// Over a limit that only looks on: admitted.
+        ShadowRefused = "shadow_refused",
     }
 
     /// What came of a request to an upstream.
