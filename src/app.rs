@@ -217,7 +217,7 @@ pub fn snapshot(
     issuers: &[Arc<Issuer>],
     metrics: &Metrics,
 ) -> Result<Snapshot, PatternFault> {
-    let counters = routes::counters(settings, None, metrics, |_| None);
+    let counters = routes::counters(settings, None, metrics, None);
     let open_streams = &streams::open(&settings.tokens, &Arc::default(), None, &Arc::default());
     let ledgers = &quotas::Ledgers::default();
     let parts = routes::Parts { clusters, issuers, counters: &counters, ledgers, open_streams, metrics };

@@ -58,7 +58,7 @@ impl Force {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let kept = join_all(settings.clusters.iter().map(|cluster| Kept::start(cluster, metrics))).await;
-        let counters = routes::counters(&settings, redis, metrics, |_| None);
+        let counters = routes::counters(&settings, redis, metrics, None);
         let ledgers = quotas::ledgers(&settings, book, metrics, |_| None);
         Self { settings, kept, counters, ledgers }
     }
@@ -77,10 +77,7 @@ impl Force {
             }
         }));
         let kept = kept.await;
-        let counters = routes::counters(&settings, redis, metrics, |limit| {
-            let before = self.settings.limits.iter().find(|old| old.name == limit.name)?;
-            self.counters.get(&limit.name).filter(|_| before == limit).cloned()
-        });
+        let counters = routes::counters(&settings, redis, metrics, Some((&self.settings, &self.counters)));
         let ledgers = quotas::ledgers(&settings, book, metrics, |quota| {
             self.ledgers.get(&quota.name).filter(|held| held.ledger.quota() == quota).cloned()
         });
@@ -100,7 +97,8 @@ impl Force {
     /// Forgets the metrics of what this configuration does not name, lest each reload leave some behind.
     pub(super) fn prune(&self, routes: &HashSet<&str>, metrics: &Metrics) {
         let clusters: HashSet<&str> = self.settings.clusters.iter().map(|cluster| &*cluster.name).collect();
-        let limits: HashSet<&str> = self.settings.limits.iter().map(|limit| &*limit.name).collect();
+        let names = self.counters.rates.keys().chain(self.counters.caps.keys());
+        let limits: HashSet<&str> = names.map(AsRef::as_ref).collect();
         metrics.retain(routes, &clusters, &limits);
         metrics.retain_quotas(&self.settings.quotas.iter().map(|quota| &*quota.name).collect());
         for kept in &self.kept {

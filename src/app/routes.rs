@@ -8,14 +8,15 @@ use http::{HeaderName, Method, Uri};
 use super::quotas::{self, Ledgers};
 use crate::{
     config::settings::{
-        self, AuthMode, Credentials, Limit, LimitKey, Route, RouteTimeouts, Settings, Staleness, Usage,
+        self, AuthMode, Cap, Credentials, Limit, Limiting, Route, RouteTimeouts, Settings, Staleness, Usage,
     },
     gate::{
         metered::Metering,
         open_streams::OpenStreams,
         quotas::RouteQuotas,
+        route_limits::{RouteCap, RouteLimit, RouteLimits},
         route_table::{PatternFault, RouteTable},
-        snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, RouteLimit, RouteLimits, Snapshot, Target},
+        snapshot::{Accepted, Accounts, ForwardAuth, RouteEntry, Snapshot, Target},
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, overload::Calls, preset::Preset},
     portal::{
@@ -26,9 +27,6 @@ use crate::{
     telemetry::metrics::Metrics,
     upstream::{cluster::Cluster, issuers::Issuer},
 };
-
-/// Keys one limit counts at most; beyond, the emptiest counters make room. About 100 bytes each.
-const MAX_KEYS: usize = 200_000;
 
 /// For a whole portal request: a form that drips in holds its place no longer than this.
 const PORTAL_TOTAL: Duration = Duration::from_secs(30);
@@ -43,23 +41,45 @@ const PORTAL_TIMEOUTS: RouteTimeouts = RouteTimeouts {
 };
 
 /// The counters of every configured limit, by name: one for all routes that name it.
-pub(super) type Counters = HashMap<Arc<str>, RouteLimit>;
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) rates: HashMap<Arc<str>, RouteLimit>,
+    pub(super) caps: HashMap<Arc<str>, RouteCap>,
+}
 
-/// Makes the counters, but for those that are `kept`.
+impl Counters {
+    /// Tells how many keys each has.
+    pub(super) fn publish(&self) {
+        for limit in self.rates.values() {
+            limit.metrics.keys.set_count(limit.limiter.len());
+        }
+        for cap in self.caps.values() {
+            cap.metrics.keys.set_count(cap.in_flight.len());
+        }
+    }
+}
+
+/// Makes the counters, but for those that `before` has: of a rate that has not changed, and of a cap that counts by the
+/// same, since what is under way stays so.
 pub(super) fn counters(
     settings: &Settings,
     redis: Option<&Arc<Redis>>,
     metrics: &Metrics,
-    kept: impl Fn(&Arc<Limit>) -> Option<RouteLimit>,
+    before: Option<(&Settings, &Counters)>,
 ) -> Counters {
-    let counter = |limit: &Arc<Limit>| {
-        if let Some(kept) = kept(limit) {
-            return (Arc::clone(&limit.name), kept);
+    let rate = |limit: &Arc<Limit>| {
+        // Whoever has looked on keeps its counts when it begins to refuse.
+        let same = |old: &Arc<Limit>| Limit { shadow: limit.shadow, ..Limit::clone(old) } == **limit;
+        let same = before.filter(|(old, _)| old.limits.iter().any(same));
+        if let Some(kept) = same.and_then(|(_, counters)| counters.rates.get(&limit.name)) {
+            return (Arc::clone(&limit.name), RouteLimit { shadow: limit.shadow, ..kept.clone() });
         }
         let route_limit = RouteLimit {
             name: Arc::clone(&limit.name),
             quoted_name: quoted(&limit.name).into(),
-            limiter: Arc::new(Limiter::new(limit, redis, MAX_KEYS)),
+            key: limit.key.clone(),
+            shadow: limit.shadow,
+            limiter: Arc::new(Limiter::new(limit, redis, limit.max_keys)),
             // What a client sees is a full bucket and the time that fills it: the burst is what it may spend at once.
             quota: limit.burst.get(),
             window: limit.period.mul_f64(f64::from(limit.burst.get()) / f64::from(limit.requests.get())),
@@ -67,7 +87,20 @@ pub(super) fn counters(
         };
         (Arc::clone(&limit.name), route_limit)
     };
-    settings.limits.iter().map(counter).collect()
+    let cap = |cap: &Arc<Cap>| {
+        let kept = before.and_then(|(_, counters)| counters.caps.get(&cap.name)).filter(|kept| kept.key == cap.key);
+        let route_cap = RouteCap {
+            name: Arc::clone(&cap.name),
+            quoted_name: quoted(&cap.name).into(),
+            key: cap.key.clone(),
+            shadow: cap.shadow,
+            most: cap.most.get(),
+            in_flight: kept.map(|kept| Arc::clone(&kept.in_flight)).unwrap_or_default(),
+            metrics: metrics.limit(&cap.name),
+        };
+        (Arc::clone(&cap.name), route_cap)
+    };
+    Counters { rates: settings.limits.iter().map(rate).collect(), caps: settings.caps.iter().map(cap).collect() }
 }
 
 /// The parts that outlive a snapshot and that routes refer to.
@@ -185,7 +218,7 @@ fn entry(route: &Route, cluster: &Arc<Cluster>, settings: &Settings, parts: Part
         own_tokens: route.own_tokens,
         issuers: route.issuers.iter().filter_map(|issuer| accepted(route, issuer, parts.issuers)).collect(),
         audience: route.audience.clone().unwrap_or_else(|| Arc::clone(&settings.tokens.audience)),
-        limits: limits(&route.limits, parts.counters),
+        limits: limits(&route.name, &route.limits, parts.counters),
         quotas: quotas::of_route(route, parts.ledgers),
         allowed_origins: route.allowed_origins.clone(),
         target: Target::Cluster(Arc::clone(cluster)),
@@ -250,7 +283,7 @@ fn own_entry(
         own_tokens: true,
         issuers: Vec::new(),
         audience: Arc::clone(&settings.tokens.audience),
-        limits: limits(&settings.portal.limits, parts.counters),
+        limits: limits(name, &settings.portal.limits, parts.counters),
         quotas: RouteQuotas::default(),
         allowed_origins: settings.portal.allowed_origins.clone(),
         target: Target::Portal,
@@ -265,9 +298,8 @@ fn own_entry(
     }
 }
 
-fn limits(named: &[Arc<Limit>], counters: &Counters) -> RouteLimits {
-    let by = |key| {
-        named.iter().filter(|limit| limit.key == key).filter_map(|limit| counters.get(&limit.name).cloned()).collect()
-    };
-    RouteLimits::new(by(LimitKey::Subject), by(LimitKey::Address))
+fn limits(route: &str, named: &Limiting, counters: &Counters) -> RouteLimits {
+    let rates = named.rates.iter().filter_map(|limit| counters.rates.get(&limit.name).cloned()).collect();
+    let caps = named.caps.iter().filter_map(|cap| counters.caps.get(&cap.name).cloned()).collect();
+    RouteLimits::new(route, rates, caps)
 }

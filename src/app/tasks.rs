@@ -161,9 +161,7 @@ impl Tasks {
                     metrics.store_pool_connections.of(PoolState::Idle).set_count(pool.idle);
                     metrics.store_pool_connections.of(PoolState::Busy).set_count(pool.busy);
                 }
-                for limit in counted.load().counters.values() {
-                    limit.metrics.keys.set_count(limit.limiter.len());
-                }
+                counted.load().counters.publish();
             }
         });
         let export = spans.map(|(queue, otlp)| {

@@ -60,7 +60,7 @@ use self::{
     raw::RawSettings,
     reader::{NodeReader, Reader},
     routes::Around,
-    settings::Settings,
+    settings::{Limiting, Settings},
     written::{Inputs, Written},
 };
 
@@ -195,6 +195,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     {
         checks.error(&routes_at, "empty, and the portal is off: there is nothing to serve");
     }
+    let Limiting { rates, caps } = limits.all()?;
     let (mut portal, routes) = (portal?, routes?);
     portal.sets_access_cookie = routes.iter().any(|route| route.credentials.cookie);
     let settings = Settings {
@@ -207,7 +208,8 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         issuers: issuers.all()?,
         passwords: passwords?,
         lockout: lockout?,
-        limits: limits.all()?,
+        limits: rates,
+        caps,
         quotas: quotas.all()?,
         clusters: clusters?,
         routes,

@@ -116,7 +116,8 @@ pub(super) fn check(item: Item<RawPortal>, no_store: bool, limits: &Limits, chec
         checks.error(&raw.default_role.at, "anybody who registers would be an administrator");
     }
     checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
-    let limits = raw.limits.value.and_then(|references| limits.resolve(&references, checks));
+    let limits_at = raw.limits.at.clone();
+    let limits = raw.limits.value.and_then(|references| limits.resolve(&references, &limits_at, checks));
     let host = match raw.host {
         None => None,
         Some(host) => Some(Arc::from(host.value?.0)),

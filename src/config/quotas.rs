@@ -9,9 +9,9 @@ use super::{
     checks::{Checks, Noted},
     errors::Fault,
     item::{At, Item, Named},
-    limits::By,
+    limits::by::By,
     scalar::{Scalar, scalar},
-    settings::{LimitKey, Quota, Usage},
+    settings::{Quota, Usage},
     units::Int,
     words,
 };
@@ -124,9 +124,9 @@ impl Quotas {
         let mut quotas = Vec::with_capacity(indexes.len());
         for (index, reference) in indexes.into_iter().zip(listed) {
             let quota = self.0.get(index?)?.1.clone()?;
-            if anonymous && quota.key == LimitKey::Subject {
-                checks
-                    .error(&reference.at, format!("contradicts auth: none; {} counts by subject", reference.quoted()));
+            if anonymous && quota.key.needs_caller() {
+                let message = format!("contradicts auth: none; {} counts by {}", reference.quoted(), quota.key);
+                checks.error(&reference.at, message);
             }
             quotas.push(quota);
         }
@@ -168,7 +168,9 @@ fn check_one(name: &str, item: Item<RawQuota>, checks: &mut Checks) -> Result<Ar
     }
     let raw = item.value.ok_or(Noted)?;
     let amount = check_amount(&raw, &item.at, checks);
-    let by = checks.required(raw.by, &item.at, "by", "say whose requests are counted: address or subject");
+    let by_at = raw.by.at.or(&item.at, "by");
+    let by = checks.required(raw.by, &item.at, "by", "say whose requests are counted, e.g. subject or org");
+    let key = by.and_then(|by| by.key(&by_at, checks));
     let per = checks.required(raw.per, &item.at, "per", "say how long it lasts: hour, day or month");
     let (unit, limit) = amount?;
     let (hard, shadow) = (raw.hard.value.ok_or(Noted)?, raw.shadow.value.ok_or(Noted)?);
@@ -183,11 +185,7 @@ fn check_one(name: &str, item: Item<RawQuota>, checks: &mut Checks) -> Result<Ar
         Per::Day => Period::Day,
         Per::Month => Period::Month,
     };
-    let key = match by.ok_or(Noted)? {
-        By::Address => LimitKey::Address,
-        By::Subject => LimitKey::Subject,
-    };
-    Ok(Arc::new(Quota { name: name.into(), key, period, unit, limit, hard, shadow }))
+    Ok(Arc::new(Quota { name: name.into(), key: key.ok_or(Noted)?, period, unit, limit, hard, shadow }))
 }
 
 fn check_amount(raw: &RawQuota, at: &At, checks: &mut Checks) -> Result<(Unit, u64), Noted> {

@@ -63,7 +63,8 @@ pub(super) struct RawRoute {
     /// aud accepted here instead of tokens.audience and the issuers' audiences.
     #[serde(default)]
     audience: Option<Item<Text>>,
-    /// Names of limits. The narrow ones (subject) are charged before the wide ones (address), whatever the order here.
+    /// Names of limits, at most eight. Narrow ones are asked before wide ones, whatever the order here: session, subject,
+    /// client, org, address, header, route; a pair before its narrower part alone.
     #[serde(default)]
     limits: Item<Vec<Item<Name>>>,
     /// Names of quotas. A request must be within each; it counts in all of them or in none.
@@ -277,7 +278,8 @@ fn check_one(item: Item<RawRoute>, around: &Around, table: &mut Table, checks: &
                        other issuers";
         checks.error(&issuers_at, message);
     }
-    let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, checks));
+    let limits_at = raw.limits.at.or(&at, "limits");
+    let limits = raw.limits.value.and_then(|references| around.limits.resolve(&references, &limits_at, checks));
     let quotas = around.quotas.resolve(&raw.quotas, raw.auth.value == Some(Auth::None), checks);
     let rewrite = match raw.rewrite {
         None => Some(None),

@@ -4,10 +4,7 @@
 
 use std::{fmt, marker::PhantomData};
 
-use serde::{
-    Deserializer,
-    de::{Error as _, Visitor},
-};
+use serde::{Deserializer, de::Visitor};
 
 use super::errors::Fault;
 
@@ -43,7 +40,12 @@ pub(super) fn deserialize<'de, T: Scalar, D: Deserializer<'de>>(deserializer: D)
     }
 
     let read = deserializer.deserialize_str(TextVisitor(PhantomData))?;
-    read.map_err(|fault| D::Error::custom(Carried(&fault)))
+    read.map_err(|fault| carried(&fault))
+}
+
+/// A fault as any deserializer's error.
+pub(super) fn carried<E: serde::de::Error>(fault: &Fault) -> E {
+    E::custom(Carried(fault))
 }
 
 /// A fault on its way through serde's `custom`, which takes only text: message, suggestion and flag, one a line.

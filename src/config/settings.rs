@@ -27,7 +27,7 @@ pub use self::{
     floods::Flood,
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
-    limits::{Limit, LimitKey, LimitScope},
+    limits::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting},
     lockout::Lockout,
     overload::{MaxMemory, Overload},
     quotas::Quota,
@@ -66,6 +66,8 @@ pub struct Settings {
     pub lockout: Lockout,
     /// Named rate limits, in the order of the file.
     pub limits: Vec<Arc<Limit>>,
+    /// Named caps on what is under way at once, in the order of the file.
+    pub caps: Vec<Arc<Cap>>,
     /// Named quotas, in the order of the file.
     pub quotas: Vec<Arc<Quota>>,
     /// Named upstream clusters.
@@ -237,12 +239,27 @@ pub struct Redis {
     pub ca: Option<Vec<u8>>,
     /// A Redis Cluster, and hosts and ports of more of its servers that tell its map; `None`: one server.
     pub cluster: Option<Vec<(String, u16)>>,
+    /// Who says which server it is; `None`: the one of `url`.
+    pub sentinel: Option<Sentinel>,
     /// Put before every key.
     pub prefix: Arc<str>,
     /// How long a request waits for an answer.
     pub deadline: Duration,
     /// Between two looks at a Redis that was lost.
     pub retry: Duration,
+}
+
+/// The sentinels of a Redis.
+#[derive(Debug, Clone)]
+pub struct Sentinel {
+    /// What they call it.
+    pub service: Arc<str>,
+    /// Host and port of each; at least one.
+    pub servers: Vec<(String, u16)>,
+    /// The name they know us by, if they ask for one.
+    pub username: Option<Arc<str>>,
+    /// The password they ask for.
+    pub password: Option<SecretString>,
 }
 
 /// Access and refresh tokens.
@@ -396,7 +413,7 @@ pub struct Portal {
     /// Role of a registered user.
     pub default_role: Arc<str>,
     /// Limits on every portal route, narrow before wide.
-    pub limits: Vec<Arc<Limit>>,
+    pub limits: Limiting,
     /// Name of the refresh cookie, `__Secure-` first.
     pub cookie_name: Arc<str>,
     /// Name of the cookie that carries an access token, `__Host-` first.

@@ -1,6 +1,8 @@
 //! `shared_state:` what several gateways share besides the store, and may lose: counters of limits and calls to read
 //! the feed, in Redis.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -8,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     checks::{Checks, values},
     item::Item,
-    secret::LiteralOrSecret,
-    settings::{Redis, SharedState},
+    secret::{LiteralOrSecret, Secret},
+    settings::{Redis, Sentinel, SharedState},
     tls,
     units::Span,
-    words::{FilePath, HostPort, KeyPrefix},
+    words::{FilePath, HostPort, KeyPrefix, Name, Text},
 };
 
 /// What may be lost and need not outlive the process: rate-limit counters. Without redis each gateway counts for itself,
@@ -44,6 +46,10 @@ pub(super) struct RawRedis {
     /// cluster allows it (cluster-require-full-coverage no).
     #[serde(default = "no")]
     cluster: Item<bool>,
+    /// Sentinels that say which server is the master. Then url says how it is reached (scheme, user, password, database);
+    /// its host is not used: write the service's name.
+    #[serde(default)]
+    sentinel: Option<Item<RawSentinel>>,
     /// Host and port of more servers of the cluster, asked when that of url is not there.
     #[serde(default = "nobody")]
     seeds: Item<Vec<Item<HostPort>>>,
@@ -58,6 +64,23 @@ pub(super) struct RawRedis {
     /// Time between two looks at a Redis that was lost. No request waits for them.
     #[serde(default = "retry")]
     retry: Item<Span<10, 60_000>>,
+}
+
+/// Redis Sentinel. All are asked at the start, whenever the master is lost, and every five seconds.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Sentinel")]
+pub(super) struct RawSentinel {
+    /// What the sentinels call the master (`sentinel monitor NAME`).
+    service: Item<Name>,
+    /// Host and port of each sentinel. With rediss:// they are spoken to over TLS too.
+    servers: Item<Vec<Item<HostPort>>>,
+    /// User at the sentinels, if they ask for one; that of the servers stands in url.
+    #[serde(default)]
+    username: Option<Item<Text>>,
+    /// Password of the sentinels, if they ask for one: {file: path}, {env: NAME} or "${NAME}".
+    #[serde(default)]
+    password: Option<Item<Secret>>,
 }
 
 fn prefix() -> Item<KeyPrefix> {
@@ -107,9 +130,54 @@ fn check_redis(item: Item<RawRedis>, checks: &mut Checks) -> Option<Redis> {
         },
     };
     let cluster = check_cluster(&raw, scheme, url.as_ref().map(|url| &url.0), checks);
+    let sentinel = check_sentinel(&raw, scheme, checks);
     let (prefix, deadline, retry) = (raw.prefix.value?.0, raw.deadline.value?.0, raw.retry.value?.0);
     scheme?.ok()?;
-    Some(Redis { url: url?.0, ca: ca?, cluster: cluster.ok()?, prefix: prefix.into(), deadline, retry })
+    Some(Redis {
+        url: url?.0,
+        ca: ca?,
+        cluster: cluster.ok()?,
+        sentinel: sentinel.ok()?,
+        prefix: prefix.into(),
+        deadline,
+        retry,
+    })
+}
+
+/// The sentinels, if there are any. Of a mistake only that it is one is given.
+fn check_sentinel(
+    raw: &RawRedis,
+    scheme: Option<Result<&'static str, &'static str>>,
+    checks: &mut Checks,
+) -> Result<Option<Sentinel>, ()> {
+    let Some(item) = &raw.sentinel else { return Ok(None) };
+    let at = &item.at;
+    if raw.cluster.value == Some(true) {
+        checks.error(at, "contradicts cluster: true; a cluster chooses its masters itself");
+        return Err(());
+    }
+    if scheme == Some(Ok("redis+unix")) {
+        checks.error(at, "contradicts url: the servers that sentinels name are reached over TCP");
+        return Err(());
+    }
+    let sentinel = item.value.as_ref().ok_or(())?;
+    let service = checks.required(sentinel.service.clone(), at, "service", "what sentinels call the master");
+    let servers = checks.required(sentinel.servers.clone(), at, "servers", "host and port of each sentinel");
+    if servers.as_ref().is_some_and(Vec::is_empty) {
+        checks.error(&sentinel.servers.at, "empty; name at least one sentinel, better three");
+        return Err(());
+    }
+    checks.no_repeats(servers.as_deref().unwrap_or_default());
+    let username = match &sentinel.username {
+        None => None,
+        Some(name) => Some(Arc::from(name.value.as_ref().ok_or(())?.0.as_str())),
+    };
+    let password = match &sentinel.password {
+        None => None,
+        Some(password) => Some(password.value.as_ref().ok_or(())?.0.clone()),
+    };
+    let servers = servers.and_then(values).ok_or(())?.into_iter().map(|server| server.0).collect();
+    Ok(Some(Sentinel { service: service.ok_or(())?.0.into(), servers, username, password }))
 }
 
 /// Whether it is a cluster, and who else tells its map. Of a mistake only that it is one is given.

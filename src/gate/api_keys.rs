@@ -32,7 +32,7 @@ use crate::{
         exchange::Exchange,
         refusal::{Detail, Refusal},
         snapshot::{RouteEntry, Target},
-        token_cache::{ByDigest, TokenDigest, TokenCache},
+        token_cache::{ByDigest, TokenCache, TokenDigest},
     },
     policy::{
         api_key::{self, ApiKeyMint, KEY_LEN, Shown, Standing},

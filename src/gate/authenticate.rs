@@ -230,7 +230,7 @@ impl Parts {
                 // A failed try is the address's to pay for; its peek will refuse the next one before any crypto. One
                 // that was not looked at is not known to be bad.
                 if refusal.reason != Reason::TokensUnchecked {
-                    limits::charge_address(exchange);
+                    limits::charge_address(exchange, request.headers());
                 }
                 return Err(refusal.into());
             }

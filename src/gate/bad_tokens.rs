@@ -16,7 +16,7 @@ use quick_cache::sync::Cache;
 
 use crate::{
     clock::Tick,
-    config::settings::{Flood, Limit, LimitKey, LimitScope},
+    config::settings::{Flood, KeyPart, Limit, LimitKey, LimitScope},
     gate::{
         refusal::{Detail, Refusal},
         token_cache::TokenDigest,
@@ -80,11 +80,13 @@ impl BadTokens {
         let failures = flood.failed_tokens.map(|most| {
             let limit = Limit {
                 name: "failed_tokens".into(),
-                key: LimitKey::Address,
+                key: LimitKey::one(KeyPart::Address),
                 requests: most,
                 period: flood.window,
                 burst: most,
                 scope: LimitScope::Local,
+                shadow: false,
+                max_keys: ADDRESSES,
             };
             LimitCounter::new(&limit, ADDRESSES)
         });

@@ -62,6 +62,39 @@ pub enum Signer {
     ApiKey(ApiKeyId),
 }
 
+/// What limits count a caller's requests under; hashed once for all requests with a token.
+#[derive(Debug, Clone, Copy)]
+pub struct CallerKeys {
+    /// The subject.
+    pub subject: CounterKey,
+    /// The session of a token of ours.
+    pub session: Option<CounterKey>,
+    /// The API key.
+    pub api_key: Option<CounterKey>,
+    /// The client that the token was issued to.
+    pub client: Option<CounterKey>,
+    /// The organisation.
+    pub org: Option<CounterKey>,
+}
+
+impl CallerKeys {
+    fn of(claims: &Claims, signer: &Signer) -> Self {
+        let issuer = &*claims.issuer;
+        let (session, api_key) = match signer {
+            Signer::Own(session) => (Some(CounterKey::session(*session)), None),
+            Signer::ApiKey(id) => (None, Some(CounterKey::api_key(*id))),
+            Signer::Foreign(_) => (None, None),
+        };
+        Self {
+            subject: CounterKey::subject(issuer, &claims.subject),
+            session,
+            api_key,
+            client: claims.client_id.as_deref().map(|client| CounterKey::client(issuer, client)),
+            org: claims.org.as_deref().map(|org| CounterKey::org(issuer, org)),
+        }
+    }
+}
+
 /// The bearer of a verified access token.
 #[derive(Debug)]
 pub struct Caller {
@@ -73,7 +106,7 @@ pub struct Caller {
     identities: Identities,
     references: ClaimsTokens,
     presets: Presets,
-    limit_key: CounterKey,
+    limit_keys: CallerKeys,
     cached_until: Timestamp,
 }
 
@@ -83,7 +116,7 @@ impl Caller {
     pub fn new(verified: Verified, signer: Signer, cached_until: Timestamp) -> Self {
         let by_reference = ByReference::of(&verified.claims);
         let plain = plain(&verified.claims, by_reference);
-        let limit_key = CounterKey::subject(&verified.claims.issuer, &verified.claims.subject);
+        let limit_keys = CallerKeys::of(&verified.claims, &signer);
         Self {
             plain,
             signer,
@@ -93,7 +126,7 @@ impl Caller {
             identities: Identities::default(),
             references: ClaimsTokens::default(),
             presets: Presets::default(),
-            limit_key,
+            limit_keys,
             cached_until,
         }
     }
@@ -155,10 +188,10 @@ impl Caller {
         &self.presets
     }
 
-    /// What the subject's limits count under.
+    /// What limits by who calls count under.
     #[must_use]
-    pub fn limit_key(&self) -> &CounterKey {
-        &self.limit_key
+    pub fn limit_keys(&self) -> &CallerKeys {
+        &self.limit_keys
     }
 
     /// About how much memory it takes, in whole KiB: one, unless its token says a lot. The identities made from it say it

@@ -1,11 +1,14 @@
-//! Rate limits after authentication: the subject's own are charged, then the address's.
+//! Limits after authentication: caps on what is under way are entered, then rates are charged, narrow before wide.
 //!
-//! Narrow before wide, and the first limit that refuses is the last that is charged: a client over its own limit drains
-//! nobody else's. What was refused or answered before this layer (malformed, 404, 405, a preflight, the address's peek)
-//! is charged to nobody, but for bad credentials, which [`crate::gate::authenticate`] charges to the address.
+//! The first limit that refuses is the last that is charged: a client over its own limit drains nobody else's. What was
+//! refused or answered before this layer (malformed, 404, 405, a preflight, a peek) is charged to nobody, but for bad
+//! credentials, which [`crate::gate::authenticate`] charges to the address.
 //!
-//! With authentication the only layer that may wait: a shared limit without a lease at hand asks Redis, and only then
-//! is anything boxed.
+//! A cap comes first, since it is given back: what a rate then refuses has taken nothing. What a request holds goes with
+//! its answer to the last byte ([`crate::gate::finish`]); whatever ends it before drops it here.
+//!
+//! With authentication the only layer that may wait: a shared limit without a lease at hand asks Redis. Only then, and
+//! for a route with caps, is anything boxed.
 
 use std::{
     future::Future,
@@ -13,7 +16,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_util::future::Either;
@@ -24,21 +26,29 @@ use crate::{
     clock::Tick,
     gate::{
         body::GateBody,
-        exchange::{Exchange, Principal},
-        limits::{report, used_up},
-        refusal::Refusal,
-        snapshot::{RouteEntry, RouteLimit},
+        exchange::Exchange,
+        limit_keys::Known,
+        limits::{refuse_if, report, used_up},
+        refusal::{Detail, Refusal},
+        route_limits::{Met, RouteCap, RouteLimit},
+        snapshot::RouteEntry,
         stage::{Decided, Outcome, refused},
     },
-    policy::{limit_headers::LimitState, reason::Reason},
+    policy::reason::Reason,
     store::{
         limits::{Charge, Waiting},
-        memory::limits::{CounterKey, Decision},
+        memory::{
+            in_flight::Slot,
+            limits::{CounterKey, Decision},
+        },
     },
     telemetry::{metrics::LimitResult, record::Record},
 };
 
-/// Charges the subject's limits, then the address's.
+/// Most limits of a rate on one route, as the configuration allows.
+const MOST: usize = 8;
+
+/// Charges a request's limits.
 #[derive(Debug, Clone, Copy)]
 pub struct SubjectLimit;
 
@@ -77,8 +87,12 @@ where
                 let clone = self.inner.clone();
                 let mut inner = mem::replace(&mut self.inner, clone);
                 Either::Right(Box::pin(async move {
-                    pending.finish().await?;
-                    inner.call(request).await
+                    let holds = pending.finish().await?;
+                    let mut response = inner.call(request).await?;
+                    if let Some(holds) = holds {
+                        response.extensions_mut().insert(holds);
+                    }
+                    Ok(response)
                 }))
             }
             Err(refusal) => Either::Left(refused(refusal)),
@@ -86,24 +100,19 @@ where
     }
 }
 
-/// What the limits of one request count under.
-#[derive(Clone, Copy)]
-struct Keys {
-    /// `None`: anonymous, so no limit by subject is charged.
-    subject: Option<CounterKey>,
-    address: CounterKey,
-    now: Tick,
+/// What a request holds until its answer has ended. Cloneable only because extensions must be.
+#[derive(Debug, Clone)]
+pub(in crate::gate) struct Holds {
+    _slots: Arc<[Slot]>,
 }
 
-impl Keys {
-    /// The limit that is charged after `done` others, its key, and why it would refuse.
-    fn next<'a>(&self, route: &'a RouteEntry, done: usize) -> Option<(&'a RouteLimit, CounterKey, Reason)> {
-        let narrow = if self.subject.is_some() { route.limits.subject.len() } else { 0 };
-        if let Some(subject) = self.subject.filter(|_| done < narrow) {
-            return Some((route.limits.subject.get(done)?, subject, Reason::SubjectLimited));
-        }
-        Some((route.limits.address.get(done - narrow)?, self.address, Reason::AddressLimited))
-    }
+/// A request in the middle of its limits.
+struct Run {
+    keys: [Option<CounterKey>; MOST],
+    now: Tick,
+    /// Rates charged, or found not to concern it.
+    done: usize,
+    met: Vec<Met>,
 }
 
 enum Step {
@@ -111,115 +120,168 @@ enum Step {
     Waits(Waiting),
 }
 
-/// Charges one limit after the other, until one refuses or must wait. `states`: of those charged so far.
-fn charge<'a>(route: &'a RouteEntry, keys: &Keys, states: &mut Vec<LimitState<'a>>) -> Step {
-    while let Some((limit, key, reason)) = keys.next(route, states.len()) {
-        match limit.limiter.charge(&key, keys.now) {
-            Charge::Waits(waiting) => return Step::Waits(waiting),
-            Charge::Decided(decision) => {
-                if let Err(refusal) = note(limit, reason, decision, states) {
-                    return Step::Decided(Err(refusal));
+impl Run {
+    fn begin(route: &RouteEntry, known: &Known<'_>, now: Tick) -> Self {
+        let mut keys = [None; MOST];
+        for (key, limit) in keys.iter_mut().zip(route.limits.rates()) {
+            *key = known.key(&limit.key);
+        }
+        Self { keys, now, done: 0, met: Vec::with_capacity(route.limits.len()) }
+    }
+
+    /// Refuses what one of several limits of the caller's is known to refuse, before any of them is charged: a client
+    /// over its limit a minute must not use up its limit a day by asking on. One limit alone needs no second look, and
+    /// what needs no caller has been peeked at.
+    fn foresee(&self, record: &Record, route: &RouteEntry) -> Result<(), Refusal> {
+        let rates = route.limits.rates().iter().enumerate().zip(&self.keys);
+        let own = rates.filter_map(|((at, limit), key)| {
+            key.as_ref().filter(|_| limit.key.needs_caller() && !limit.shadow).map(|key| (at, limit, key))
+        });
+        if own.clone().nth(1).is_none() {
+            return Ok(());
+        }
+        for (at, limit, key) in own {
+            refuse_if(limit.limiter.refusal(key, self.now), record, &route.limits, (at, limit))?;
+        }
+        Ok(())
+    }
+
+    /// Enters the caps.
+    fn enter(&mut self, record: &Record, route: &RouteEntry, known: &Known<'_>) -> Result<Vec<Slot>, Refusal> {
+        let mut slots = Vec::with_capacity(route.limits.caps().len());
+        for (at, cap) in route.limits.caps().iter().enumerate() {
+            let Some(key) = known.key(&cap.key) else { continue };
+            let most = if cap.shadow { u32::MAX } else { cap.most };
+            let Ok((slot, under_way)) = cap.in_flight.enter(&key, most) else {
+                cap.metrics.decisions.of(LimitResult::Refused).inc();
+                self.met.push(Met::Cap { at, remaining: 0 });
+                return Err(full(cap));
+            };
+            slots.push(slot);
+            let result = if under_way <= cap.most {
+                LimitResult::Admitted
+            } else {
+                record.set_shadow_refused(&cap.name);
+                LimitResult::ShadowRefused
+            };
+            cap.metrics.decisions.of(result).inc();
+            self.met.push(Met::Cap { at, remaining: cap.most.saturating_sub(under_way) });
+        }
+        Ok(slots)
+    }
+
+    /// The rate that is charged next, and its key.
+    fn next<'a>(&mut self, route: &'a RouteEntry) -> Option<(&'a RouteLimit, CounterKey)> {
+        loop {
+            let limit = route.limits.rates().get(self.done)?;
+            if let Some(key) = self.keys.get(self.done).copied().flatten() {
+                return Some((limit, key));
+            }
+            self.done += 1;
+        }
+    }
+
+    /// Charges one limit after the other, until one refuses or must wait.
+    fn charge(&mut self, record: &Record, route: &RouteEntry) -> Step {
+        while let Some((limit, key)) = self.next(route) {
+            match limit.limiter.charge(&key, self.now) {
+                Charge::Waits(waiting) => return Step::Waits(waiting),
+                Charge::Decided(decision) => {
+                    if let Err(refusal) = self.note(record, limit, decision) {
+                        return Step::Decided(Err(refusal));
+                    }
                 }
             }
         }
+        Step::Decided(Ok(()))
     }
-    Step::Decided(Ok(()))
-}
 
-fn note<'a>(
-    limit: &'a RouteLimit,
-    reason: Reason,
-    decision: Decision,
-    states: &mut Vec<LimitState<'a>>,
-) -> Result<(), Refusal> {
-    match decision {
-        Decision::Admitted { remaining, reset } => {
-            limit.metrics.decisions.of(LimitResult::Admitted).inc();
-            states.push(limit.state(remaining, reset));
-            Ok(())
-        }
-        Decision::Refused { retry_after, reset } => {
-            limit.metrics.decisions.of(LimitResult::Refused).inc();
-            states.push(limit.state(0, reset));
-            Err(used_up(limit, reason, retry_after))
-        }
-    }
-}
-
-/// Refuses what one of several limits by subject is known to refuse, before any of them is charged: a client over its
-/// limit a minute must not use up its limit a day by asking on. One limit alone needs no second look.
-fn foresee(exchange: &Exchange, route: &RouteEntry, keys: &Keys) -> Result<(), Refusal> {
-    let (Some(subject), [_, _, ..]) = (keys.subject, route.limits.subject.as_slice()) else { return Ok(()) };
-    for limit in &route.limits.subject {
-        if let Some(Decision::Refused { retry_after, reset }) = limit.limiter.refusal(&subject, keys.now) {
-            limit.metrics.decisions.of(LimitResult::Refused).inc();
-            report(exchange.record(), route, &[limit.state(0, reset)]);
-            return Err(used_up(limit, Reason::SubjectLimited, retry_after));
+    /// What came of the next one.
+    fn note(&mut self, record: &Record, limit: &RouteLimit, decision: Decision) -> Result<(), Refusal> {
+        let at = self.done;
+        self.done += 1;
+        match decision {
+            Decision::Admitted { remaining, reset } => {
+                limit.metrics.decisions.of(LimitResult::Admitted).inc();
+                self.met.push(Met::Rate { at, remaining, reset });
+                Ok(())
+            }
+            Decision::Refused { .. } if limit.shadow => {
+                limit.metrics.decisions.of(LimitResult::ShadowRefused).inc();
+                record.set_shadow_refused(&limit.name);
+                Ok(())
+            }
+            Decision::Refused { retry_after, reset } => {
+                limit.metrics.decisions.of(LimitResult::Refused).inc();
+                self.met.push(Met::Rate { at, remaining: 0, reset });
+                Err(used_up(limit, retry_after))
+            }
         }
     }
-    Ok(())
 }
 
-/// Charges what can be charged at once; the rest is given back.
+fn full(cap: &RouteCap) -> Refusal {
+    Refusal::with(Reason::ConcurrencyLimited, Detail::Full(Arc::clone(&cap.name)))
+}
+
+/// Charges what can be charged at once; the rest, and what is held, is given back.
 fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
     let exchange = Exchange::of(request)?;
     let route = exchange.route()?;
     if !route.limits.are_charged() {
         return Ok(None);
     }
-    let subject = match exchange.principal()? {
-        Principal::Authenticated(caller) => Some(*caller.limit_key()),
-        Principal::Anonymous => None,
-    };
-    let keys = Keys { subject, address: CounterKey::address(exchange.client()?), now: exchange.tick() };
-    foresee(exchange, route, &keys)?;
-    let mut states = Vec::with_capacity(route.limits.len());
-    match charge(route, &keys, &mut states) {
+    let known = Known::of(exchange, request)?;
+    let record = exchange.record();
+    let mut run = Run::begin(route, &known, exchange.tick());
+    run.foresee(record, route)?;
+    let entered = run.enter(record, route, &known);
+    let slots = entered.inspect_err(|_| report(record, &route.limits, &run.met))?;
+    let step = run.charge(record, route);
+    let waiting = match step {
         Step::Decided(outcome) => {
-            report(exchange.record(), route, &states);
-            outcome.map(|()| None)
+            report(record, &route.limits, &run.met);
+            outcome?;
+            if slots.is_empty() {
+                return Ok(None);
+            }
+            None
         }
-        Step::Waits(waiting) => Ok(Some(Pending {
-            record: Arc::clone(exchange.record()),
-            route: Arc::clone(route),
-            keys,
-            charged: states.iter().map(|state| (state.remaining, state.reset)).collect(),
-            waiting,
-        })),
-    }
+        Step::Waits(waiting) => Some((waiting, run)),
+    };
+    Ok(Some(Pending { record: Arc::clone(record), route: Arc::clone(route), slots, waiting }))
 }
 
-/// A request in the middle of its limits, waiting for Redis.
+/// A request that holds something, or waits for Redis.
 struct Pending {
     record: Arc<Record>,
     route: Arc<RouteEntry>,
-    keys: Keys,
-    /// Requests left and time to reset of the limits charged so far.
-    charged: Vec<(u32, Duration)>,
-    waiting: Waiting,
+    slots: Vec<Slot>,
+    waiting: Option<(Waiting, Run)>,
 }
 
 impl Pending {
-    async fn finish(self) -> Result<(), Refusal> {
-        let Self { record, route, keys, charged, mut waiting } = self;
-        let mut states = Vec::with_capacity(route.limits.len());
-        for (remaining, reset) in charged {
-            if let Some((limit, ..)) = keys.next(&route, states.len()) {
-                states.push(limit.state(remaining, reset));
-            }
+    async fn finish(self) -> Result<Option<Holds>, Refusal> {
+        let Self { record, route, slots, waiting } = self;
+        if let Some((waiting, run)) = waiting {
+            wait(&record, &route, waiting, run).await?;
         }
-        let outcome = loop {
-            let decision = waiting.await;
-            let Some((limit, _, reason)) = keys.next(&route, states.len()) else { break Ok(()) };
-            if let Err(refusal) = note(limit, reason, decision, &mut states) {
-                break Err(refusal);
-            }
-            match charge(&route, &keys, &mut states) {
-                Step::Decided(outcome) => break outcome,
-                Step::Waits(next) => waiting = next,
-            }
-        };
-        report(&record, &route, &states);
-        outcome
+        Ok((!slots.is_empty()).then(|| Holds { _slots: slots.into() }))
     }
+}
+
+async fn wait(record: &Record, route: &RouteEntry, mut waiting: Waiting, mut run: Run) -> Result<(), Refusal> {
+    let outcome = loop {
+        let decision = waiting.await;
+        let Some((limit, _)) = run.next(route) else { break Ok(()) };
+        if let Err(refusal) = run.note(record, limit, decision) {
+            break Err(refusal);
+        }
+        match run.charge(record, route) {
+            Step::Decided(outcome) => break outcome,
+            Step::Waits(next) => waiting = next,
+        }
+    };
+    report(record, &route.limits, &run.met);
+    outcome
 }

@@ -9,6 +9,7 @@ use http::{StatusCode, Version};
 
 use crate::{
     clock::Clock,
+    gate::charge::Holds,
     policy::{forward_auth::Form, reason::Reason},
     telemetry::{
         metrics::{Metrics, RouteMetrics},
@@ -41,6 +42,8 @@ pub struct Finish {
     head: Option<Duration>,
     sent: u64,
     cut: Option<Reason>,
+    /// Given back when the answer has ended.
+    holds: Option<Holds>,
 }
 
 impl std::fmt::Debug for Finish {
@@ -60,7 +63,7 @@ impl Finish {
         log: RequestLog,
     ) -> Self {
         metrics.requests_in_flight.inc();
-        Self { record, metrics, unrouted, clock, log, status: None, head: None, sent: 0, cut: None }
+        Self { record, metrics, unrouted, clock, log, status: None, head: None, sent: 0, cut: None, holds: None }
     }
 
     /// The answer's head is on its way.
@@ -70,6 +73,11 @@ impl Finish {
         if self.log.slow.is_some() {
             self.head = Some(self.clock.tick().since(self.record.began));
         }
+    }
+
+    /// What the request goes on holding until its answer has ended.
+    pub(in crate::gate) fn hold(&mut self, holds: Option<Holds>) {
+        self.holds = holds;
     }
 
     /// Bytes of the answer's body were passed on.
@@ -114,6 +122,7 @@ impl Finish {
                 reason = reason.as_str(),
                 route = record.route().map(AsRef::as_ref).unwrap_or_default(),
                 subject = record.subject().map(AsRef::as_ref).unwrap_or_default(),
+                shadow_limit = record.shadow_refused().map(AsRef::as_ref),
                 decision_for = record.decision().map(Form::name),
                 duration_us = micros(took),
                 upstream_us = record.upstream_first_byte().map(micros),

@@ -221,6 +221,7 @@ where
             return Poll::Ready(Ok(response));
         };
         finish.answered(response.status());
+        finish.hold(response.extensions_mut().remove());
         let head_only = this.record.method == Method::HEAD;
         Poll::Ready(Ok(response.map(|body| watched(body, finish, head_only))))
     }

@@ -130,10 +130,7 @@ fn document(refusal: &Refusal, row: Row, record: Option<&Record>) -> Vec<u8> {
 }
 
 fn filled<'a>(refusal: &'a Refusal, row: Row, request_id: &'a str) -> Document<'a> {
-    let limited = matches!(
-        refusal.reason,
-        Reason::AddressLimited | Reason::SubjectLimited | Reason::QuotaUsedUp | Reason::BudgetUsedUp
-    );
+    let limited = row.code == "quota_exceeded";
     let mut document = Document {
         r#type: if limited { QUOTA_EXCEEDED.to_owned() } else { format!("urn:portcullis:problem:{}", row.code) },
         title: row.title,
@@ -160,6 +157,10 @@ fn filled<'a>(refusal: &'a Refusal, row: Row, request_id: &'a str) -> Document<'
         Some(Detail::UsedUp { policy, retry_after }) => {
             document.violated.push(policy);
             document.detail = format!("try again in {} s", seconds_up(*retry_after));
+        }
+        Some(Detail::Full(policy)) => {
+            document.violated.push(policy);
+            "try again when one of them has ended".clone_into(&mut document.detail);
         }
         Some(Detail::Allow(_) | Detail::RetryAfter(_) | Detail::Log(_)) | None => {}
     }
@@ -188,6 +189,8 @@ fn details(headers: &mut HeaderMap, refusal: &Refusal, row: Row) {
         Some(Detail::Limited(limited)) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(limited.retry_after)));
         }
+        // No Retry-After: whatever stood there would be made up.
+        Some(Detail::Full(_)) => {}
         Some(Detail::Text(_) | Detail::Fields(_) | Detail::Log(_)) | None => {
             if row.status == http::StatusCode::SERVICE_UNAVAILABLE {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(DEFAULT_RETRY)));

@@ -19,10 +19,10 @@ use http::{HeaderValue, Request, Response};
 use tower::{Layer, Service};
 
 use crate::{
-    config::settings::{LimitKey, Quota},
     gate::{
         body::GateBody,
-        exchange::{Exchange, Principal},
+        exchange::Exchange,
+        limit_keys::Known,
         refusal::{Detail, Refusal},
         snapshot::RouteEntry,
         stage::{Decided, Outcome, refused},
@@ -149,9 +149,10 @@ fn begin(request: &Request<GateBody>) -> Result<Option<Visit>, Refusal> {
     if route.quotas.all.is_empty() {
         return Ok(None);
     }
+    let known = Known::of(exchange, request)?;
     let mut keys = Vec::with_capacity(route.quotas.all.len());
     for one in &route.quotas.all {
-        keys.push(key(exchange, one.ledger.quota())?);
+        keys.push(known.key(&one.ledger.quota().key));
     }
     Ok(Some(Visit {
         record: Arc::clone(exchange.record()),
@@ -162,15 +163,6 @@ fn begin(request: &Request<GateBody>) -> Result<Option<Visit>, Refusal> {
         told: Vec::new(),
         refusal: None,
     }))
-}
-
-/// What a quota counts a request under; `None`: the request lacks it.
-fn key(exchange: &Exchange, quota: &Quota) -> Result<Option<CounterKey>, Refusal> {
-    Ok(match (quota.key, exchange.principal()?) {
-        (LimitKey::Address, _) => Some(CounterKey::address(exchange.client()?)),
-        (LimitKey::Subject, Principal::Authenticated(caller)) => Some(*caller.limit_key()),
-        (LimitKey::Subject, Principal::Anonymous) => None,
-    })
 }
 
 impl Visit {

@@ -26,6 +26,8 @@ pub enum Detail {
     RetryAfter(Duration),
     /// A used-up limit.
     Limited(Limited),
+    /// As many requests at once as this policy allows: nobody knows when one of them ends.
+    Full(Arc<str>),
     /// A used-up quota.
     UsedUp {
         /// Its name.

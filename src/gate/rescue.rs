@@ -132,9 +132,10 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ForwardAuthPeer => (StatusCode::FORBIDDEN, "Decisions are not for this peer", Silent, Quiet),
         // Nothing a client did: the proxy that asks is not set up as it should be.
         Reason::ForwardAuthOriginal => (StatusCode::FORBIDDEN, "What was asked is not known", Silent, Warn),
-        Reason::AddressLimited | Reason::SubjectLimited => {
+        Reason::AddressLimited | Reason::SubjectLimited | Reason::RouteLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
+        Reason::ConcurrencyLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests are under way", Silent, Quiet),
         Reason::QuotaUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The quota is used up", Silent, Quiet),
         // Noted in records, and in the last event of a stream.
         Reason::BudgetUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The budget is used up", Silent, Quiet),
@@ -207,9 +208,12 @@ const fn code(reason: Reason, challenge: Challenge) -> &'static str {
         // The bad tokens are those the table above challenges so; they are listed once.
         _ if matches!(challenge, Challenge::InvalidToken) => "invalid_token",
         Reason::RefreshInvalid | Reason::RefreshReuse => "invalid_grant",
-        Reason::AddressLimited | Reason::SubjectLimited | Reason::QuotaUsedUp | Reason::BudgetUsedUp => {
-            "quota_exceeded"
-        }
+        Reason::AddressLimited
+        | Reason::SubjectLimited
+        | Reason::RouteLimited
+        | Reason::ConcurrencyLimited
+        | Reason::QuotaUsedUp
+        | Reason::BudgetUsedUp => "quota_exceeded",
         other => other.as_str(),
     }
 }

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::{
         config::settings::{AuthMode, Credentials, RouteTimeouts, Staleness},
-        gate::snapshot::{RouteLimits, Target},
+        gate::{route_limits::RouteLimits, snapshot::Target},
         policy::overload::Calls,
         telemetry::metrics::Metrics,
     };

@@ -4,102 +4,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, Method, Request, Response};
 use tower::util::BoxCloneSyncService;
 
 use crate::{
     config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts, Staleness},
     gate::{
         body::GateBody, metered::Metering, open_streams::OpenStreams, quotas::RouteQuotas, refusal::Refusal,
-        route_table::RouteTable,
+        route_limits::RouteLimits, route_table::RouteTable,
     },
-    policy::{
-        headers::Ours,
-        limit_headers::{self, LimitState},
-        overload::Calls,
-    },
-    store::limits::Limiter,
-    telemetry::metrics::{LimitMetrics, RouteMetrics},
+    policy::{headers::Ours, overload::Calls},
+    telemetry::metrics::RouteMetrics,
     upstream::{cluster::Cluster, issuers::Issuer},
 };
-
-/// A limit as a route holds it: its shared counter and what the `RateLimit-Policy` header says of it.
-#[derive(Debug, Clone)]
-pub struct RouteLimit {
-    /// The name in the file.
-    pub name: Arc<str>,
-    /// The same as the `RateLimit` headers write it.
-    pub quoted_name: Arc<str>,
-    /// Counts; shared by every route that names the limit.
-    pub limiter: Arc<Limiter>,
-    /// Requests a client may send at once (`q`).
-    pub quota: u32,
-    /// The time in which they come back (`w`).
-    pub window: Duration,
-    /// Its counters of decisions.
-    pub metrics: Arc<LimitMetrics>,
-}
-
-impl RouteLimit {
-    /// How it stands for one client.
-    #[must_use]
-    pub fn state(&self, remaining: u32, reset: Duration) -> LimitState<'_> {
-        LimitState { name: &self.quoted_name, quota: self.quota, window: self.window, remaining, reset }
-    }
-}
-
-/// The limits of a route, in the order they are charged.
-#[derive(Debug, Default)]
-pub struct RouteLimits {
-    /// By subject: charged first.
-    pub subject: Vec<RouteLimit>,
-    /// By address: peeked before authentication, charged last.
-    pub address: Vec<RouteLimit>,
-    policy: Option<HeaderValue>,
-    failures_only: bool,
-}
-
-impl RouteLimits {
-    /// Limits by subject and by address.
-    #[must_use]
-    pub fn new(subject: Vec<RouteLimit>, address: Vec<RouteLimit>) -> Self {
-        let states: Vec<_> = subject.iter().chain(&address).map(|limit| limit.state(0, Duration::ZERO)).collect();
-        let policy = HeaderValue::try_from(limit_headers::rate_limit_policy(&states)).ok();
-        let policy = policy.filter(|_| !states.is_empty());
-        Self { subject, address, policy, failures_only: false }
-    }
-
-    /// The limits by address, for a route whose handler charges them for those who fail to prove who they are; whoever
-    /// does is charged nothing.
-    #[must_use]
-    pub fn of_failures(self) -> Self {
-        Self { subject: Vec::new(), failures_only: true, ..self }
-    }
-
-    /// Whether a request is charged by coming.
-    #[must_use]
-    pub fn are_charged(&self) -> bool {
-        !self.is_empty() && !self.failures_only
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.subject.len() + self.address.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// `RateLimit-Policy` of a request that has met all of them: the same for each, so it is made once.
-    #[must_use]
-    pub fn policy(&self) -> Option<&HeaderValue> {
-        self.policy.as_ref()
-    }
-}
 
 /// Where a route leads.
 #[derive(Debug, Clone)]

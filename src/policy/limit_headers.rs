@@ -1,7 +1,8 @@
 //! `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): how much is left, and of what.
 //!
 //! Both are structured-field lists (RFC 9651 §3.1) with one item per policy, its name a quoted string. Seconds are
-//! rounded up: a client that comes back when told finds the door open.
+//! rounded up: a client that comes back when told finds the door open. A cap on what is under way has no window and no
+//! time to wait: it says its unit (`qu`) instead.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use std::time::Duration;
 pub struct LimitState<'a> {
     /// The policy's name, as [`quoted`].
     pub name: &'a str,
-    /// `q`: requests in the window.
+    /// `q`: requests in the window, or at once.
     pub quota: u32,
-    /// `w`: the window.
-    pub window: Duration,
+    /// `w`: the window; `None`: requests at once are counted, which come back when others end.
+    pub window: Option<Duration>,
     /// `r`: requests left now.
     pub remaining: u32,
     /// `t`: until there is more; zero when all of the quota is there.
@@ -38,15 +39,29 @@ pub fn quoted(name: &str) -> String {
 
 /// `RateLimit`: `"name";r=…;t=…`, comma-separated. Empty without policies.
 #[must_use]
-pub fn rate_limit(states: &[LimitState<'_>]) -> String {
-    list(states, |state| [(";r=", u64::from(state.remaining)), (";t=", seconds_up(state.reset))])
+pub fn rate_limit<'a>(states: impl Iterator<Item = LimitState<'a>> + Clone) -> String {
+    list(states, |out, state| {
+        number(out, ";r=", u64::from(state.remaining));
+        if state.window.is_some() {
+            number(out, ";t=", seconds_up(state.reset));
+        }
+    })
 }
 
 /// `RateLimit-Policy`: `"name";q=…;w=…`, comma-separated. Empty without policies.
 #[must_use]
-pub fn rate_limit_policy(states: &[LimitState<'_>]) -> String {
-    list(states, |state| [(";q=", u64::from(state.quota)), (";w=", seconds_up(state.window))])
+pub fn rate_limit_policy<'a>(states: impl Iterator<Item = LimitState<'a>> + Clone) -> String {
+    list(states, |out, state| {
+        number(out, ";q=", u64::from(state.quota));
+        match state.window {
+            Some(window) => number(out, ";w=", seconds_up(window)),
+            None => out.push_str(CONCURRENT),
+        }
+    })
 }
+
+/// What is counted, where it is not requests in a window.
+const CONCURRENT: &str = r#";qu="concurrent-requests""#;
 
 /// Whole seconds, rounded up; `Retry-After` (RFC 9110 §10.2.3) and the `t` beside it must agree.
 #[must_use]
@@ -54,20 +69,25 @@ pub const fn seconds_up(duration: Duration) -> u64 {
     duration.as_secs().saturating_add((duration.subsec_nanos() > 0) as u64)
 }
 
-fn list<'a>(states: &[LimitState<'a>], parameters: impl Fn(&LimitState<'a>) -> [(&'static str, u64); 2]) -> String {
+fn list<'a>(
+    states: impl Iterator<Item = LimitState<'a>> + Clone,
+    parameters: impl Fn(&mut String, &LimitState<'a>),
+) -> String {
     // Two numbers of at most twenty digits, their keys, and a separator.
-    let mut out = String::with_capacity(states.iter().map(|state| state.name.len() + 48).sum());
+    let mut out = String::with_capacity(states.clone().map(|state| state.name.len() + 48).sum());
     for state in states {
         if !out.is_empty() {
             out.push_str(", ");
         }
         out.push_str(state.name);
-        for (key, number) in parameters(state) {
-            out.push_str(key);
-            push_decimal(&mut out, number);
-        }
+        parameters(&mut out, &state);
     }
     out
+}
+
+fn number(out: &mut String, key: &str, number: u64) {
+    out.push_str(key);
+    push_decimal(out, number);
 }
 
 /// Without the machinery of `fmt`: both headers are written for every request.
@@ -90,7 +110,7 @@ mod tests {
     const PER_USER: LimitState<'static> = LimitState {
         name: "\"per-user\"",
         quota: 100,
-        window: Duration::from_mins(1),
+        window: Some(Duration::from_mins(1)),
         remaining: 7,
         reset: Duration::from_millis(1_200),
     };
@@ -98,13 +118,21 @@ mod tests {
     #[test]
     fn several_policies_make_one_list() {
         let states = [PER_USER, LimitState { name: "\"address\"", quota: 5, remaining: 0, ..PER_USER }];
-        assert_eq!(rate_limit(&states), r#""per-user";r=7;t=2, "address";r=0;t=2"#);
-        assert_eq!(rate_limit_policy(&states), r#""per-user";q=100;w=60, "address";q=5;w=60"#);
+        assert_eq!(rate_limit(states.into_iter()), r#""per-user";r=7;t=2, "address";r=0;t=2"#);
+        assert_eq!(rate_limit_policy(states.into_iter()), r#""per-user";q=100;w=60, "address";q=5;w=60"#);
+    }
+
+    #[test]
+    fn what_is_under_way_has_no_window_and_nothing_to_wait_for() {
+        let states = [LimitState { name: "\"streams\"", quota: 4, window: None, ..PER_USER }, PER_USER];
+        assert_eq!(rate_limit(states.into_iter()), r#""streams";r=7, "per-user";r=7;t=2"#);
+        let policy = rate_limit_policy(states.into_iter());
+        assert_eq!(policy, r#""streams";q=4;qu="concurrent-requests", "per-user";q=100;w=60"#);
     }
 
     #[test]
     fn no_policy_is_no_header() {
-        assert_eq!(rate_limit(&[]), "");
+        assert_eq!(rate_limit([].into_iter()), "");
     }
 
     #[test]
@@ -123,7 +151,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_name_makes_a_header_value(name in "\\PC{0,20}") {
-            let value = rate_limit(&[LimitState { name: &quoted(&name), ..PER_USER }]);
+            let value = rate_limit([LimitState { name: &quoted(&name), ..PER_USER }].into_iter());
             prop_assert!(http::HeaderValue::from_str(&value).is_ok());
         }
 

@@ -106,8 +106,12 @@ reasons! {
     AddressFlooding = "address_flooding",
     /// The address sends too many tokens whose signature does not verify, and this one is not among the verified ones.
     TokensUnchecked = "tokens_unchecked",
-    /// A limit by subject is used up.
+    /// A limit by who calls (subject, session, API key, client, organisation) is used up.
     SubjectLimited = "subject_limited",
+    /// A limit by route, or by what a trusted proxy says, is used up.
+    RouteLimited = "route_limited",
+    /// As many requests are under way at once as a cap allows.
+    ConcurrencyLimited = "concurrency_limited",
     /// A quota of a day or a month is used up.
     QuotaUsedUp = "quota_used_up",
     /// A hard budget was used up while the answer flowed.

@@ -56,6 +56,7 @@ pub struct Record {
     subject: OnceLock<Arc<str>>,
     rate_limit: OnceLock<(HeaderValue, HeaderValue)>,
     quotas: OnceLock<(HeaderValue, HeaderValue)>,
+    shadow_refused: OnceLock<Arc<str>>,
     reader: OnceLock<Option<HeaderValue>>,
     tokens: OnceLock<(u64, u64)>,
     upstream_first_byte_nanos: AtomicU64,
@@ -88,6 +89,7 @@ impl Record {
             subject: OnceLock::new(),
             rate_limit: OnceLock::new(),
             quotas: OnceLock::new(),
+            shadow_refused: OnceLock::new(),
             reader: OnceLock::new(),
             tokens: OnceLock::new(),
             upstream_first_byte_nanos: AtomicU64::new(0),
@@ -223,6 +225,17 @@ impl Record {
     #[must_use]
     pub fn quotas(&self) -> Option<&(HeaderValue, HeaderValue)> {
         self.quotas.get()
+    }
+
+    /// Notes a limit that only looks on and would have refused the request; the first one stands.
+    pub fn set_shadow_refused(&self, limit: &Arc<str>) {
+        let _ = self.shadow_refused.set(Arc::clone(limit));
+    }
+
+    /// The first limit that only looks on and would have refused the request.
+    #[must_use]
+    pub fn shadow_refused(&self) -> Option<&Arc<str>> {
+        self.shadow_refused.get()
     }
 
     /// Notes the origin whose pages may read the answer, of those the route lists; `None`: no other than our own.

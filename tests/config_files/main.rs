@@ -12,6 +12,7 @@
 mod credentials;
 #[cfg(test)]
 mod editor;
+mod limits;
 #[cfg(test)]
 mod lockout;
 #[cfg(test)]

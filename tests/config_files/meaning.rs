@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use portcullis::config::settings::{AuthMode, LimitKey, Settings};
+use portcullis::config::settings::{AuthMode, Settings};
 
 use crate::support::{BASE, Variables, parse_text, variables};
 
@@ -17,8 +17,8 @@ fn limits_are_narrow_before_wide_whatever_the_order_of_the_file() {
     let text =
         format!("{BASE}routes: [{{name: r, match: {{path: /x}}, cluster: rag, limits: [per-address, per-user]}}]\n");
     let settings = parse_text(&text, &Variables::new()).unwrap();
-    let keys: Vec<_> = settings.routes[0].limits.iter().map(|limit| limit.key).collect();
-    assert_eq!(keys, [LimitKey::Subject, LimitKey::Address]);
+    let keys: Vec<_> = settings.routes[0].limits.rates.iter().map(|limit| limit.key.to_string()).collect();
+    assert_eq!(keys, ["subject", "address"]);
 }
 
 #[test]

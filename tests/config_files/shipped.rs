@@ -6,7 +6,7 @@ use portcullis::config::{
     Source,
     living::{TAKEN, Taken, taken},
     load, parse, schema,
-    settings::{AuthMode, Engine, LimitKey, Settings},
+    settings::{AuthMode, Engine, KeyPart, LimitKey, Settings},
 };
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -268,9 +268,9 @@ fn the_examples_for_services_are_closed_to_strangers_and_keep_the_token() {
         for route in &settings.routes {
             assert_eq!(route.auth, AuthMode::Required, "{name}: {}", route.name);
             assert!(!route.forward_authorization, "{name}: {}", route.name);
-            assert!(!route.limits.is_empty(), "{name}: {}", route.name);
+            assert!(!route.limits.rates.is_empty(), "{name}: {}", route.name);
         }
-        assert!(!settings.portal.limits.is_empty(), "{name}");
+        assert!(!settings.portal.limits.rates.is_empty(), "{name}");
     }
 }
 
@@ -314,7 +314,8 @@ fn no_example_that_strangers_reach_lets_them_guess_passwords_without_end() {
         let settings = example(&name, &variables);
         let open = !settings.listeners.public.bind.ip().is_loopback() || !settings.listeners.trusted_proxies.is_empty();
         if open && settings.portal.enabled {
-            assert!(settings.portal.limits.iter().any(|limit| limit.key == LimitKey::Address), "{name}");
+            let by_address = LimitKey::one(KeyPart::Address);
+            assert!(settings.portal.limits.rates.iter().any(|limit| limit.key == by_address), "{name}");
             reached += 1;
         }
     }

@@ -1,5 +1,5 @@
 //! The store's contract: every promise in the comments of `store::Store`, held on both engines; and what Redis and
-//! Redis Cluster do for several gateways (`redis`, `redis_cluster`, `wakes`).
+//! Redis Cluster do for several gateways (`redis`, `redis_cluster`, `redis_sentinel`, `wakes`).
 //!
 //! One test function a promise, run on PostgreSQL and on SQLite by `on_both_engines!`; what only one engine has (a
 //! server that dies, a file that is reopened) is in `outage` and `opening`.
@@ -53,6 +53,7 @@ mod proxy;
 mod quotas;
 mod redis;
 mod redis_cluster;
+mod redis_sentinel;
 mod refresh;
 mod sessions;
 mod tabs;

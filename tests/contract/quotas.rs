@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use portcullis::{
     clock::{Clock, Tick, Timestamp},
-    config::settings::{LimitKey, Quota},
+    config::settings::{KeyPart, LimitKey, Quota},
     policy::quota::{Amounts, Period, Unit},
     store::{
         memory::limits::CounterKey,
@@ -71,7 +71,7 @@ impl Clock for Hand {
 fn quota(unit: Unit, limit: u64) -> Quota {
     Quota {
         name: "daily".into(),
-        key: LimitKey::Subject,
+        key: LimitKey::one(KeyPart::Subject),
         period: Period::Day,
         unit,
         limit,

@@ -8,7 +8,7 @@ use std::{
 
 use portcullis::{
     clock::Tick,
-    config::settings::{self, Limit, LimitKey, LimitScope},
+    config::settings::{self, KeyPart, Limit, LimitKey, LimitScope},
     store::{
         limits::{Charge, Limiter},
         memory::limits::{CounterKey, Decision},
@@ -71,7 +71,15 @@ pub(crate) async fn open(url: &str, deadline: Duration, told: &Told) -> Arc<Redi
 
 pub(crate) fn settings(url: &str, deadline: Duration) -> settings::Redis {
     let retry = Duration::from_mins(1);
-    settings::Redis { url: url.into(), ca: None, cluster: None, prefix: "test:".into(), deadline, retry }
+    settings::Redis {
+        url: url.into(),
+        ca: None,
+        cluster: None,
+        sentinel: None,
+        prefix: "test:".into(),
+        deadline,
+        retry,
+    }
 }
 
 pub(crate) async fn open_by(settings: &settings::Redis, told: &Told) -> Arc<Redis> {
@@ -82,11 +90,13 @@ pub(crate) async fn open_by(settings: &settings::Redis, told: &Told) -> Arc<Redi
 pub(crate) fn limit(burst: u32, lease: u32) -> Limit {
     Limit {
         name: "it".into(),
-        key: LimitKey::Subject,
+        key: LimitKey::one(KeyPart::Subject),
         requests: NonZeroU32::new(burst).unwrap(),
         period: Duration::from_hours(burst.into()),
         burst: NonZeroU32::new(burst).unwrap(),
         scope: LimitScope::Shared { lease },
+        shadow: false,
+        max_keys: 1_000,
     }
 }
 

@@ -124,6 +124,14 @@ mod key_commands;
 #[cfg(test)]
 mod key_rotation;
 #[cfg(test)]
+mod limit_bound;
+#[cfg(test)]
+mod limit_caps;
+#[cfg(test)]
+mod limit_evasion;
+#[cfg(test)]
+mod limit_keys;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod lockout;
@@ -147,6 +155,7 @@ mod proxying;
 mod python_clients;
 #[cfg(test)]
 mod quotas;
+mod redis_sentinel;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::{
 pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod redis_cluster;
+pub(crate) mod redis_sentinel;
 
 /// Whom the servers run as: `None` is ourselves.
 #[derive(Debug, Clone, Copy)]

@@ -70,7 +70,8 @@ pub(crate) struct RedisCluster {
     server: Supervised,
 }
 
-fn own_address() -> Ipv4Addr {
+/// An address on which nobody else takes a port.
+pub(crate) fn own_address() -> Ipv4Addr {
     static CLUSTERS: AtomicU32 = AtomicU32::new(0);
     let number = (process::id() << 6 | (CLUSTERS.fetch_add(1, Ordering::Relaxed) & 63)) & 0x7F_FFFF;
     Ipv4Addr::from_bits(0x7F80_0000 | number)

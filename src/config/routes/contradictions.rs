@@ -29,8 +29,10 @@ pub(super) fn check_access(raw: &RawRoute, limits: &Limits, checks: &mut Checks)
         if let Some(audience) = &raw.audience {
             checks.error(&audience.at, "contradicts auth: none; no token is looked at");
         }
-        for limit in raw.limits.value.iter().flatten().filter(|limit| limits.is_by_subject(limit)) {
-            checks.error(&limit.at, format!("contradicts auth: none; {} counts by subject", limit.quoted()));
+        for limit in raw.limits.value.iter().flatten() {
+            if let Some(key) = limits.of_callers(limit) {
+                checks.error(&limit.at, format!("contradicts auth: none; {} counts by {key}", limit.quoted()));
+            }
         }
     }
 }

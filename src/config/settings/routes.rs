@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use http::Method;
 
-use super::{Issuer, Limit, Quota, Usage};
+use super::{Issuer, Limiting, Quota, Usage};
 
 /// Whether a route wants to know who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,8 +62,8 @@ pub struct Route {
     pub scopes: Vec<Arc<str>>,
     /// `aud` accepted, whoever the issuer; `None`: `tokens.audience`, and each issuer's own.
     pub audience: Option<Arc<str>>,
-    /// Limits, narrow (subject) before wide (address).
-    pub limits: Vec<Arc<Limit>>,
+    /// Limits, narrow before wide.
+    pub limits: Limiting,
     /// Quotas, in the order of the file.
     pub quotas: Vec<Arc<Quota>>,
     /// Origins besides our own whose pages may call it and read its answers.

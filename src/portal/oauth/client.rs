@@ -58,7 +58,7 @@ impl FromRequest<Shared> for ClientCall {
         let Some(client) = known(&state.oauth, &readings) else {
             // Tries are the address's to pay for, as those of bad tokens are.
             if let Some(exchange) = parts.extensions.get::<Exchange>() {
-                charge_address(exchange);
+                charge_address(exchange, &parts.headers);
             }
             return Err(Reason::ClientInvalid.into());
         };

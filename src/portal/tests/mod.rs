@@ -73,7 +73,7 @@ pub(crate) fn portal() -> Portal {
         compat: Compat::None,
         registration: Registration::Open,
         default_role: "user".into(),
-        limits: Vec::new(),
+        limits: settings::Limiting::default(),
         cookie_name: "__Secure-refresh".into(),
         access_cookie_name: "__Host-access".into(),
         sets_access_cookie: false,

@@ -189,11 +189,13 @@ mod tests {
     fn leases(size: u32) -> Leases {
         let limit = settings::Limit {
             name: "test".into(),
-            key: settings::LimitKey::Subject,
+            key: settings::LimitKey::one(settings::KeyPart::Subject),
             requests: NonZeroU32::new(10).unwrap(),
             period: Duration::from_secs(1),
             burst: NonZeroU32::new(100).unwrap(),
             scope: settings::LimitScope::Shared { lease: size },
+            shadow: false,
+            max_keys: 100,
         };
         Leases::new(&limit, size, 100)
     }

@@ -9,15 +9,39 @@ use aws_lc_rs::digest::{SHA256, digest};
 use governor::{Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware};
 
 use super::gcra_state::{Buckets, Slot};
-use crate::{clock::Tick, config::settings, policy::forwarded::limit_prefix};
+use crate::{
+    clock::Tick,
+    config::settings,
+    policy::{
+        forwarded::limit_prefix,
+        ids::{ApiKeyId, SessionId},
+    },
+};
 
 /// What a counter belongs to: fixed in size, whatever the client sends.
+///
+/// What is not an address is hashed, and cryptographically: a collision would let one drain another's limit. The half of
+/// SHA-256 that is kept is enough, since nobody gains by two of his own keys being one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CounterKey {
     /// A client address, cut to what one client can hold: IPv4 /32, IPv6 /64. See [`Self::address`].
     Address(IpAddr),
     /// A subject of an issuer, hashed. See [`Self::subject`].
     Subject(u128),
+    /// A session of ours: its id.
+    Session(u128),
+    /// An API key: its id.
+    ApiKey(u128),
+    /// A client of an issuer, hashed. See [`Self::client`].
+    Client(u128),
+    /// An organisation as an issuer names it, hashed. See [`Self::org`].
+    Org(u128),
+    /// A header's value, hashed.
+    Header(u128),
+    /// A route, hashed.
+    Route(u128),
+    /// Two of these, hashed. See [`Self::pair`].
+    Pair(u128),
 }
 
 impl CounterKey {
@@ -30,12 +54,101 @@ impl CounterKey {
     /// The key of a subject. The issuer counts too: two issuers' equal subjects are two people.
     #[must_use]
     pub fn subject(issuer: &str, subject: &str) -> Self {
-        // A collision would let one subject drain another's limit, so the hash is a cryptographic one. An issuer is
-        // a URL and holds no NUL.
-        let hash = digest(&SHA256, &[issuer.as_bytes(), &[0], subject.as_bytes()].concat());
-        let (half, _) = hash.as_ref().split_at(16);
-        Self::Subject(half.iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte)))
+        Self::Subject(of_issuer(issuer, subject))
     }
+
+    /// The key of a session of ours.
+    #[must_use]
+    pub const fn session(id: SessionId) -> Self {
+        Self::Session(id.0.as_u128())
+    }
+
+    /// The key of an API key.
+    #[must_use]
+    pub const fn api_key(id: ApiKeyId) -> Self {
+        Self::ApiKey(id.0.as_u128())
+    }
+
+    /// The key of the client that an issuer gave a token to.
+    #[must_use]
+    pub fn client(issuer: &str, client: &str) -> Self {
+        Self::Client(of_issuer(issuer, client))
+    }
+
+    /// The key of an organisation. The issuer counts too: one issuer cannot use up what another's organisation has.
+    #[must_use]
+    pub fn org(issuer: &str, org: &str) -> Self {
+        Self::Org(of_issuer(issuer, org))
+    }
+
+    /// The key of a header's value.
+    #[must_use]
+    pub fn header(value: &[u8]) -> Self {
+        Self::Header(hash(value))
+    }
+
+    /// The key of a route.
+    #[must_use]
+    pub fn route(name: &str) -> Self {
+        Self::Route(hash(name.as_bytes()))
+    }
+
+    /// The key of two things together.
+    #[must_use]
+    pub fn pair(one: &Self, other: &Self) -> Self {
+        let mut both = [0; 34];
+        let (first, second) = both.split_at_mut(17);
+        one.write(first);
+        other.write(second);
+        Self::Pair(hash(&both))
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Address(_) => b'a',
+            Self::Subject(_) => b's',
+            Self::Session(_) => b'n',
+            Self::ApiKey(_) => b'k',
+            Self::Client(_) => b'c',
+            Self::Org(_) => b'o',
+            Self::Header(_) => b'h',
+            Self::Route(_) => b'r',
+            Self::Pair(_) => b'p',
+        }
+    }
+
+    const fn bits(&self) -> u128 {
+        match self {
+            Self::Address(IpAddr::V4(address)) => address.to_ipv6_mapped().to_bits(),
+            Self::Address(IpAddr::V6(address)) => address.to_bits(),
+            Self::Subject(bits)
+            | Self::Session(bits)
+            | Self::ApiKey(bits)
+            | Self::Client(bits)
+            | Self::Org(bits)
+            | Self::Header(bits)
+            | Self::Route(bits)
+            | Self::Pair(bits) => *bits,
+        }
+    }
+
+    fn write(&self, out: &mut [u8]) {
+        if let Some((kind, bits)) = out.split_first_mut() {
+            *kind = self.kind();
+            bits.copy_from_slice(&self.bits().to_be_bytes());
+        }
+    }
+}
+
+/// An issuer is a URL and holds no NUL.
+fn of_issuer(issuer: &str, name: &str) -> u128 {
+    hash(&[issuer.as_bytes(), &[0], name.as_bytes()].concat())
+}
+
+fn hash(of: &[u8]) -> u128 {
+    let hash = digest(&SHA256, of);
+    let (half, _) = hash.as_ref().split_at(16);
+    half.iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
 }
 
 impl fmt::Display for CounterKey {
@@ -43,7 +156,7 @@ impl fmt::Display for CounterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "a:{address}"),
-            Self::Subject(hash) => write!(f, "s:{hash:032x}"),
+            hashed => write!(f, "{}:{:032x}", char::from(hashed.kind()), hashed.bits()),
         }
     }
 }
@@ -153,11 +266,13 @@ mod tests {
     fn limit(requests: u32, period: Duration, burst: u32) -> settings::Limit {
         settings::Limit {
             name: Arc::from("test"),
-            key: settings::LimitKey::Address,
+            key: settings::LimitKey::one(settings::KeyPart::Address),
             requests: NonZeroU32::new(requests).unwrap(),
             period,
             burst: NonZeroU32::new(burst).unwrap(),
             scope: settings::LimitScope::Local,
+            shadow: false,
+            max_keys: 100,
         }
     }
 
@@ -245,6 +360,27 @@ mod tests {
         assert_eq!(CounterKey::subject("https://a", "u"), CounterKey::subject("https://a", "u"));
         assert_ne!(CounterKey::subject("https://a", "u"), CounterKey::subject("https://b", "u"));
         assert_ne!(CounterKey::subject("https://a", "bu"), CounterKey::subject("https://ab", "u"));
+    }
+
+    #[test]
+    fn a_pair_is_neither_of_its_parts_and_no_other_pair() {
+        let (ann, bob) = (CounterKey::subject("https://a", "ann"), CounterKey::subject("https://a", "bob"));
+        let (ask, tell) = (CounterKey::route("ask"), CounterKey::route("tell"));
+        let all = [
+            ann,
+            ask,
+            CounterKey::pair(&ann, &ask),
+            CounterKey::pair(&ann, &tell),
+            CounterKey::pair(&bob, &ask),
+            CounterKey::pair(&ask, &ann),
+            CounterKey::pair(&ip("192.0.2.1"), &ask),
+            CounterKey::header(b"ask"),
+            CounterKey::client("https://a", "ann"),
+            CounterKey::org("https://a", "ann"),
+        ];
+        let written: std::collections::HashSet<_> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(written.len(), all.len(), "{written:?}");
+        assert_eq!(CounterKey::pair(&ann, &ask), CounterKey::pair(&ann, &ask));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(in crate::store) mod bounded;
 pub mod ended_sessions;
 pub mod floods;
 mod gcra_state;
+pub mod in_flight;
 pub(super) mod leases;
 pub mod limits;
 pub mod revocations;

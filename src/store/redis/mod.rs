@@ -11,10 +11,14 @@
 //! master counts is counted here, and nothing else. A server that says that a key has moved is followed at once, within
 //! the same deadline, and the map is read again. Decision 0014 tells why this is not the driver's cluster client.
 //!
+//! With Redis Sentinel it is one server, and which one the sentinels say (`sentinel`): asked whenever it is lost, and now
+//! and then in between, since one that was replaced may answer on.
+//!
 //! Few questions are asked at once. A server that must answer a thousand is late for the last, and whoever can send so
 //! many requests at a time could have it taken for lost again and again, and every shared limit with it.
 
 mod node;
+mod sentinel;
 mod slots;
 mod wake;
 
@@ -33,11 +37,12 @@ use redis::{Client, RedisError, Script, TlsCertificates, aio::MultiplexedConnect
 use secrecy::ExposeSecret;
 use tokio::{
     sync::Notify,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
 use self::{
     node::{Node, Redirect},
+    sentinel::Sentinels,
     slots::{Map, Master},
 };
 use super::{
@@ -50,6 +55,9 @@ const SCRIPT: &str = include_str!("gcra.lua");
 
 /// How long connecting may take, TLS included. No request waits for it.
 const CONNECT: Duration = Duration::from_secs(1);
+
+/// How often sentinels are asked while all seems well: a master that was replaced without being stopped answers on.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Questions that may be on their way to one server at once. Redis answers so many well within the shortest deadline that makes sense,
 /// for several gateways, and tens of thousands a second are asked all the same.
@@ -139,11 +147,12 @@ impl Unanswered {
     }
 }
 
-/// The Redis of this gateway: one server, or a cluster.
+/// The Redis of this gateway: one server, the one that sentinels name, or a cluster.
 pub struct Redis {
     /// As configured: who is asked for the map of a cluster when nobody of the map answers.
     seeds: Vec<Arc<Node>>,
     is_cluster: bool,
+    sentinels: Option<Sentinels>,
     map: ArcSwap<Map>,
     /// Somebody has said that the map is old.
     outdated: AtomicBool,
@@ -178,15 +187,23 @@ impl Redis {
             Some(ca) => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) }),
         };
         let first = Node::new(client.map_err(fault)?);
-        let mut seeds = vec![Arc::new(first)];
-        for (host, port) in settings.cluster.iter().flatten() {
-            seeds.push(Arc::new(seeds[0].beside(host, *port).map_err(fault)?));
-        }
         let is_cluster = settings.cluster.is_some();
-        let map = if is_cluster { Map::default() } else { Map::single(Arc::clone(&seeds[0]), &settings.prefix) };
+        let (mut seeds, mut sentinels, mut map) = (Vec::new(), None, Map::default());
+        if let Some(sentinel) = &settings.sentinel {
+            sentinels = Some(Sentinels::new(sentinel, first).map_err(fault)?);
+        } else {
+            seeds.push(Arc::new(first));
+            for (host, port) in settings.cluster.iter().flatten() {
+                seeds.push(Arc::new(seeds[0].beside(host, *port).map_err(fault)?));
+            }
+            if !is_cluster {
+                map = Map::single(Arc::clone(&seeds[0]), &settings.prefix);
+            }
+        }
         let redis = Self {
             seeds,
             is_cluster,
+            sentinels,
             map: ArcSwap::from_pointee(map),
             outdated: AtomicBool::new(is_cluster),
             script: Script::new(SCRIPT),
@@ -219,7 +236,15 @@ impl Redis {
     pub async fn maintain(&self) {
         loop {
             if self.is_up() && !self.outdated.load(Ordering::Acquire) {
-                self.trouble.notified().await;
+                match &self.sentinels {
+                    None => self.trouble.notified().await,
+                    Some(_) => {
+                        if timeout(LOOK, self.trouble.notified()).await.is_err() {
+                            let _ = self.check().await;
+                            continue;
+                        }
+                    }
+                }
             }
             // A map is read at once: what has moved is counted alone until then. But not again and again.
             if self.outdated.load(Ordering::Acquire) {
@@ -251,11 +276,18 @@ impl Redis {
 
     async fn check_all(&self) -> Result<(), String> {
         let is_old = self.is_cluster && (self.outdated.load(Ordering::Acquire) || !self.is_up());
-        let read = if is_old { self.read_map().await } else { Ok(()) };
+        let read = match &self.sentinels {
+            Some(sentinels) => self.find_master(sentinels).await,
+            None if is_old => self.read_map().await,
+            None => Ok(()),
+        };
         let map = self.map.load_full();
         let checks = map.masters().iter().map(|master| self.check_one(master));
         let outcomes = join_all(checks).await;
-        read?;
+        // A master that answers goes on counting while no sentinel does.
+        if self.sentinels.is_none() || map.masters().is_empty() {
+            read?;
+        }
         outcomes.into_iter().collect()
     }
 
@@ -282,6 +314,22 @@ impl Redis {
             }
             Err(why) => Err(why.words(self.deadline)),
         }
+    }
+
+    async fn find_master(&self, sentinels: &Sentinels) -> Result<(), String> {
+        let (host, port) = sentinels.master().await?;
+        if self.map.load().masters().iter().any(|master| master.node.is_at(&host, port)) {
+            return Ok(());
+        }
+        tracing::info!(server = %host, port, "sentinels name a master of Redis");
+        let node = sentinels.server(&(host, port)).map_err(|error| words(&error))?;
+        self.map.store(Arc::new(Map::single(Arc::new(node), &self.prefix)));
+        Ok(())
+    }
+
+    /// Whether this server is asked no more.
+    fn was_replaced(&self, node: &Arc<Node>) -> bool {
+        self.sentinels.is_some() && !self.map.load().masters().iter().any(|master| Arc::ptr_eq(&master.node, node))
     }
 
     /// Asks everybody who may know for the map; the first answer counts. A wrong one is found out by those it sends wrong.

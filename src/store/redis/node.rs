@@ -4,13 +4,19 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, Value,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    RedisResult, Value, aio::MultiplexedConnection,
 };
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{AT_ONCE, CONNECT};
 use crate::store::calls::Server;
+
+/// As whom somebody is spoken to.
+pub(super) struct Login<'a> {
+    pub(super) username: Option<&'a str>,
+    pub(super) password: Option<&'a str>,
+}
 
 /// See the module.
 pub(super) struct Node {
@@ -40,6 +46,20 @@ impl Node {
             _ => ConnectionAddr::Tcp(host.to_owned(), port),
         };
         Ok(Self::new(Client::open(info.clone().set_addr(address).into_connection_info()?)?))
+    }
+
+    /// A sentinel: reached in the same way, but by a name and password of its own, and without a database.
+    pub(super) fn sentinel(&self, host: &str, port: u16, login: &Login<'_>) -> RedisResult<Self> {
+        let beside = self.beside(host, port)?;
+        let mut redis = RedisConnectionInfo::default();
+        if let Some(username) = login.username {
+            redis = redis.set_username(username);
+        }
+        if let Some(password) = login.password {
+            redis = redis.set_password(password);
+        }
+        let info = beside.client.get_connection_info().clone().set_redis_settings(redis);
+        Ok(Self::new(Client::open(info)?))
     }
 
     pub(super) fn is_at(&self, host: &str, port: u16) -> bool {
@@ -73,6 +93,16 @@ impl Node {
         match timeout(CONNECT, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(RedisError::from((ErrorKind::Io, "no connection in time"))),
+        }
+    }
+
+    /// Whom this sentinel takes for the master of a service, on a connection of its own. No request waits for it.
+    pub(super) async fn master_of(&self, service: &str) -> RedisResult<Option<(String, u16)>> {
+        let mut connection = self.connect().await?;
+        let mut ask = redis::cmd("SENTINEL");
+        match timeout(CONNECT, ask.arg("get-master-addr-by-name").arg(service).query_async(&mut connection)).await {
+            Ok(told) => told,
+            Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer in time"))),
         }
     }
 

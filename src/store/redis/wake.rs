@@ -57,6 +57,7 @@ impl Redis {
             match timeout(QUIET, messages.next()).await {
                 Ok(Some(_)) => wake(),
                 Ok(None) => return true,
+                Err(_) if self.was_replaced(node) => return true,
                 Err(_) => match timeout(CONNECT, line.ping::<Value>()).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(_)) | Err(_) => return true,

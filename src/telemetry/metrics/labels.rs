@@ -206,6 +206,8 @@ labels! {
         Admitted = "admitted",
         /// Over the limit.
         Refused = "refused",
+        /// Over a limit that only looks on: admitted.
+        ShadowRefused = "shadow_refused",
     }
 
     /// What a quota decided.
