@@ -169,6 +169,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
     let (seen, _) = tokio::sync::mpsc::channel(1);
     let layers = Layers {
         observer: Arc::new(Observer {
+            door: portcullis::gate::exchange::Door::Public,
             snapshot,
             unrouted: metrics.route("-"),
             metrics: Arc::clone(&metrics),

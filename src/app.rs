@@ -6,6 +6,7 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
+mod admin_door;
 pub mod commands;
 mod denials;
 mod feed;
@@ -35,12 +36,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::{follow::Follow, stop::Stop};
 use self::{
+    admin_door::AdminDoor,
     force::Force,
     reload::Reloader,
     shared::{Shared, unkept},
 };
+pub use self::{follow::Follow, stop::Stop};
 use crate::{
     clock::{Clock, Entropy},
     config::{
@@ -146,13 +148,16 @@ impl App {
         let (senders, queues) = tasks::queues();
         let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
         let layers = shared.layers(&settings, &snapshot, senders, traces);
-        let gate = pipeline(layers, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
+        let end = Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock)));
+        let admin_api = pipeline(admin_door::layers(&layers), end.clone());
+        let gate = pipeline(layers, end);
 
         let edge = Edge::bind(&settings.listeners.public, settings.listeners.drain, Arc::clone(&metrics))?;
         let stale = Arc::new(AtomicBool::new(false));
         let readiness = readiness::Readiness::new(&shared, Arc::clone(&force), Arc::clone(&stale));
         let lifecycle = Arc::new(Lifecycle::default());
-        let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
+        let health = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
+        let admin_gate = AdminDoor::new(admin_api, health);
         let admin = health::listener(settings.listeners.admin);
         // Metrics of its own: the exported connection counts are the clients'.
         let admin = Edge::bind(&admin, ADMIN_DRAIN, Arc::new(Metrics::new()))?;

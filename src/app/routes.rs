@@ -7,7 +7,7 @@ use http::{HeaderName, Method, Uri};
 
 use crate::{
     config::settings::{
-        self, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
+        self, AdminApi, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
     },
     gate::{
         open_streams::OpenStreams,
@@ -16,7 +16,7 @@ use crate::{
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, preset::Preset},
     portal::{
-        endpoints::{ENDPOINTS, Endpoint, Served},
+        endpoints::{ADMIN_BASE, ADMIN_ROLE, ENDPOINTS, Endpoint, Served},
         key_sets::PRESET_KEYS,
     },
     store::{limits::Limiter, redis::Redis},
@@ -85,6 +85,7 @@ pub(super) fn snapshot(
 ) -> Result<Snapshot, PatternFault> {
     Ok(Snapshot {
         routes: table(settings, parts)?,
+        admin_routes: admin_table(settings, parts)?,
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         forward_auth: ForwardAuth {
             bases: settings.portal.base_paths.clone(),
@@ -129,7 +130,11 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
         table.set_portal_host(Arc::clone(host));
     }
     if settings.portal.enabled {
-        table.set_portal_bases(settings.portal.base_paths.clone());
+        let mut bases = settings.portal.base_paths.clone();
+        if settings.portal.admin_api == AdminApi::Public {
+            bases.push(ADMIN_BASE.into());
+        }
+        table.set_portal_bases(bases);
     }
     for endpoint in ENDPOINTS.iter().filter(|endpoint| is_served(endpoint, settings)) {
         let paths = endpoint.full_paths(&settings.portal.base_paths);
@@ -158,10 +163,23 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
     Ok(table)
 }
 
+/// What is routed at the admin listener: the admin API alone, by whatever name it is reached.
+fn admin_table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFault> {
+    let mut table = RouteTable::default();
+    if settings.portal.enabled && settings.portal.admin_api != AdminApi::None {
+        for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.served == Served::ToAdmins) {
+            table.insert_for_services(&endpoint.full_paths(&[]), portal_entry(endpoint, settings, parts))?;
+        }
+    }
+    Ok(table)
+}
+
+/// Whether it is at the public listener.
 fn is_served(endpoint: &Endpoint, settings: &Settings) -> bool {
     match endpoint.served {
         Served::WithPortal => settings.portal.enabled,
         Served::WithOAuth => settings.portal.enabled && !settings.oauth.is_empty(),
+        Served::ToAdmins => settings.portal.enabled && settings.portal.admin_api == AdminApi::Public,
         Served::Always => true,
     }
 }
@@ -207,6 +225,9 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> R
     // a service count against it.
     if endpoint.proves_client() {
         RouteEntry { limits: entry.limits.of_failures(), ..entry }
+    } else if endpoint.served == Served::ToAdmins {
+        // No page of another origin acts for an administrator, whatever origins the portal lists.
+        RouteEntry { roles: vec![ADMIN_ROLE.into()], allowed_origins: Vec::new(), ..entry }
     } else if endpoint.of_services() {
         RouteEntry { limits: RouteLimits::default(), ..entry }
     } else {

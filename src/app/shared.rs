@@ -9,9 +9,9 @@ use super::{Rim, StartFault, feed::Feed, keys, routes, shared_state, streams, ta
 use crate::{
     config::settings::{self, Settings},
     gate::{
-        authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit, finish::RequestLog, identity::Identity,
-        keyring::Keyring, limits::AddressPeek, observe::Observer, open_streams::OpenStreams, references::References,
-        snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
+        authenticate::Authenticate, authorise::Authorise, charge::SubjectLimit, exchange::Door, finish::RequestLog,
+        identity::Identity, keyring::Keyring, limits::AddressPeek, observe::Observer, open_streams::OpenStreams,
+        references::References, snapshot::Snapshot, stack::Layers, token_cache::TokenCache,
     },
     policy::master_key::MasterKey,
     portal::{
@@ -142,6 +142,7 @@ impl Shared {
         let clock = || Arc::clone(&self.rim.clock);
         Layers {
             observer: Arc::new(Observer {
+                door: Door::Public,
                 snapshot: Arc::clone(snapshot),
                 metrics: Arc::clone(&self.metrics),
                 unrouted: self.metrics.route(UNROUTED),

@@ -4,6 +4,7 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
+mod admin_api;
 mod identity;
 mod issuers;
 mod limits;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
 pub use self::{
+    admin_api::AdminApi,
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
@@ -381,6 +383,8 @@ pub struct Portal {
     pub sets_access_cookie: bool,
     /// Origins besides our own whose pages may call it, read its answers and use its cookies.
     pub allowed_origins: Vec<Arc<str>>,
+    /// Where the admin API is served.
+    pub admin_api: AdminApi,
 }
 
 /// Whose statuses, words and defaults are spoken.

@@ -141,6 +141,7 @@ impl Gate {
         let known = Arc::new(Revocations::default());
         let layers = Layers {
             observer: Arc::new(Observer {
+                door: crate::gate::exchange::Door::Public,
                 snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
                 unrouted: metrics.route("-"),
                 metrics: Arc::clone(&metrics),

@@ -16,7 +16,7 @@ use crate::{
     config::settings::AuthMode,
     gate::references::CLAIMS_PATH,
     portal::{
-        claims, login, logout, me, oauth, openapi, refresh, register, sessions,
+        admin, claims, login, logout, me, oauth, openapi, refresh, register, sessions,
         state::{Published, Shared},
         well_known,
     },
@@ -24,6 +24,12 @@ use crate::{
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
 pub(crate) const BODY_LIMIT: usize = 8 * 1024;
+
+/// Where the admin API is, at whichever listener.
+pub const ADMIN_BASE: &str = "/admin/v1";
+
+/// Whom it is for.
+pub const ADMIN_ROLE: &str = "admin";
 
 /// One endpoint.
 #[derive(Debug)]
@@ -51,6 +57,8 @@ pub enum Served {
     WithPortal,
     /// While `oauth.clients` names any.
     WithOAuth,
+    /// To administrators, where `portal.admin_api` says.
+    ToAdmins,
     /// Always: services verify identities by it.
     Always,
 }
@@ -84,6 +92,7 @@ pub(crate) enum Call {
     Discovery,
     Claims,
     OpenApi,
+    AdminAudit,
 }
 
 /// Every endpoint.
@@ -131,6 +140,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     // The reference that it wants is no access token.
     public("portal_claims", EndpointPath::Absolute(CLAIMS_PATH), Call::Claims, Served::Always),
     public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi, Served::WithPortal),
+    of_admins("admin_audit", Method::GET, "/admin/v1/audit", Call::AdminAudit),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
@@ -167,6 +177,19 @@ const fn of_clients(name: &'static str, path: &'static str, call: Call) -> Endpo
         body_limit: oauth::BODY_LIMIT as u64,
         call,
         served: Served::WithOAuth,
+    }
+}
+
+/// What the role admin alone may call; what it says is in the path and the query.
+const fn of_admins(name: &'static str, method: Method, path: &'static str, call: Call) -> Endpoint {
+    Endpoint {
+        name,
+        method,
+        path: EndpointPath::Absolute(path),
+        auth: AuthMode::Required,
+        body_limit: 0,
+        call,
+        served: Served::ToAdmins,
     }
 }
 
@@ -217,6 +240,7 @@ impl Endpoint {
             Call::Discovery => self.on(well_known::discovery, accounts()?),
             Call::Claims => self.on(claims::claims, published.clone()),
             Call::OpenApi => self.on(openapi::openapi, accounts()?),
+            Call::AdminAudit => self.on(admin::audit::list, accounts()?),
         })
     }
 
@@ -274,7 +298,7 @@ mod tests {
     fn paths_are_below_the_base_unless_they_are_well_known() {
         for endpoint in ENDPOINTS {
             for path in endpoint.full_paths(&["/account".into(), "/api/account".into()]) {
-                let below = ["/account/", "/api/account/", "/.well-known/", "/oauth/"]
+                let below = ["/account/", "/api/account/", "/.well-known/", "/oauth/", "/admin/v1/"]
                     .iter()
                     .any(|base| path.starts_with(base));
                 assert!(below, "{path}");

@@ -4,13 +4,15 @@
 //! from the very types that are serialised. What handlers read by hand, the members of their bodies, is written down
 //! once more here; a test asks every endpoint and holds all of it against what it answers.
 
+mod admin;
+
 use axum::extract::State;
 use http::StatusCode;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    config::settings::{AuthMode, Compat, Portal},
+    config::settings::{AdminApi, AuthMode, Compat, Portal},
     gate::{
         problem::{Document, OAuthError, is_oauth},
         refusal::Refusal,
@@ -18,6 +20,7 @@ use crate::{
     },
     policy::reason::Reason,
     portal::{
+        admin::audit::AuditPage,
         answers::{Answer, TokenAnswer, UserAnswer},
         endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath, Served},
         form::IGNORED,
@@ -115,6 +118,7 @@ impl Shape {
                 Some("ReferredClaims"),
                 &[Reason::CredentialsMissing, Reason::ReferenceUnknown],
             ),
+            Call::AdminAudit => admin::shape(call),
             Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
         };
         Self { summary, required, optional, success, answer, refusals }
@@ -209,7 +213,12 @@ const TOKEN_REFUSALS: &[Reason] = &[Reason::CredentialsMissing, Reason::TokenMal
 /// The whole description.
 fn document(portal: &Portal, oauth: bool) -> Value {
     let mut paths = Map::new();
-    for endpoint in ENDPOINTS.iter().filter(|endpoint| oauth || endpoint.served != Served::WithOAuth) {
+    let served = |endpoint: &&Endpoint| match endpoint.served {
+        Served::WithOAuth => oauth,
+        Served::ToAdmins => portal.admin_api != AdminApi::None,
+        Served::WithPortal | Served::Always => true,
+    };
+    for endpoint in ENDPOINTS.iter().filter(served) {
         let (path, absolute) = match endpoint.path {
             EndpointPath::Base(path) => (path, false),
             EndpointPath::Absolute(path) => (path, true),
@@ -218,6 +227,9 @@ fn document(portal: &Portal, oauth: bool) -> Value {
         if absolute {
             // Not below a base path.
             item["servers"] = json!([{"url": "/"}]);
+            if endpoint.served == Served::ToAdmins && portal.admin_api == AdminApi::Admin {
+                item["servers"][0]["description"] = json!("The admin listener, not this one.");
+            }
         }
         if path.ends_with("/{id}") {
             let schema = json!({"type": "string", "format": "uuid"});
@@ -247,6 +259,9 @@ fn operation(endpoint: &Endpoint, portal: &Portal) -> Value {
         "responses": responses(endpoint, &shape, portal.compat),
         "security": security(endpoint, portal),
     });
+    if let Some(parameters) = admin::parameters(endpoint.call) {
+        operation["parameters"] = parameters;
+    }
     if endpoint.proves_client() {
         operation["requestBody"] = json!({
             "required": true,
@@ -441,6 +456,7 @@ fn schemas() -> Value {
     define::<SessionsAnswer<'static>>(&mut generator);
     define::<SessionAnswer<'static>>(&mut generator);
     define::<IntrospectAnswer>(&mut generator);
+    define::<AuditPage>(&mut generator);
     define::<OAuthError<'static>>(&mut generator);
     define::<Document<'static>>(&mut generator);
     let mut schemas = generator.take_definitions(true);

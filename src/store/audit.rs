@@ -97,6 +97,8 @@ audit_events! {
     WebhookGivenUp = "webhook_given_up",
     /// Who and from where was erased from a person's rows.
     AuditErased = "audit_erased",
+    /// An administrator looked at something over the admin API.
+    AdminRead = "admin_read",
 }
 
 /// Who did it.

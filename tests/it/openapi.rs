@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     client::{Answer, Client, PASSWORD},
     gateway::{Engine, Gateway, Setup},
-    tokens::claims_of,
+    tokens::{claims_of, good_header, signed, with},
     upstream::Upstream,
 };
 
@@ -26,7 +26,7 @@ fn is_of_clients(id: &str) -> bool {
 async fn gateway(portal: &str) -> Gateway {
     let upstream = Upstream::start().await;
     let yaml = format!(
-        "portal: {{{portal}}}\noauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
+        "portal: {{admin_api: public, {portal}}}\noauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
          - {{name: page, match: {{path: /page}}, credentials: [bearer, cookie], cluster: rag}}\n",
         upstream.url()
     );
@@ -254,6 +254,15 @@ async fn whatever_is_answered_is_described(portal: &str) {
         check(id, &json().body(format!("\"{}\"", "x".repeat(9_000))).send().await);
         check(id, &json().body("[]").send().await);
         check(id, &call().header("content-type", "text/plain").body("{}").send().await);
+    }
+    let key = gateway.signing_key().await;
+    let admin = signed(&key, &good_header(&key), &with(claims_of(&again), &json!({"roles": ["admin"]})));
+    for (id, (method, path, _)) in operations.iter().filter(|(id, _)| id.starts_with("admin_")) {
+        for path in [path.clone(), format!("{path}?unknown=1")] {
+            check(id, &client.call(method, &path).bearer(&admin).send().await);
+            check(id, &client.call(method, &path).bearer(&again).send().await);
+            check(id, &client.call(method, &path).send().await);
+        }
     }
     for (id, (.., operation)) in &operations {
         let succeeds = operation["responses"].as_object().unwrap().keys().find(|status| status.starts_with('2'));

@@ -65,6 +65,7 @@ const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
     Portal {
+        admin_api: crate::config::settings::AdminApi::Admin,
         enabled: true,
         host: None,
         base_paths: vec!["/auth".into()],
