@@ -97,6 +97,14 @@ audit_events! {
     WebhookGivenUp = "webhook_given_up",
     /// Who and from where was erased from a person's rows.
     AuditErased = "audit_erased",
+    /// So many logins to an account failed in a row that no more are tried.
+    AccountLocked = "account_locked",
+    /// Logins to so many accounts failed from an address that it has to wait.
+    AddressLocked = "address_locked",
+    /// So many logins with a device cookie failed that it is worth nothing any more.
+    DeviceVoided = "device_voided",
+    /// Failures to log in were forgotten because somebody said so.
+    LockoutLifted = "lockout_lifted",
     /// An administrator looked at something over the admin API.
     AdminRead = "admin_read",
 }
@@ -188,9 +196,13 @@ impl AuditEvent {
     #[must_use]
     pub const fn outcome(self) -> Outcome {
         match self {
-            Self::LoginFailed | Self::RefreshReuseDetected | Self::RefreshAhead | Self::PermissionDenied => {
-                Outcome::Refused
-            }
+            Self::LoginFailed
+            | Self::RefreshReuseDetected
+            | Self::RefreshAhead
+            | Self::PermissionDenied
+            | Self::AccountLocked
+            | Self::AddressLocked
+            | Self::DeviceVoided => Outcome::Refused,
             Self::WebhookGivenUp => Outcome::Failed,
             _ => Outcome::Succeeded,
         }
@@ -229,6 +241,16 @@ pub enum Particular {
     UserAgent,
     /// A webhook, by its name in the configuration.
     Webhook,
+    /// Which counter of failures.
+    Counter,
+    /// Failures that were counted.
+    Failures,
+    /// A name that no account has, by its digest under a key.
+    Name,
+    /// An address as failures are counted by it: of IPv6 the /64.
+    Prefix,
+    /// A wait, seconds.
+    Wait,
 }
 
 /// A particular's value.

@@ -4,16 +4,17 @@
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
 //! may be lost with the process (limit counters, leases, what was revoked); `redis/` counts the limits that several
 //! gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each
-//! other. `sessions` and `keys` are rows of those, `audit` is what a row of the audit says, `security` who hears of some of them at once. `calls` tells a
-//! request's trace what it waited for. Callers never see SQL or a driver's error: a [`StoreFault`] says only whether
-//! the store is lost or a row makes no sense. The contract suite in `tests/contract/` holds every engine to the
-//! comments below.
+//! other. `sessions` and `keys` are rows of those, `audit` is what a row of the audit says, `security` who hears of some of them at once.
+//! `lockouts` counts failures to log in. `calls` tells a request's trace what it waited for. Callers never see SQL or a
+//! driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract suite in
+//! `tests/contract/` holds every engine to the comments below.
 
 pub mod audit;
 pub mod calls;
 pub mod feed;
 pub mod keys;
 pub mod limits;
+pub mod lockouts;
 pub mod master_key;
 pub mod memory;
 pub mod redis;
@@ -165,7 +166,7 @@ pub struct ProfilePatch {
 
 /// The facts that outlive a request.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: lockouts::Lockouts + Send + Sync + 'static {
     /// How many connections wait and work.
     fn pool(&self) -> PoolStats;
 

@@ -107,6 +107,11 @@ impl Fixture {
         self.count(&format!("SELECT count(*) FROM audit WHERE event = '{event}' AND detail LIKE '%{kid}%'")).await
     }
 
+    /// Rows of a table.
+    pub(crate) async fn rows_of(&self, table: &str) -> i64 {
+        self.count(&format!("SELECT count(*) FROM {table}")).await
+    }
+
     async fn count(&self, sql: &str) -> i64 {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         match &self.settings.engine {

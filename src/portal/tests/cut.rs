@@ -1,7 +1,10 @@
 //! A store that can be cut, so that every call finds nobody, and whose accounts can be seen as deactivated, for which
 //! the store has no call yet.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -12,6 +15,7 @@ use crate::{
     policy::{
         audit_chain::{ChainRow, Seal},
         ids::{SessionId, UserId},
+        lockout::{Counter, LockoutRules},
         refresh::RefreshRules,
     },
     store::{
@@ -20,6 +24,7 @@ use crate::{
         StoredKey, Use,
         audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach},
+        lockouts::{Attempt, AttemptEnd, Lift, Lockout, Lockouts, Paced, Reserved, Ticket},
         security::Message,
     },
 };
@@ -53,6 +58,45 @@ impl Cuttable {
 
     fn there(&self) -> Result<&dyn Store, StoreFault> {
         if self.cut.load(Relaxed) { Err(StoreFault::Unavailable("cut".into())) } else { Ok(&*self.store) }
+    }
+}
+
+#[async_trait]
+impl Lockouts for Cuttable {
+    async fn reserve_attempt(&self, a: &Attempt, r: &LockoutRules, now: Timestamp) -> Result<Reserved, StoreFault> {
+        self.there()?.reserve_attempt(a, r, now).await
+    }
+
+    async fn end_attempt(
+        &self,
+        ticket: &Ticket,
+        end: AttemptEnd,
+        rules: &LockoutRules,
+        e: &AuditEntry,
+    ) -> Result<Vec<Counter>, StoreFault> {
+        self.there()?.end_attempt(ticket, end, rules, e).await
+    }
+
+    async fn lockouts(
+        &self,
+        counter: Counter,
+        rules: &LockoutRules,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Vec<Lockout>, StoreFault> {
+        self.there()?.lockouts(counter, rules, now, most).await
+    }
+
+    async fn lift_lockout(&self, what: &Lift, e: &AuditEntry) -> Result<bool, StoreFault> {
+        self.there()?.lift_lockout(what, e).await
+    }
+
+    async fn prune_lockouts(&self, r: &LockoutRules, now: Timestamp, most: u32) -> Result<u64, StoreFault> {
+        self.there()?.prune_lockouts(r, now, most).await
+    }
+
+    async fn pace(&self, calls: &[Paced<'_>], now: Timestamp) -> Result<Option<Duration>, StoreFault> {
+        self.there()?.pace(calls, now).await
     }
 }
 

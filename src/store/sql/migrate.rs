@@ -48,6 +48,7 @@ steps! {
     9 "0009_session_activity",
     10 "0010_audit_chain",
     11 "0011_webhook_outbox",
+    12 "0012_lockouts",
 }
 
 fn step(version: i64, name: &'static str, sql: &'static str) -> Migration {

@@ -2,7 +2,7 @@
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link, a
 //! deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
-//! `audit_chain` and `outbox`, each written once on `query`'s types. `link` holds the connections, `fault` says what a
+//! `audit_chain`, `outbox` and `lockouts`, each written once on `query`'s types. `link` holds the connections, `fault` says what a
 //! driver's error means. Only this room names `sqlx`.
 
 mod accounts;
@@ -12,6 +12,7 @@ mod fault;
 mod feed;
 mod keys;
 mod link;
+mod lockouts;
 mod migrate;
 mod open;
 mod outbox;
@@ -102,6 +103,8 @@ macro_rules! write {
             .await
     };
 }
+
+pub(in crate::store::sql) use {read, write};
 
 #[async_trait]
 impl Store for SqlStore {
