@@ -50,13 +50,9 @@ mod tests {
     use super::*;
     use crate::gate::refusal::Detail;
 
-    fn number(text: String) -> Result<u32, &'static str> {
-        text.parse().map_err(|_| "must be a number")
-    }
-
     fn faults(text: &str) -> Vec<String> {
         let taken = Query::of(Some(text)).and_then(|mut query| {
-            let taken = query.optional("limit", number);
+            let taken = query.optional("limit", |text: String| text.parse::<u32>().map_err(|_| "must be a number"));
             query.finish(taken)
         });
         match taken.err().and_then(|refusal| refusal.detail).map(|detail| *detail) {

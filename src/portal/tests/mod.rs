@@ -32,7 +32,7 @@ use tower::ServiceExt;
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
     clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
-    config::settings::{self, Compat, Engine, Passwords, Portal, Registration, Tokens},
+    config::settings::{self, AdminApi, Compat, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -65,7 +65,7 @@ const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
     Portal {
-        admin_api: crate::config::settings::AdminApi::Admin,
+        admin_api: AdminApi::Admin,
         enabled: true,
         host: None,
         base_paths: vec!["/auth".into()],
