@@ -7,7 +7,7 @@ use http::{HeaderName, Method, Uri};
 
 use crate::{
     config::settings::{
-        self, AdminApi, AuthMode, Credentials, Limit, LimitKey, Portal, Route, RouteTimeouts, Settings, Staleness,
+        self, AdminApi, AuthMode, Credentials, Limit, LimitKey, Route, RouteTimeouts, Settings, Staleness,
     },
     gate::{
         open_streams::OpenStreams,
@@ -97,7 +97,7 @@ pub(super) fn snapshot(
         own_origin: origin_of(&settings.tokens.issuer).unwrap_or_default().into(),
         own_host: own_host(&settings.tokens.issuer),
         access_cookie: Arc::clone(&settings.portal.access_cookie_name),
-        own_cookies: own_cookies(&settings.portal),
+        own_cookies: own_cookies(settings),
         identity_headers: identity_headers(&settings.clusters),
         compat: settings.portal.compat,
         request_id_header: settings.telemetry.request_id_header.clone(),
@@ -112,8 +112,9 @@ fn own_host(issuer: &str) -> Arc<str> {
 }
 
 /// The access cookie too when no route takes one: browsers may still hold those of another configuration.
-fn own_cookies(portal: &Portal) -> Vec<Arc<str>> {
-    vec![Arc::clone(&portal.cookie_name), Arc::clone(&portal.access_cookie_name)]
+fn own_cookies(settings: &Settings) -> Vec<Arc<str>> {
+    let portal = &settings.portal;
+    [&portal.cookie_name, &portal.access_cookie_name, &settings.lockout.device_cookie].map(Arc::clone).into()
 }
 
 fn identity_headers(clusters: &[Arc<settings::Cluster>]) -> Vec<HeaderName> {

@@ -17,6 +17,7 @@ use crate::{
     portal::{
         PortalState,
         hash_pool::{HashPool, JobDone},
+        lines::Lines,
     },
     store::{
         SharedStore,
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) known: Arc<Revocations>,
     pub(super) streams: Arc<OpenStreams>,
     pub(super) references: Arc<References>,
+    /// Logins that wait for each other.
+    pub(super) lines: Arc<Lines>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rim: Rim,
 }
@@ -129,7 +132,8 @@ impl Shared {
         let references = Arc::new(References::new(Arc::clone(&rim.entropy), Arc::clone(&rim.clock)));
         let streams =
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, metrics, rim })
+        let lines = Arc::default();
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, metrics, rim })
     }
 
     pub(super) fn layers(
@@ -193,6 +197,8 @@ impl Shared {
         PortalState {
             portal: settings.portal.clone(),
             tokens: settings.tokens.clone(),
+            lockout: settings.lockout.clone(),
+            lines: Arc::clone(&self.lines),
             oauth: settings.oauth.clone(),
             store: Arc::clone(&facts.store),
             keyring: Arc::clone(&self.keyring),

@@ -1,6 +1,6 @@
 //! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, open
 //! streams (those that have lost their right, or whose token has run out), notes for the refresh protocol, the audit
-//! (refusals, seals, webhooks), housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
+//! (refusals, seals, webhooks), failed logins to forget, housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of
 //! its own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +45,10 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// How often gauges that nobody moves are read: often enough for any scrape.
 const GAUGES: Duration = Duration::from_secs(1);
+
+/// How often counts of failed logins that are over are dropped, and how many of a kind in one transaction.
+const FORGETTING: Duration = Duration::from_mins(1);
+const FORGOTTEN_AT_ONCE: u32 = 1_000;
 
 /// Where the pipeline tells what is to be written down: first uses, refusals.
 pub(super) type Senders = (mpsc::Sender<Seen>, mpsc::Sender<Denied>);
@@ -113,6 +117,9 @@ impl Tasks {
             let (keys, feed, force) = (Arc::clone(&facts.keys), Arc::clone(&facts.feed), Arc::clone(&force));
             tasks.spawn(async move { keys.follow(&force, &feed.keys).await });
         }
+        if let Some(store) = store.clone() {
+            tasks.spawn(forget_failures(store, Arc::clone(&shared.rim.clock), Arc::clone(&force)));
+        }
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
         if let Some(feed) = &feed {
             follow(feed, shared.redis.as_ref(), &mut tasks);
@@ -180,6 +187,25 @@ fn audit(tasks: &mut JoinSet<()>, shared: &Shared, facts: &Facts, settings: &Set
     for webhook in &settings.webhooks {
         let (webhook, rim) = (Arc::clone(webhook), shared.rim.clone());
         tasks.spawn(Delivery { webhook, store: store(), rim, metrics: metrics() }.run());
+    }
+}
+
+/// Drops counts of failed logins that say nothing any more: every gateway some, and none waits for another.
+async fn forget_failures(store: SharedStore, clock: Arc<dyn Clock>, force: Arc<ArcSwap<Force>>) {
+    let mut every = tokio::time::interval(FORGETTING);
+    loop {
+        every.tick().await;
+        let rules = force.load().settings.lockout.rules.clone();
+        loop {
+            match store.prune_lockouts(&rules, clock.now(), FORGOTTEN_AT_ONCE).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "counts of failed logins were not pruned");
+                    break;
+                }
+            }
+        }
     }
 }
 

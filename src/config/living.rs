@@ -28,6 +28,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("tokens.max_sessions", Taken::Live),
     ("tokens.delivery", Taken::Live),
     ("passwords", Taken::AtStart),
+    ("lockout", Taken::Live),
     ("limits", Taken::Live),
     ("clusters", Taken::Live),
     ("routes", Taken::Live),

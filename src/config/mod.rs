@@ -18,6 +18,7 @@ mod item;
 mod limits;
 mod listeners;
 pub mod living;
+mod lockout;
 mod oauth;
 mod passwords;
 mod paths;
@@ -165,6 +166,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);
+    let lockout = lockout::check(raw.lockout, portal.as_ref(), checks);
     let oauth = oauth::check(raw.oauth, portal.as_ref().map(|portal| portal.enabled), checks);
     issuers.check_subjects(portal.as_ref(), checks);
     let forward_auth = forward_auth::check(raw.forward_auth, listeners.as_ref(), checks);
@@ -196,6 +198,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         tokens: tokens?,
         issuers: issuers.all()?,
         passwords: passwords?,
+        lockout: lockout?,
         limits: limits.all()?,
         clusters: clusters?,
         routes,

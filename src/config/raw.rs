@@ -10,6 +10,7 @@ use super::{
     item::{Item, Named},
     limits::RawLimit,
     listeners::RawListeners,
+    lockout::RawLockout,
     oauth::RawOAuth,
     passwords::RawPasswords,
     portal::RawPortal,
@@ -50,6 +51,9 @@ pub(super) struct RawSettings {
     /// Rules for passwords and the cost of hashing them.
     #[serde(default)]
     pub(super) passwords: Item<RawPasswords>,
+    /// What failed logins cost, and how often anybody may register.
+    #[serde(default)]
+    pub(super) lockout: Item<RawLockout>,
     /// Rate limits by name, for routes and the portal to refer to.
     #[serde(default)]
     pub(super) limits: Item<Named<RawLimit>>,

@@ -8,6 +8,7 @@ mod admin_api;
 mod identity;
 mod issuers;
 mod limits;
+mod lockout;
 mod routes;
 mod security_events;
 
@@ -22,6 +23,7 @@ pub use self::{
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
     limits::{Limit, LimitKey, LimitScope},
+    lockout::Lockout,
     routes::{AuthMode, Credentials, Rewrite, Route, RouteTimeouts, Staleness, UploadRate},
     security_events::Webhook,
 };
@@ -50,6 +52,8 @@ pub struct Settings {
     pub issuers: Vec<Arc<Issuer>>,
     /// Password rules and hashing costs.
     pub passwords: Passwords,
+    /// Counters of failed logins.
+    pub lockout: Lockout,
     /// Named rate limits, in the order of the file.
     pub limits: Vec<Arc<Limit>>,
     /// Named upstream clusters.

@@ -128,13 +128,19 @@ pub const fn row(reason: Reason) -> Row {
         Reason::AddressLimited | Reason::SubjectLimited => {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
+        Reason::AddressLocked => {
+            (StatusCode::TOO_MANY_REQUESTS, "Too many logins from this address have failed", Silent, Quiet)
+        }
+        Reason::CallsPaced => (StatusCode::TOO_MANY_REQUESTS, "Too many of these calls", Silent, Quiet),
         Reason::RefreshInvalid | Reason::RefreshReuse => {
             (StatusCode::BAD_REQUEST, "The refresh token is not valid", Silent, Quiet)
         }
         Reason::Validation => (StatusCode::UNPROCESSABLE_ENTITY, "A field is not acceptable", Silent, Quiet),
         Reason::AccountExists => (StatusCode::CONFLICT, "The account exists already", Silent, Quiet),
         Reason::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not accepted", Silent, Quiet),
-        Reason::HashQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn),
+        Reason::HashQueueFull | Reason::LoginsUnderWay => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Too many logins at once", Silent, Warn)
+        }
         Reason::RevocationsStale => {
             (StatusCode::SERVICE_UNAVAILABLE, "Whether the access token still holds is not known", Silent, Warn)
         }

@@ -77,6 +77,15 @@ pub struct DeviceRules {
     pub failures: NonZeroU32,
 }
 
+/// Calls of one kind that may be made so often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// So many at once,
+    pub calls: NonZeroU32,
+    /// and so many again in this time.
+    pub period: Duration,
+}
+
 /// Which counter speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Counter {

@@ -92,6 +92,12 @@ reasons! {
     SubjectLimited = "subject_limited",
     /// Wrong login, for whatever cause.
     LoginFailed = "login_failed",
+    /// Logins to too many accounts failed from this address.
+    AddressLocked = "address_locked",
+    /// As many logins of this kind are under way as could fail.
+    LoginsUnderWay = "logins_under_way",
+    /// Too many of these calls, from one address or for one.
+    CallsPaced = "calls_paced",
     /// The refresh token is not good.
     RefreshInvalid = "refresh_invalid",
     /// An old refresh token came back; the session was killed.

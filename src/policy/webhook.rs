@@ -21,12 +21,25 @@ pub enum SecurityEvent {
     NewDevice,
     /// An authenticated caller lacks the role or scope that a route needs.
     PermissionDenied,
+    /// So many logins to an account failed in a row that no more are tried.
+    AccountLocked,
+    /// Logins to so many accounts failed from an address that it has to wait.
+    AddressLocked,
+    /// So many logins with a device cookie failed that it is worth nothing any more.
+    DeviceVoided,
 }
 
 impl SecurityEvent {
     /// Every one, in the order of declaration.
-    pub const ALL: &'static [Self] =
-        &[Self::RefreshReuseDetected, Self::RefreshAhead, Self::NewDevice, Self::PermissionDenied];
+    pub const ALL: &'static [Self] = &[
+        Self::RefreshReuseDetected,
+        Self::RefreshAhead,
+        Self::NewDevice,
+        Self::PermissionDenied,
+        Self::AccountLocked,
+        Self::AddressLocked,
+        Self::DeviceVoided,
+    ];
 
     /// Its word, the audit's too.
     #[must_use]
@@ -36,6 +49,9 @@ impl SecurityEvent {
             Self::RefreshAhead => "refresh_ahead",
             Self::NewDevice => "new_device",
             Self::PermissionDenied => "permission_denied",
+            Self::AccountLocked => "account_locked",
+            Self::AddressLocked => "address_locked",
+            Self::DeviceVoided => "device_voided",
         }
     }
 }

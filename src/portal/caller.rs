@@ -4,16 +4,18 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::extract::FromRequestParts;
 use http::{header, request::Parts};
+use secrecy::SecretString;
 
 use crate::{
     clock::Timestamp,
     gate::{exchange::Exchange, refusal::Refusal},
     policy::{
         claims::Claims,
+        forwarded::limit_prefix,
         ids::{SessionId, UserId},
         reason::Reason,
     },
-    portal::state::Shared,
+    portal::{cookie, state::Shared},
     store::{
         AuditEntry, AuditEvent,
         audit::{Actor, Detail},
@@ -31,6 +33,8 @@ pub(crate) struct Caller {
     claims: Option<Arc<Claims>>,
     presented: bool,
     user_agent: Option<String>,
+    device_cookie: Option<SecretString>,
+    is_browser: bool,
 }
 
 /// A caller with a verified access token of ours.
@@ -89,6 +93,21 @@ impl Caller {
         self.address.to_string()
     }
 
+    /// The client's address, as failures and calls are counted by it.
+    pub(crate) fn prefix(&self) -> IpAddr {
+        limit_prefix(self.address)
+    }
+
+    /// The device cookie that came along; whose it is nobody has looked at yet.
+    pub(crate) fn device_cookie(&self) -> Option<&SecretString> {
+        self.device_cookie.as_ref()
+    }
+
+    /// Whether it says itself from where it calls, as every browser does (Fetch Metadata).
+    pub(crate) const fn is_browser(&self) -> bool {
+        self.is_browser
+    }
+
     /// The start of the `User-Agent`.
     pub(crate) fn user_agent(&self) -> Option<String> {
         self.user_agent.clone()
@@ -113,7 +132,7 @@ impl Caller {
 impl FromRequestParts<Shared> for Caller {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refusal> {
         let user_agent = parts.headers.get(header::USER_AGENT).map(|value| {
             String::from_utf8_lossy(value.as_bytes())
                 .chars()
@@ -125,7 +144,15 @@ impl FromRequestParts<Shared> for Caller {
         let exchange = exchange.ok_or_else(|| Refusal::internal("the portal was called outside the pipeline"))?;
         let claims = exchange.principal()?.claims().map(Arc::clone);
         let presented = parts.headers.contains_key(header::AUTHORIZATION);
-        Ok(Self { record: Arc::clone(exchange.record()), address: exchange.client()?, claims, presented, user_agent })
+        Ok(Self {
+            record: Arc::clone(exchange.record()),
+            address: exchange.client()?,
+            claims,
+            presented,
+            user_agent,
+            device_cookie: cookie::device(&parts.headers, &state.lockout),
+            is_browser: parts.headers.contains_key("sec-fetch-site"),
+        })
     }
 }
 

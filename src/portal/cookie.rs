@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    config::settings::Portal,
+    config::settings::{Lockout, Portal},
     gate::refusal::Refusal,
     policy::{cookies, reason::Reason},
 };
@@ -46,8 +46,25 @@ pub(crate) fn access(token: &SecretString, seconds: u64, portal: &Portal) -> Res
     portal.sets_access_cookie.then(|| line(name, token.expose_secret(), seconds, "/")).transpose()
 }
 
+/// The device cookie in the request; two count as none, since one of them is planted.
+pub(crate) fn device(headers: &HeaderMap, lockout: &Lockout) -> Option<SecretString> {
+    cookies::only(headers, &lockout.device_cookie).ok().flatten().map(SecretString::from)
+}
+
+/// The `Set-Cookie` lines that hand out a device cookie.
+pub(crate) fn set_device(
+    cookie: &SecretString,
+    lockout: &Lockout,
+    portal: &Portal,
+) -> Result<Vec<HeaderValue>, Refusal> {
+    lines(&lockout.device_cookie, cookie.expose_secret(), lockout.device_life.as_secs(), portal)
+}
+
 fn write(value: &str, max_age: u64, portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
-    let name = &portal.cookie_name;
+    lines(&portal.cookie_name, value, max_age, portal)
+}
+
+fn lines(name: &str, value: &str, max_age: u64, portal: &Portal) -> Result<Vec<HeaderValue>, Refusal> {
     if name.starts_with("__Host-") {
         return Ok(vec![line(name, value, max_age, "/")?]);
     }

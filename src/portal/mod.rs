@@ -6,7 +6,8 @@
 //! limited and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold,
 //! what an answer holds, which cookie travels. What is right is `policy`'s to say, what lasts is `store`'s to keep, and
 //! a refusal's bytes are the gate's to write. [`endpoints`] is the table of all of it, [`key_sets`] of where readers of
-//! other products' headers find keys; [`hash_pool`] is where passwords are hashed; `admin` is the admin API.
+//! other products' headers find keys; [`hash_pool`] is where passwords are hashed; `lockout` asks before that, [`lines`]
+//! is where logins wait for each other. `admin` is the admin API.
 
 mod admin;
 mod answers;
@@ -20,6 +21,8 @@ mod form;
 mod grant;
 pub mod hash_pool;
 pub mod key_sets;
+pub mod lines;
+mod lockout;
 mod login;
 mod logout;
 mod me;

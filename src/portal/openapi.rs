@@ -53,7 +53,8 @@ struct Shape {
 impl Shape {
     const fn of(call: Call) -> Self {
         use Reason::{
-            AccountExists, CrossSite, HashQueueFull, LoginFailed, RefreshInvalid, RegistrationClosed, StoreUnavailable,
+            AccountExists, AddressLocked, CallsPaced, CrossSite, HashQueueFull, LoginFailed, LoginsUnderWay,
+            RefreshInvalid, RegistrationClosed, StoreUnavailable,
         };
 
         let (summary, required, optional, success, answer, refusals): Parts = match call {
@@ -63,7 +64,7 @@ impl Shape {
                 &["username", "full_name", "delivery"],
                 StatusCode::CREATED,
                 Some("Tokens"),
-                &[RegistrationClosed, AccountExists, HashQueueFull, StoreUnavailable],
+                &[RegistrationClosed, AccountExists, CallsPaced, HashQueueFull, StoreUnavailable],
             ),
             Call::Login => (
                 "Log in with an e-mail address or a username, in either member",
@@ -71,7 +72,7 @@ impl Shape {
                 &["email", "username", "delivery"],
                 StatusCode::OK,
                 Some("Tokens"),
-                &[LoginFailed, HashQueueFull, StoreUnavailable],
+                &[LoginFailed, AddressLocked, LoginsUnderWay, HashQueueFull, StoreUnavailable],
             ),
             Call::Refresh => (
                 "The next pair for a refresh token, in the body or as a cookie",

@@ -13,9 +13,11 @@ use crate::{
         caller::Caller,
         fields::{Fields, as_given, one_fault},
         grant::opened,
+        lockout,
         state::{PortalState, Shared},
     },
     store::{AccountFault, AuditEvent, NewAccount},
+    telemetry::metrics::PacedCall,
 };
 
 /// What a registration says; everything but the password checked.
@@ -27,12 +29,14 @@ struct Registrant {
     delivery: Option<Delivery>,
 }
 
-/// 201 with tokens; 403 closed, 409 taken, 422 for what does not fit, `role` among it: nobody chooses their own.
+/// 201 with tokens; 403 closed, 409 taken, 429 too often, 422 for what does not fit, `role` among it: nobody chooses their own.
 pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields: Fields) -> Result<Answer, Refusal> {
     if state.portal.registration == Registration::Closed {
         return Err(Reason::RegistrationClosed.into());
     }
     let registrant = read(fields)?;
+    let paces = (state.lockout.registrations_by_address, state.lockout.registrations_of_target);
+    lockout::pace(&state, &caller, PacedCall::Register, paces, &registrant.email).await?;
     // Hashed before the store is asked, so that a taken address answers no sooner than a free one.
     let password_hash = caller.working("password hash", hash(&state, &registrant)).await?;
     let now = state.clock.now();
@@ -50,7 +54,8 @@ pub(crate) async fn register(State(state): State<Shared>, caller: Caller, fields
     let account =
         state.store.register(&account, &session, &audit).await.map_err(|fault| taken(fault, state.portal.compat))?;
     caller.turned_out_to_be(account.id);
-    state.grant(StatusCode::CREATED, &opened(session), &account, now)
+    let device = state.device_lines(account.id, &caller, session.delivery, now)?;
+    Ok(state.grant(StatusCode::CREATED, &opened(session), &account, now)?.with_cookies(device))
 }
 
 fn read(mut fields: Fields) -> Result<Registrant, Refusal> {

@@ -6,10 +6,10 @@ use secrecy::SecretBox;
 
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    config::settings::{Portal, Tokens},
+    config::settings::{Lockout, Portal, Tokens},
     gate::{keyring::Keyring, open_streams::OpenStreams, references::References, refusal::Refusal},
     policy::{ids::SessionId, master_key::MasterKey, oauth_client::OAuthClient},
-    portal::hash_pool::HashPool,
+    portal::{hash_pool::HashPool, lines::Lines},
     store::{
         SharedStore,
         calls::still_watched,
@@ -28,6 +28,10 @@ pub struct PortalState {
     pub portal: Portal,
     /// Lives, issuer and audience of tokens.
     pub tokens: Tokens,
+    /// Counters of failed logins.
+    pub lockout: Lockout,
+    /// Logins of a kind that wait for each other here.
+    pub lines: Arc<Lines>,
     /// Who may ask about tokens and revoke them.
     pub oauth: Vec<OAuthClient>,
     /// Users, sessions, audit.

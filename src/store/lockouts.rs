@@ -6,7 +6,6 @@
 use std::{
     fmt::{self, Write as _},
     net::IpAddr,
-    num::NonZeroU32,
     time::Duration,
 };
 
@@ -19,7 +18,7 @@ use crate::{
     policy::{
         device_cookie::Device,
         ids::UserId,
-        lockout::{Counter, LockoutRules, Verdict},
+        lockout::{Counter, LockoutRules, Pace, Verdict},
     },
 };
 
@@ -169,15 +168,6 @@ pub enum Lift {
     Address(IpAddr),
     /// Failures with this device cookie.
     Device(Uuid),
-}
-
-/// Calls of one kind that may be made so often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// So many at once,
-    pub calls: NonZeroU32,
-    /// and so many again in this time.
-    pub period: Duration,
 }
 
 /// Somebody whose calls are paced.

@@ -21,12 +21,12 @@ pub use self::{
     exposition::Format,
     labels::{
         AuthDecision, CacheResult, ClusterName, ConnectResult, ConnectionError, ConnectionResult, DeliveryResult,
-        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, PoolState, ReadResult,
-        RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall, SharedStateResult,
-        SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
+        EndpointName, FetchResult, FileSha256, IssuerName, LimitName, LimitResult, LockoutResult, PacedCall, PoolState,
+        ReadResult, RefreshResult, ReloadResult, RevocationKind, RouteName, SealingResult, SharedStateCall,
+        SharedStateResult, SpanResult, StatusClass, StreamKind, UpstreamResult, Verb, WebhookName,
     },
 };
-use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{key_life::KeyState, lockout::Counter as Lockouts, reason::Reason, webhook::SecurityEvent};
 
 /// Requests of one route. Cells are made when a combination is first seen; after that it is three loads and an add.
 pub type RequestCells = Rare<Reason, Rare<Verb, Rare<StatusClass, Counter>>>;
@@ -118,6 +118,11 @@ table! {
     hash_wait: Histogram = "hash_wait_seconds";
     /// How long a password hash took.
     hash_duration: Histogram = "hash_seconds";
+    /// What the counters of failed logins said of logins, and what they locked by them. Without a device cookie a login
+    /// that may be tried counts with pair.
+    lockout_decisions: Each<Lockouts, Each<LockoutResult, Counter>> = "lockout_decisions";
+    /// Calls that anybody may make only so often.
+    paced_calls: Each<PacedCall, Each<LimitResult, Counter>> = "paced_calls";
     /// What a rate limit decided.
     limit_decisions: Named<LimitName, Each<LimitResult, Counter>> = "limit_decisions";
     /// Keys a rate limit keeps count of.

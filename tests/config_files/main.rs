@@ -6,12 +6,14 @@
 //! have. `presets`: what another product's headers need. `rotation`: how signing keys may follow each other. `meaning`:
 //! what valid ones become. `secrets`: where they may come from, and that none ever prints. `credentials`: names of
 //! cookies and secrets of clients that protect nothing. `security_events`: who is told of them, where, with which
-//! secret. `robust`: no text makes it panic.
+//! secret. `lockout`: what failed logins cost. `robust`: no text makes it panic.
 
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod editor;
+#[cfg(test)]
+mod lockout;
 #[cfg(test)]
 mod meaning;
 #[cfg(test)]

@@ -7,11 +7,11 @@ use portcullis::{
     policy::{
         device_cookie::Device,
         ids::UserId,
-        lockout::{AccountRules, AddressRules, Counter, DeviceRules, LockoutRules, PairRules, Rung, Verdict},
+        lockout::{AccountRules, AddressRules, Counter, DeviceRules, LockoutRules, Pace, PairRules, Rung, Verdict},
     },
     store::{
         AuditEvent,
-        lockouts::{Attempt, AttemptEnd, Attempted, Lift, Locked, Pace, Paced, Reserved, Ticket},
+        lockouts::{Attempt, AttemptEnd, Attempted, Lift, Locked, Paced, Reserved, Ticket},
         sql,
     },
 };

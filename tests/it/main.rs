@@ -9,7 +9,7 @@
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
 //! [`revocations`] (what is taken away from tokens that are out there), [`limits`] and [`shared_limits`] (who pays for
-//! whom).
+//! whom), [`lockout`] (who may guess, and whom that keeps out).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -115,6 +115,8 @@ mod key_commands;
 mod key_rotation;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod lockout;
 #[cfg(test)]
 mod lost_store;
 #[cfg(test)]

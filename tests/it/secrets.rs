@@ -81,8 +81,11 @@ async fn use_everything(client: &Client, upstream: &Upstream) -> Vec<String> {
     }
     let body = json!({"email": "ann@example.org", "password": PASSWORD, "delivery": "cookie"});
     let by_cookie = client.post("/auth/login").json(&body).send().await.expect(200);
-    let cookie = by_cookie.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
-    tokens.push(cookie.split_once('=').unwrap().1.to_owned());
+    let pairs: Vec<_> =
+        by_cookie.all("set-cookie").iter().map(|line| line.split(';').next().unwrap().to_owned()).collect();
+    tokens.extend(pairs.iter().map(|pair| pair.split_once('=').unwrap().1.to_owned()));
+    assert_eq!(pairs.len(), 2, "a refresh cookie and a device cookie: {pairs:?}");
+    let cookie = pairs.join("; ");
     let refreshing = client.post("/auth/refresh").header("cookie", &cookie).header("origin", "https://evil.example");
     refreshing.send().await.refused(403, "cross_site");
 

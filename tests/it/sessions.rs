@@ -239,7 +239,8 @@ const COOKIE: &str = "__Secure-portcullis-refresh";
 
 /// The refresh cookie's value, and that it is set with every guard.
 fn cookie(answer: &Answer) -> String {
-    let line = answer.header("set-cookie").expect("a cookie");
+    let lines = answer.all("set-cookie");
+    let line = lines.iter().find(|line| line.starts_with(COOKIE)).expect("a cookie");
     for guard in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/auth"] {
         assert!(line.split("; ").any(|part| part == guard), "{guard} in {line}");
     }

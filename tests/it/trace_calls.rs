@@ -69,9 +69,11 @@ async fn a_login_tells_what_it_asked_of_the_store(engine: Engine) {
     let (request, children) = family(&spans);
     assert_eq!(request.name, "POST portal_login");
     let (name, connection, begin) = system(engine);
-    let expected = [
-        connection,
-        "SELECT users",
+    let found = [connection, "SELECT users"];
+    let held = ["INSERT login_addresses", "SELECT login_pairs", "INSERT login_accounts", "INSERT login_pairs"];
+    let kept = ["UPDATE login_addresses", "UPDATE login_accounts", "UPDATE login_pairs"];
+    let forgotten = ["DELETE login_addresses", "DELETE login_accounts", "DELETE login_pairs"];
+    let opened = [
         "password hash",
         connection,
         "BEGIN",
@@ -83,16 +85,18 @@ async fn a_login_tells_what_it_asked_of_the_store(engine: Engine) {
         "SELECT users",
         "COMMIT",
     ];
-    assert_eq!(names(&children), expected);
+    let reserved = [&[connection, "BEGIN", "SELECT login_addresses"], &held[..], &kept, &["COMMIT"]].concat();
+    let ended = [&[connection, "BEGIN"], &held[..], &forgotten, &["COMMIT"]].concat();
+    assert_eq!(names(&children), [&found[..], &reserved, &opened, &ended].concat());
     let calls: Vec<_> = children.iter().filter(|child| child.kind() == SpanKind::Client).collect();
-    assert_eq!(calls.len(), 9, "{children:#?}");
+    assert_eq!(calls.len(), 28, "{children:#?}");
     for call in &calls {
         assert_eq!((text(call, "db.system.name").as_str(), error(call)), (name, None));
         assert_eq!(attribute(call, "server.address").is_some(), engine == Engine::Postgres, "{call:?}");
         assert!(call.name.starts_with(&text(call, "db.operation.name")), "{call:?}");
     }
     assert_eq!(text(calls[1], "db.query.text"), begin);
-    assert_eq!(text(calls[4], "db.collection.name"), "sessions");
+    assert_eq!(text(calls[14], "db.collection.name"), "sessions");
     let told = format!("{spans:?}");
     for secret in ["ann@example.org", PASSWORD, &ann.access, &ann.refresh, ann.user["id"].as_str().unwrap(), "argon2"] {
         assert!(!told.contains(secret), "{secret} in {told}");

@@ -3,6 +3,7 @@
 
 mod border;
 mod cut;
+mod lockout;
 mod login;
 mod logout;
 mod me;
@@ -46,6 +47,7 @@ use crate::{
         ids::{SessionId, UserId},
         key_life::KeyRules,
         keys::{Algorithm, SigningKey},
+        lockout::{AccountRules, AddressRules, DeviceRules, LockoutRules, Pace, PairRules, Rung},
         master_key::MasterKey,
         oauth_client::OAuthClient,
         password::PasswordRules,
@@ -77,6 +79,35 @@ pub(crate) fn portal() -> Portal {
         access_cookie_name: "__Host-access".into(),
         sets_access_cookie: false,
         allowed_origins: vec!["https://app.test".into()],
+    }
+}
+
+/// As the default is.
+pub(crate) fn lockout() -> settings::Lockout {
+    let count = |number| NonZeroU32::new(number).unwrap();
+    let rung = |(accounts, minutes)| Rung { accounts: count(accounts), wait: Duration::from_mins(minutes) };
+    settings::Lockout {
+        enabled: true,
+        rules: LockoutRules {
+            pair: PairRules { free: count(5), waits: [1, 2, 4, 8, 15].map(Duration::from_mins).to_vec() },
+            account: AccountRules {
+                slow_after: count(20),
+                slow_by: Duration::from_secs(1),
+                slow_most: Duration::from_secs(30),
+                hard_stop: count(100),
+                forget_after: Duration::from_hours(90 * 24),
+            },
+            address: AddressRules {
+                window: Duration::from_hours(24),
+                ladder: [(7, 1), (10, 10), (15, 15), (20, 60), (25, 1_440)].map(rung).to_vec(),
+            },
+            device: DeviceRules { failures: count(10) },
+            hold: Duration::from_mins(1),
+        },
+        device_cookie: "__Secure-device".into(),
+        device_life: Duration::from_hours(180 * 24),
+        registrations_by_address: Pace { calls: count(100), period: Duration::from_hours(1) },
+        registrations_of_target: Pace { calls: count(10), period: Duration::from_hours(1) },
     }
 }
 
@@ -151,6 +182,10 @@ impl Harness {
     }
 
     async fn with_pool(portal: Portal, tokens: Tokens, hash_pool: HashPool) -> Self {
+        Self::with_lockout(portal, tokens, hash_pool, lockout()).await
+    }
+
+    async fn with_lockout(portal: Portal, tokens: Tokens, hash_pool: HashPool, rules: settings::Lockout) -> Self {
         let clock = Arc::new(ManualClock(AtomicI64::new(START.micros())));
         let hash_pool = Arc::new(hash_pool);
         let entropy = Arc::new(SystemEntropy);
@@ -164,6 +199,8 @@ impl Harness {
         let service = Service::new(PortalState {
             portal,
             tokens: tokens.clone(),
+            lockout: rules,
+            lines: Arc::default(),
             oauth: vec![OAuthClient::new(CLIENT_ID, CLIENT_SECRET.as_bytes())],
             store: store.clone(),
             keyring: keyring.clone(),

@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{key_life::KeyState, lockout::Counter, reason::Reason, webhook::SecurityEvent};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -148,6 +148,26 @@ labels! {
         Admitted = "admitted",
         /// Over the limit.
         Refused = "refused",
+    }
+
+    /// What a counter of failed logins said of one, or what became of it.
+    LockoutResult: "result" {
+        /// It may be tried.
+        Admitted = "admitted",
+        /// As many are under way as could fail; it has to come again.
+        Busy = "busy",
+        /// Not yet.
+        Waits = "waits",
+        /// Not before somebody lifts it.
+        Stopped = "stopped",
+        /// Its failure locked something: an account, an address, a device cookie.
+        Locked = "locked",
+    }
+
+    /// Which calls are paced.
+    PacedCall: "call" {
+        /// Registration.
+        Register = "register",
     }
 
     /// What came of a request to an upstream.
@@ -372,6 +392,19 @@ pub struct FileSha256;
 
 impl Name for FileSha256 {
     const NAME: &'static str = "sha256";
+}
+
+impl Label for Counter {
+    const NAME: &'static str = "counter";
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
 }
 
 impl Label for SecurityEvent {

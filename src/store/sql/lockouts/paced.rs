@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
+    policy::lockout::Pace,
     store::{
         StoreFault,
-        lockouts::{Pace, Paced},
+        lockouts::Paced,
         sql::{link::Link, query::Query},
     },
 };
