@@ -3,6 +3,7 @@
 
 mod audit;
 mod keys;
+mod lockouts;
 mod revoke;
 mod users;
 
@@ -31,6 +32,7 @@ pub async fn run(
     let told = match command {
         Beside::Audit(command) => return Ok(audit::run(settings, command, rim, out).await?),
         Beside::Keys(command) => keys(command, settings, rim).await?,
+        Beside::Lockouts(command) => lockouts::lockouts(command, settings, rim).await?,
         Beside::Revoke(command) => revoke::revoke(command, settings, rim).await?,
         Beside::Users(command) => users::users(command, settings, rim).await?,
     };
@@ -73,6 +75,9 @@ pub enum CommandFault {
     /// There is no such session.
     #[error("there is no session {0}")]
     UnknownSession(SessionId),
+    /// Nothing is locked by this name.
+    #[error("nothing is locked that goes by {0}; `portcullis lockouts list` shows what is")]
+    UnknownLockout(String),
     /// There is no such issuer.
     #[error("no issuer is named {0} in the configuration")]
     UnknownIssuer(String),

@@ -21,7 +21,7 @@ use crate::{
     },
     store::{
         SharedStore,
-        memory::revocations::Revocations,
+        memory::{revocations::Revocations, stuffing::StuffingWatch},
         redis::Redis,
         security::{SecurityWatch, Subscription},
     },
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) references: Arc<References>,
     /// Logins that wait for each other.
     pub(super) lines: Arc<Lines>,
+    /// Who tries many people's passwords.
+    pub(super) stuffing: Arc<StuffingWatch>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) rim: Rim,
 }
@@ -133,7 +135,8 @@ impl Shared {
         let streams =
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
         let lines = Arc::default();
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, metrics, rim })
+        let stuffing = Arc::new(StuffingWatch::new(&*rim.entropy));
+        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, stuffing, metrics, rim })
     }
 
     pub(super) fn layers(
@@ -200,6 +203,8 @@ impl Shared {
             lockout: settings.lockout.clone(),
             lines: Arc::clone(&self.lines),
             oauth: settings.oauth.clone(),
+            stuffing: settings.stuffing,
+            stuffing_watch: Arc::clone(&self.stuffing),
             store: Arc::clone(&facts.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&facts.master),

@@ -29,6 +29,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("tokens.delivery", Taken::Live),
     ("passwords", Taken::AtStart),
     ("lockout", Taken::Live),
+    ("credential_stuffing", Taken::Live),
     ("limits", Taken::Live),
     ("clusters", Taken::Live),
     ("routes", Taken::Live),

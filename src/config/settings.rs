@@ -32,6 +32,7 @@ use crate::policy::{
     keys::{Algorithm, SigningKey},
     oauth_client::OAuthClient,
     preset::Preset,
+    stuffing::StuffingRules,
     trace::Sampling,
 };
 
@@ -66,6 +67,8 @@ pub struct Settings {
     pub oauth: Vec<OAuthClient>,
     /// Who may ask for decisions.
     pub forward_auth: ForwardAuth,
+    /// When failed logins are taken for credential stuffing; `None`: never.
+    pub stuffing: Option<StuffingRules>,
     /// Who is told of security events.
     pub webhooks: Vec<Arc<Webhook>>,
     /// Logs and traces.

@@ -93,6 +93,10 @@ pub const fn row(reason: Reason) -> Row {
         Reason::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "The method is not forwarded", Silent, Quiet),
         Reason::NoRoute => (StatusCode::NOT_FOUND, "Nothing is served here", Silent, Quiet),
         Reason::SessionUnknown => (StatusCode::NOT_FOUND, "There is no such session", Silent, Quiet),
+        Reason::LockoutUnknown => (StatusCode::NOT_FOUND, "There is no such lockout", Silent, Quiet),
+        Reason::LoginsRefused => {
+            (StatusCode::TOO_MANY_REQUESTS, "Logins from here are refused for a while", Silent, Quiet)
+        }
         Reason::ClientInvalid => (StatusCode::UNAUTHORIZED, "The client is not known", Basic, Quiet),
         Reason::RequestInvalid => (StatusCode::BAD_REQUEST, "The request is not understood", Silent, Quiet),
         Reason::TokenTypeUnsupported => {

@@ -93,6 +93,9 @@ pub(crate) enum Call {
     Claims,
     OpenApi,
     AdminAudit,
+    AdminLockouts,
+    AdminLift,
+    AdminLiftOne,
 }
 
 /// Every endpoint.
@@ -141,6 +144,9 @@ pub static ENDPOINTS: &[Endpoint] = &[
     public("portal_claims", EndpointPath::Absolute(CLAIMS_PATH), Call::Claims, Served::Always),
     public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi, Served::WithPortal),
     of_admins("admin_audit", Method::GET, "/admin/v1/audit", Call::AdminAudit),
+    of_admins("admin_lockouts", Method::GET, "/admin/v1/lockouts", Call::AdminLockouts),
+    of_admins("admin_lockouts_lift", Method::DELETE, "/admin/v1/lockouts", Call::AdminLift),
+    of_admins("admin_lockout_lift", Method::DELETE, "/admin/v1/lockouts/{id}", Call::AdminLiftOne),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
@@ -241,6 +247,9 @@ impl Endpoint {
             Call::Claims => self.on(claims::claims, published.clone()),
             Call::OpenApi => self.on(openapi::openapi, accounts()?),
             Call::AdminAudit => self.on(admin::audit::list, accounts()?),
+            Call::AdminLockouts => self.on(admin::lockouts::list, accounts()?),
+            Call::AdminLift => self.on(admin::lockouts::lift, accounts()?),
+            Call::AdminLiftOne => self.on(admin::lockouts::lift_one, accounts()?),
         })
     }
 

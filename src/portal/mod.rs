@@ -33,6 +33,7 @@ mod refresh;
 mod register;
 mod sessions;
 mod state;
+mod stuffing;
 mod well_known;
 
 #[doc(hidden)]

@@ -20,7 +20,7 @@ use crate::{
     },
     policy::reason::Reason,
     portal::{
-        admin::audit::AuditPage,
+        admin::{audit::AuditPage, lockouts::LockoutsAnswer},
         answers::{Answer, TokenAnswer, UserAnswer},
         endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath, Served},
         form::IGNORED,
@@ -119,7 +119,7 @@ impl Shape {
                 Some("ReferredClaims"),
                 &[Reason::CredentialsMissing, Reason::ReferenceUnknown],
             ),
-            Call::AdminAudit => admin::shape(call),
+            Call::AdminAudit | Call::AdminLockouts | Call::AdminLift | Call::AdminLiftOne => admin::shape(call),
             Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
         };
         Self { summary, required, optional, success, answer, refusals }
@@ -233,7 +233,8 @@ fn document(portal: &Portal, oauth: bool) -> Value {
             }
         }
         if path.ends_with("/{id}") {
-            let schema = json!({"type": "string", "format": "uuid"});
+            let uuid = json!({"type": "string", "format": "uuid"});
+            let schema = if absolute { json!({"type": "string"}) } else { uuid };
             item["parameters"] = json!([{"name": "id", "in": "path", "required": true, "schema": schema}]);
         }
         item[endpoint.method.as_str().to_ascii_lowercase()] = operation(endpoint, portal);
@@ -458,6 +459,7 @@ fn schemas() -> Value {
     define::<SessionAnswer<'static>>(&mut generator);
     define::<IntrospectAnswer>(&mut generator);
     define::<AuditPage>(&mut generator);
+    define::<LockoutsAnswer>(&mut generator);
     define::<OAuthError<'static>>(&mut generator);
     define::<Document<'static>>(&mut generator);
     let mut schemas = generator.take_definitions(true);

@@ -107,6 +107,8 @@ audit_events! {
     LockoutLifted = "lockout_lifted",
     /// An administrator looked at something over the admin API.
     AdminRead = "admin_read",
+    /// So many different logins to so many accounts failed from one part of the network that it is refused for a while.
+    CredentialStuffingDetected = "credential_stuffing_detected",
 }
 
 /// Who did it.
@@ -202,6 +204,7 @@ impl AuditEvent {
             | Self::PermissionDenied
             | Self::AccountLocked
             | Self::AddressLocked
+            | Self::CredentialStuffingDetected
             | Self::DeviceVoided => Outcome::Refused,
             Self::WebhookGivenUp => Outcome::Failed,
             _ => Outcome::Succeeded,
@@ -219,6 +222,8 @@ impl AuditEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Particular {
+    /// Accounts that were tried, about.
+    Accounts,
     /// How many of the kind happened within the minute that one row stands for.
     Count,
     /// Attempts that were made.

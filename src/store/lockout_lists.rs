@@ -127,6 +127,21 @@ impl Locked {
         }
     }
 
+    /// The address as it is shown: of IPv6 the /64.
+    #[must_use]
+    pub fn shown_address(&self) -> Option<String> {
+        self.address().map(|address| if address.is_ipv6() { format!("{address}/64") } else { address.to_string() })
+    }
+
+    /// What its number is of.
+    #[must_use]
+    pub const fn counted(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "accounts",
+            Self::Account(_) | Self::Device(..) | Self::Pair(..) => "failures",
+        }
+    }
+
     /// As text that names it in a path: base64url of a letter for the counter and what it counts by.
     #[must_use]
     pub fn to_id(&self) -> String {

@@ -95,7 +95,7 @@ async fn populated(on: &Fixture) -> (Timestamp, Attempted) {
     for number in 0..3 {
         fails(on, from(stopped, 100 + number), NOW.plus(seconds(u64::from(number) * 61))).await;
     }
-    let now = NOW.plus(seconds(200));
+    let now = NOW.plus(seconds(150));
     for number in 0..5 {
         let device = Device { user: user_id(), nonce: Uuid::from_u128(number), expires: now.plus(seconds(9_000)) };
         fails(on, Attempt { device: Some(device), ..from(Attempted::User(device.user), 1) }, now).await;
@@ -150,6 +150,7 @@ async fn rows_that_are_locked_no_more_hide_none_that_is(on: Fixture) {
     fails(&on, patient, NOW).await;
     let now = NOW.plus(seconds(61));
     fails(&on, patient, now).await;
+    let now = now.plus(seconds(1));
     for number in 0..230 {
         fails(&on, from(somebody(), 1_000 + number), now).await;
     }

@@ -41,7 +41,7 @@ const SITE: &str = "site"; // 403: a cookie from another site.
 const CLIENT: &str = "client"; // 401: no client has proven who it is.
 
 /// The promise. A column for each of [`CREDENTIALS`].
-const EXPECTED: [(&str, &str, [&str; 11]); 30] = [
+const EXPECTED: [(&str, &str, [&str; 11]); 33] = [
     ("portal_register", "POST /auth/register", [IN; 11]),
     ("portal_signup", "POST /auth/signup", [IN; 11]),
     ("portal_login", "POST /auth/login", [IN; 11]),
@@ -64,6 +64,9 @@ const EXPECTED: [(&str, &str, [&str; 11]); 30] = [
     ("portal_claims", "GET /.well-known/portcullis/claims", [WHO, BAD, BAD, BAD, BAD, BAD, BAD, BAD, WHO, WHO, WHO]),
     ("portal_openapi", "GET /auth/openapi.json", [IN; 11]),
     ("admin_audit", "GET /admin/v1/audit", [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, ROLE]),
+    ("admin_lockouts", "GET /admin/v1/lockouts", [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, ROLE]),
+    ("admin_lockouts_lift", "DELETE /admin/v1/lockouts", [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, SITE]),
+    ("admin_lockout_lift", "DELETE /admin/v1/lockouts/x", [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, SITE]),
     ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO]),
     ("optional", "GET /optional/a", [IN, BAD, BAD, BAD, IN, IN, IN, BAD, IN, IN, IN]),
     ("public", "GET /public/a", [IN; 11]),

@@ -257,6 +257,16 @@ async fn whatever_is_answered_is_described(portal: &str) {
     }
     let key = gateway.signing_key().await;
     let admin = signed(&key, &good_header(&key), &with(claims_of(&again), &json!({"roles": ["admin"]})));
+    for _ in 0..5 {
+        let wrong = json!({"email": "nobody@example.org", "password": "wrong"});
+        check("portal_login", &client.post("/auth/login").json(&wrong).send().await);
+    }
+    let locked = client.get("/admin/v1/lockouts").bearer(&admin).send().await;
+    check("admin_lockouts", &locked);
+    let one = format!("/admin/v1/lockouts/{}", locked.json()["lockouts"][0]["id"].as_str().unwrap());
+    check("admin_lockout_lift", &client.call("DELETE", &one).bearer(&admin).send().await);
+    let here = client.call("DELETE", "/admin/v1/lockouts?address=127.0.0.1");
+    check("admin_lockouts_lift", &here.bearer(&admin).send().await);
     for (id, (method, path, _)) in operations.iter().filter(|(id, _)| id.starts_with("admin_")) {
         for path in [path.clone(), format!("{path}?unknown=1")] {
             check(id, &client.call(method, &path).bearer(&admin).send().await);

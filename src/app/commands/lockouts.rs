@@ -111,7 +111,10 @@ fn in_json(locked: &[Lockout]) -> String {
 }
 
 fn table(locked: &[Lockout]) -> String {
-    let mut out = format!("{:<8} {:<36} {:<24} {:>8} {:<20} {:<20} id", "kind", "account", "address", "failures", "since", "until");
+    let mut out = format!(
+        "{:<8} {:<36} {:<24} {:>8} {:<20} {:<20} id",
+        "kind", "account", "address", "failures", "since", "until"
+    );
     for lockout in locked {
         let (user, name) = account(&lockout.what);
         let name = name.map(|digest| format!("(unknown {})", digest.get(..16).unwrap_or_default()));

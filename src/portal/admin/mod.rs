@@ -6,6 +6,7 @@
 //! ([`query`]); lists are given in pages ([`page`]).
 
 pub(crate) mod audit;
+pub(crate) mod lockouts;
 pub(crate) mod page;
 pub(crate) mod query;
 

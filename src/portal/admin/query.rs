@@ -36,6 +36,19 @@ impl Query {
         self.0.optional(name, check)
     }
 
+    /// What was made of a parameter, or a note of what is wrong with it.
+    pub(crate) fn checked<T>(&mut self, name: &'static str, made: Result<T, &str>) -> Option<T> {
+        made.map_err(|message| self.0.fault(name, message)).ok()
+    }
+
+    /// All were taken, and this was made of them, unless something was wrong.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn finish_with<T>(self, taken: Option<T>) -> Result<T, Refusal> {
+        self.0.finish(taken)
+    }
+
     /// All were taken.
     ///
     /// # Errors

@@ -201,6 +201,8 @@ impl Harness {
             tokens: tokens.clone(),
             lockout: rules,
             lines: Arc::default(),
+            stuffing: None,
+            stuffing_watch: Arc::new(crate::store::memory::stuffing::StuffingWatch::new(&crate::clock::SystemEntropy)),
             oauth: vec![OAuthClient::new(CLIENT_ID, CLIENT_SECRET.as_bytes())],
             store: store.clone(),
             keyring: keyring.clone(),

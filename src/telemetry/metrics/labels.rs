@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
-use crate::policy::{key_life::KeyState, lockout::Counter, reason::Reason, webhook::SecurityEvent};
+use crate::policy::{key_life::KeyState, lockout::Counter, reason::Reason, stuffing::Reach, webhook::SecurityEvent};
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident: $name:literal { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
@@ -396,6 +396,19 @@ impl Name for FileSha256 {
 
 impl Label for Counter {
     const NAME: &'static str = "counter";
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Reach {
+    const NAME: &'static str = "reach";
     const ALL: &'static [Self] = &Self::ALL;
 
     fn index(self) -> usize {
