@@ -39,7 +39,12 @@ impl LockoutQuery {
     /// Whether lockouts of this counter can be among those asked for.
     #[must_use]
     pub fn asks(&self, counter: Counter) -> bool {
-        let of_account = !matches!(counter, Counter::Address);
+        let of_account = match counter {
+            Counter::Account | Counter::Pair => true,
+            // A device cookie is a user's, never a mere name's.
+            Counter::Device => self.account.is_some_and(|account| account.user().is_some()),
+            Counter::Address => false,
+        };
         let of_address = matches!(counter, Counter::Address | Counter::Pair);
         self.counter.is_none_or(|asked| asked == counter)
             && (of_account || self.account.is_none())

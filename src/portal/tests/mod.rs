@@ -202,7 +202,7 @@ impl Harness {
             lockout: rules,
             lines: Arc::default(),
             stuffing: None,
-            stuffing_watch: Arc::new(crate::store::memory::stuffing::StuffingWatch::new(&crate::clock::SystemEntropy)),
+            stuffing_watch: Arc::new(crate::store::memory::stuffing::StuffingWatch::new(&SystemEntropy)),
             oauth: vec![OAuthClient::new(CLIENT_ID, CLIENT_SECRET.as_bytes())],
             store: store.clone(),
             keyring: keyring.clone(),
