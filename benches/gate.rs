@@ -177,6 +177,7 @@ async fn bench(more_routes: usize, own: Algorithm) -> Bench {
     let floods = Arc::new(Floods::new(flood, Arc::clone(&snapshot), Arc::clone(&rim.clock), Arc::clone(&metrics)));
     let layers = Layers {
         observer: Arc::new(Observer {
+            door: portcullis::gate::exchange::Door::Public,
             snapshot,
             unrouted: metrics.route("-"),
             metrics: Arc::clone(&metrics),

@@ -6,6 +6,7 @@
 //! flight, then the admin listener, tasks last. Without a store (`store.url: none`) there are no `Facts`: the keys are
 //! given or made (`unkept`), and the portal only publishes (`Portal::without_accounts`).
 
+mod admin_door;
 pub mod commands;
 mod denials;
 mod feed;
@@ -37,12 +38,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::{follow::Follow, stop::Stop};
 use self::{
+    admin_door::AdminDoor,
     force::Force,
     reload::Reloader,
     shared::{Shared, unkept},
 };
+pub use self::{follow::Follow, stop::Stop};
 use crate::{
     clock::{Clock, Entropy},
     config::{
@@ -152,14 +154,17 @@ impl App {
         let floods = Arc::new(floods);
         let (traces, spans) = tasks::spans(&settings.telemetry, &metrics, &shared.rim);
         let layers = shared.layers(&settings, &snapshot, Arc::clone(&floods), senders, traces);
-        let gate = pipeline(layers, Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock))));
+        let end = Dispatch::new(SnapshotPortal, Forward::new(Arc::clone(&shared.rim.clock)));
+        let admin_api = pipeline(admin_door::layers(&layers), end.clone());
+        let gate = pipeline(layers, end);
 
         let (public, drain) = (&settings.listeners.public, settings.listeners.drain);
         let edge = Edge::bind(public, drain, Arc::clone(&metrics), Some(floods))?;
         let stale = Arc::new(AtomicBool::new(false));
         let readiness = readiness::Readiness::new(&shared, Arc::clone(&force), Arc::clone(&stale));
         let lifecycle = Arc::new(Lifecycle::default());
-        let admin_gate = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
+        let health = health::admin(Arc::clone(&metrics), Arc::clone(&lifecycle), Arc::new(readiness));
+        let admin_gate = AdminDoor::new(admin_api, health);
         let admin = health::listener(settings.listeners.admin);
         // Metrics of its own: the exported connection counts are the clients'.
         let admin = Edge::bind(&admin, ADMIN_DRAIN, Arc::new(Metrics::new()), None)?;

@@ -1,9 +1,10 @@
 //! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
-//! gateways (`api-keys`, `audit`, `keys`, `revoke`, `users`). The question that `health` puts to an admin listener is asked here too;
+//! gateways (`api-keys`, `audit`, `keys`, `lockouts`, `revoke`, `users`). The question that `health` puts to an admin listener is asked here too;
 //! the others are `main.rs`'s to do, and the families' `app/commands`'s.
 
 pub mod api_keys;
 pub mod keys;
+pub mod lockouts;
 pub mod revoke;
 pub mod users;
 
@@ -69,6 +70,9 @@ pub enum Beside {
     /// Look after the signing keys.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Look at what failed logins have locked, and lift it.
+    #[command(subcommand)]
+    Lockouts(lockouts::Lockouts),
     /// Refuse a session, a user's sessions, or tokens from now on.
     #[command(subcommand)]
     Revoke(revoke::Revoke),
@@ -85,6 +89,7 @@ impl Beside {
             Self::ApiKeys(command) => &command.at().config,
             Self::Audit(command) => command.config(),
             Self::Keys(command) => &command.at().config,
+            Self::Lockouts(command) => &command.at().config,
             Self::Revoke(command) => command.config(),
             Self::Users(command) => &command.at().config,
         }

@@ -15,7 +15,7 @@
 //! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs. It also fetches
 //!    the keys of other issuers, exports spans and delivers messages to webhooks.
 //! 8. [`telemetry`] sees everything: metrics, access log, health, the spans of sampled requests. The admin listener's
-//!    requests are answered there, past the pipeline.
+//!    requests are answered there, past the pipeline, but for the admin API's, which go through it.
 //!
 //! [`clock`] is where time and randomness are read. [`cli`] is the command line; `main.rs` puts it all together:
 //! command line, configuration, log, app, run. docs/architecture.md tells the same at more length, and who may know

@@ -4,6 +4,7 @@
 mod api_keys;
 mod audit;
 mod keys;
+mod lockouts;
 mod revoke;
 mod users;
 
@@ -37,6 +38,7 @@ pub async fn run(
         Beside::Audit(command) => return Ok(audit::run(settings, command, rim, out).await?),
         Beside::ApiKeys(command) => api_keys::api_keys(command, settings, rim).await?,
         Beside::Keys(command) => keys(command, settings, rim).await?,
+        Beside::Lockouts(command) => lockouts::lockouts(command, settings, rim).await?,
         Beside::Revoke(command) => revoke::revoke(command, settings, rim).await?,
         Beside::Users(command) => users::users(command, settings, rim).await?,
     };
@@ -82,6 +84,9 @@ pub enum CommandFault {
     /// The user has no such key.
     #[error("the user has no API key {0}; `portcullis api-keys list` shows those there are")]
     UnknownApiKey(ApiKeyId),
+    /// Nothing is locked by this name.
+    #[error("nothing is locked that goes by {0}; `portcullis lockouts list` shows what is")]
+    UnknownLockout(String),
     /// There is no such issuer.
     #[error("no issuer is named {0} in the configuration")]
     UnknownIssuer(String),

@@ -8,7 +8,7 @@ use http::{HeaderName, Method, Uri};
 use super::quotas::{self, Ledgers};
 use crate::{
     config::settings::{
-        self, AuthMode, Cap, Credentials, Limit, Limiting, Route, RouteTimeouts, Settings, Staleness, Usage,
+        self, AdminApi, AuthMode, Cap, Credentials, Limit, Limiting, Route, RouteTimeouts, Settings, Staleness, Usage,
     },
     gate::{
         metered::Metering,
@@ -20,7 +20,7 @@ use crate::{
     },
     policy::{cross_site::origin_of, headers::is_reserved, limit_headers::quoted, overload::Calls, preset::Preset},
     portal::{
-        endpoints::{ENDPOINTS, Endpoint, Served},
+        endpoints::{ADMIN_BASE, ADMIN_ROLE, ENDPOINTS, Endpoint, Served},
         key_sets::PRESET_KEYS,
     },
     store::{limits::Limiter, redis::Redis},
@@ -122,6 +122,7 @@ pub(super) fn snapshot(
 ) -> Result<Snapshot, PatternFault> {
     Ok(Snapshot {
         routes: table(settings, parts)?,
+        admin_routes: admin_table(settings, parts)?,
         trusted_proxies: settings.listeners.trusted_proxies.clone(),
         forward_auth: ForwardAuth {
             bases: settings.portal.base_paths.clone(),
@@ -167,7 +168,11 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
         table.set_portal_host(Arc::clone(host));
     }
     if settings.portal.enabled {
-        table.set_portal_bases(settings.portal.base_paths.clone());
+        let mut bases = settings.portal.base_paths.clone();
+        if settings.portal.admin_api == AdminApi::Public {
+            bases.push(ADMIN_BASE.into());
+        }
+        table.set_portal_bases(bases);
     }
     for endpoint in ENDPOINTS.iter().filter(|endpoint| is_served(endpoint, settings)) {
         let paths = endpoint.full_paths(&settings.portal.base_paths);
@@ -197,10 +202,23 @@ fn table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFau
     Ok(table)
 }
 
+/// What is routed at the admin listener: the admin API alone, by whatever name it is reached.
+fn admin_table(settings: &Settings, parts: Parts<'_>) -> Result<RouteTable, PatternFault> {
+    let mut table = RouteTable::default();
+    if settings.portal.enabled && settings.portal.admin_api != AdminApi::None {
+        for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.served == Served::ToAdmins) {
+            table.insert_for_services(&endpoint.full_paths(&[]), portal_entry(endpoint, settings, parts))?;
+        }
+    }
+    Ok(table)
+}
+
+/// Whether it is at the public listener.
 fn is_served(endpoint: &Endpoint, settings: &Settings) -> bool {
     match endpoint.served {
         Served::WithPortal => settings.portal.enabled,
         Served::WithOAuth => settings.portal.enabled && !settings.oauth.is_empty(),
+        Served::ToAdmins => settings.portal.enabled && settings.portal.admin_api == AdminApi::Public,
         Served::Always => true,
     }
 }
@@ -254,6 +272,9 @@ fn portal_entry(endpoint: &Endpoint, settings: &Settings, parts: Parts<'_>) -> R
     // a service count against it.
     if endpoint.proves_client() {
         RouteEntry { limits: entry.limits.of_failures(), ..entry }
+    } else if endpoint.served == Served::ToAdmins {
+        // No page of another origin acts for an administrator, whatever origins the portal lists.
+        RouteEntry { roles: vec![ADMIN_ROLE.into()], allowed_origins: Vec::new(), ..entry }
     } else if endpoint.of_services() {
         RouteEntry { limits: RouteLimits::default(), ..entry }
     } else {

@@ -15,6 +15,7 @@ use crate::{
         authorise::Authorise,
         bad_tokens::BadTokens,
         charge::SubjectLimit,
+        exchange::Door,
         finish::RequestLog,
         floods::Floods,
         identity::Identity,
@@ -35,7 +36,7 @@ use crate::{
     },
     store::{
         SharedStore, Store,
-        memory::revocations::Revocations,
+        memory::{revocations::Revocations, stuffing::StuffingWatch},
         quotas::Book,
         redis::Redis,
         security::{SecurityWatch, Subscription},
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     pub(super) references: Arc<References>,
     /// Logins that wait for each other.
     pub(super) lines: Arc<Lines>,
+    /// Who tries many people's passwords.
+    pub(super) stuffing: Arc<StuffingWatch>,
     pub(super) load: Arc<Load>,
     /// Knows callers by their API keys. `None` without a store.
     pub(super) api_keys: Option<Arc<ApiKeyCheck>>,
@@ -164,9 +167,24 @@ impl Shared {
         let streams =
             streams::open(&settings.tokens, &known, Some((Arc::clone(&keyring), Arc::clone(&rim.clock))), &metrics);
         let lines = Arc::default();
+        let stuffing = Arc::new(StuffingWatch::new(&*rim.entropy));
         let load = Arc::new(Load::new(settings.overload.max_in_flight, Arc::clone(&metrics)));
         let api_keys = facts.as_ref().map(|facts| facts.api_keys(settings, &metrics));
-        Ok(Self { facts, redis, issuers, keyring, known, streams, references, lines, load, api_keys, metrics, rim })
+        Ok(Self {
+            facts,
+            redis,
+            issuers,
+            keyring,
+            known,
+            streams,
+            references,
+            lines,
+            stuffing,
+            load,
+            api_keys,
+            metrics,
+            rim,
+        })
     }
 
     pub(super) fn layers(
@@ -180,6 +198,7 @@ impl Shared {
         let clock = || Arc::clone(&self.rim.clock);
         Layers {
             observer: Arc::new(Observer {
+                door: Door::Public,
                 snapshot: Arc::clone(snapshot),
                 metrics: Arc::clone(&self.metrics),
                 unrouted: self.metrics.route(UNROUTED),
@@ -252,6 +271,8 @@ impl Shared {
             lockout: settings.lockout.clone(),
             lines: Arc::clone(&self.lines),
             oauth: settings.oauth.clone(),
+            stuffing: settings.stuffing,
+            stuffing_watch: Arc::clone(&self.stuffing),
             store: Arc::clone(&facts.store),
             keyring: Arc::clone(&self.keyring),
             master: Arc::clone(&facts.master),

@@ -20,8 +20,8 @@ use super::{
 pub(super) struct RawListeners {
     /// The listener for clients.
     public: Item<RawPublic>,
-    /// The listener for operators: /metrics, /livez, /readyz, /startupz. Plaintext and without authentication, so keep
-    /// it on loopback or a network only operators reach.
+    /// The listener for operators: /metrics, /livez, /readyz, /startupz, without authentication, and the admin API, with it
+    /// (`portal.admin_api`). Plaintext, so keep it on loopback or a network only operators reach.
     admin: Item<RawAdmin>,
     /// Addresses or networks of proxies in front of the gateway. Only their X-Forwarded-For and request ids are
     /// believed, right to left. Naming too much lets clients choose the address they are limited and logged by; naming

@@ -30,6 +30,7 @@ pub const TAKEN: &[(&str, Taken)] = &[
     ("tokens.delivery", Taken::Live),
     ("passwords", Taken::AtStart),
     ("lockout", Taken::Live),
+    ("credential_stuffing", Taken::Live),
     ("limits", Taken::Live),
     ("quotas", Taken::Live),
     ("clusters", Taken::Live),

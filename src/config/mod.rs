@@ -10,6 +10,7 @@
 mod api_keys;
 mod checks;
 mod clusters;
+mod credential_stuffing;
 mod errors;
 mod expand;
 mod floods;
@@ -177,6 +178,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     issuers.check_subjects(portal.as_ref(), checks);
     let forward_auth = forward_auth::check(raw.forward_auth, listeners.as_ref(), checks);
     let webhooks = security_events::check(raw.security_events, no_store, checks);
+    let stuffing = credential_stuffing::check(raw.credential_stuffing);
     let telemetry = telemetry::check(raw.telemetry, clusters.as_deref(), checks);
     let routes_at = raw.routes.at.or(&item::At::root(), "routes");
     let presets: Vec<_> = clusters.iter().flatten().filter_map(|cluster| cluster.identity.preset).collect();
@@ -216,6 +218,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
         portal,
         oauth: oauth?,
         forward_auth: forward_auth?,
+        stuffing: stuffing?,
         webhooks: webhooks?,
         telemetry: telemetry?,
         written: Arc::default(),

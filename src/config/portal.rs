@@ -16,6 +16,9 @@ use super::{
     words::{CookieName, Host, HostCookieName, Name},
 };
 
+/// Where the admin API is.
+pub(super) const ADMIN_BASE: &str = "/admin/v1";
+
 /// The account endpoints.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -55,6 +58,23 @@ pub(super) struct RawPortal {
     allowed_origins: Item<Vec<Item<Origin>>>,
     /// What API keys users may make. Which routes take them is each route's `credentials`.
     api_keys: Item<RawApiKeys>,
+    /// Where the admin API (/admin/v1) is served: none (nowhere), admin (at listeners.admin), or public (at
+    /// listeners.public too, on `portal.host`). Wherever it is served, it takes nothing but an access token of ours with the
+    /// role admin; admin only narrows who can reach it. The admin listener is plaintext: keep it on loopback, or tokens
+    /// cross the network in the clear.
+    admin_api: Item<AdminApi>,
+}
+
+/// Where the admin API is served.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AdminApi {
+    /// Nowhere.
+    None,
+    /// At the admin listener.
+    Admin,
+    /// At both listeners.
+    Public,
 }
 
 /// Whose statuses, words and defaults are spoken.
@@ -91,6 +111,7 @@ impl Default for RawPortal {
             access_cookie_name: Item::of(HostCookieName("__Host-portcullis-access".to_owned())),
             allowed_origins: Item::default(),
             api_keys: Item::default(),
+            admin_api: Item::of(AdminApi::Admin),
         }
     }
 }
@@ -145,6 +166,11 @@ pub(super) fn check(item: Item<RawPortal>, no_store: bool, limits: &Limits, chec
         sets_access_cookie: false,
         allowed_origins: values(raw.allowed_origins.value?)?.into_iter().map(|origin| origin.0.into()).collect(),
         api_keys: api_keys?,
+        admin_api: match raw.admin_api.value? {
+            AdminApi::None => settings::AdminApi::None,
+            AdminApi::Admin => settings::AdminApi::Admin,
+            AdminApi::Public => settings::AdminApi::Public,
+        },
     })
 }
 
@@ -161,6 +187,9 @@ fn check_base_paths(item: &Item<Vec<Item<PathPrefix>>>, checks: &mut Checks) {
         }
         // Compared as the route table does: a mistyped login must not reach a service.
         let lower = text.to_ascii_lowercase();
+        if lower == ADMIN_BASE || lower.strip_prefix(ADMIN_BASE).is_some_and(|rest| rest.starts_with('/')) {
+            checks.error(&path.at, "lies under /admin/v1, where the admin API is");
+        }
         let is_above = |other: &PathPrefix| lower.starts_with(&format!("{}/", other.0.to_ascii_lowercase()));
         if let Some(above) = paths.iter().filter_map(|other| other.value.as_ref()).find(|other| is_above(other)) {
             checks.error(&path.at, format!("lies below \"{above}\", where its cookies would come twice"));

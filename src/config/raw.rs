@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clusters::RawCluster,
+    credential_stuffing::RawCredentialStuffing,
     forward_auth::RawForwardAuth,
     issuers::RawIssuer,
     item::{Item, Named},
@@ -59,6 +60,9 @@ pub(super) struct RawSettings {
     /// What failed logins cost, and how often anybody may register.
     #[serde(default)]
     pub(super) lockout: Item<RawLockout>,
+    /// When many different failed logins are taken for an attack.
+    #[serde(default)]
+    pub(super) credential_stuffing: Item<RawCredentialStuffing>,
     /// Rate limits by name, for routes and the portal to refer to.
     #[serde(default)]
     pub(super) limits: Item<Named<RawLimit>>,

@@ -6,7 +6,12 @@ use std::collections::HashMap;
 
 use http::Method;
 
-use super::{checks::Checks, item::At, settings::Portal};
+use super::{
+    checks::Checks,
+    item::At,
+    portal::ADMIN_BASE,
+    settings::{AdminApi, Portal},
+};
 use crate::policy::preset::Preset;
 
 /// Where the key set is, with the portal and without it.
@@ -131,6 +136,9 @@ fn portal_claims(portal: &Portal, claim: &Claim) -> Option<&'static str> {
     let under = |base: &str| claim.path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if same_host && portal.base_paths.iter().any(|base| under(base)) {
         return Some("lies under one of portal.base_paths");
+    }
+    if same_host && portal.admin_api == AdminApi::Public && under(ADMIN_BASE) {
+        return Some("lies under /admin/v1, where portal.admin_api: public has the admin API");
     }
     (claim.path == DISCOVERY).then_some("is a path of the portal")
 }

@@ -35,7 +35,7 @@ pub(super) struct RawWebhook {
     url: Item<KeysUrl>,
     /// What messages are signed with: whsec_ and 24 to 64 bytes in base64. From the environment or a file.
     secret: Item<Secret>,
-    /// What it is told: `refresh_reuse_detected`, `refresh_ahead`, `new_device`, `permission_denied`, `account_locked`,
+    /// What it is told: `refresh_reuse_detected`, `refresh_ahead`, `new_device`, `permission_denied`, `credential_stuffing_detected`, `account_locked`,
     /// `address_locked`, `device_voided`.
     #[serde(default = "events")]
     events: Item<Vec<Item<SecurityEvent>>>,

@@ -4,6 +4,7 @@
 //! Plain data. Every reference is resolved or known to resolve, every number is inside its range, every secret is
 //! loaded. Built only by the checks beside this file; the rest of the program never sees YAML.
 
+mod admin_api;
 mod api_keys;
 mod floods;
 mod identity;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 use secrecy::{SecretSlice, SecretString};
 
 pub use self::{
+    admin_api::AdminApi,
     api_keys::ApiKeys,
     floods::Flood,
     identity::{Identity, IdentityHeaders},
@@ -40,6 +42,7 @@ use crate::policy::{
     keys::{Algorithm, SigningKey},
     oauth_client::OAuthClient,
     preset::Preset,
+    stuffing::StuffingRules,
     trace::Sampling,
 };
 
@@ -80,6 +83,8 @@ pub struct Settings {
     pub oauth: Vec<OAuthClient>,
     /// Who may ask for decisions.
     pub forward_auth: ForwardAuth,
+    /// When failed logins are taken for credential stuffing; `None`: never.
+    pub stuffing: Option<StuffingRules>,
     /// Who is told of security events.
     pub webhooks: Vec<Arc<Webhook>>,
     /// Logs and traces.
@@ -424,6 +429,8 @@ pub struct Portal {
     pub allowed_origins: Vec<Arc<str>>,
     /// What API keys its users may make.
     pub api_keys: ApiKeys,
+    /// Where the admin API is served.
+    pub admin_api: AdminApi,
 }
 
 /// Whose statuses, words and defaults are spoken.

@@ -46,9 +46,20 @@ impl Principal {
     }
 }
 
+/// The listener that a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The clients'.
+    Public,
+    /// The operators'.
+    Admin,
+}
+
 /// How the request reached us.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
+    /// At which listener.
+    pub door: Door,
     /// The other end of the connection: the client, or a proxy before us.
     pub peer: IpAddr,
     /// Whether the connection was TLS.
@@ -316,6 +327,7 @@ impl Exchange {
             None,
         );
         let snapshot = Snapshot {
+            admin_routes: crate::gate::route_table::RouteTable::default(),
             routes: crate::gate::route_table::RouteTable::default(),
             trusted_proxies: Vec::new(),
             forward_auth: crate::gate::snapshot::ForwardAuth::default(),
@@ -339,7 +351,7 @@ impl Exchange {
             )),
             accounts: None,
         };
-        let arrival = Arrival { peer: client, tls: false };
+        let arrival = Arrival { door: Door::Public, peer: client, tls: false };
         let trace = TraceContext::start([1; 16], [1; 8], false);
         let mut exchange = Self::new(Arc::new(record), Arc::new(snapshot), arrival, trace, Timestamp::from_seconds(0));
         exchange.set_client(client);

@@ -22,7 +22,7 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     gate::{
         body::GateBody,
-        exchange::{Arrival, Exchange},
+        exchange::{Arrival, Door, Exchange},
         finish::{Finish, RequestLog},
         guard::ResponseGuard,
         snapshot::Snapshot,
@@ -46,8 +46,11 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// The longest request id taken over from a trusted proxy.
 const LONGEST_REQUEST_ID: usize = 128;
 
-/// What the observer stands on; shared by every connection.
+/// What the observer stands on; shared by every connection of a listener.
+#[derive(Clone)]
 pub struct Observer {
+    /// Whose connections these are.
+    pub door: Door,
     /// The configuration in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Counters.
@@ -98,7 +101,7 @@ where
     fn call(&mut self, mut request: Request<GateBody>) -> Self::Future {
         let observer = &*self.observer;
         let snapshot = observer.snapshot.load_full();
-        let arrival = arrival(&mut request);
+        let arrival = arrival(&mut request, observer.door);
         let (trace, parent) = observer.trace(request.headers_mut());
         let now = observer.clock.now();
         let request_id = observer.request_id(request.headers(), &snapshot, arrival, now);
@@ -169,9 +172,10 @@ fn well_formed(id: &[u8]) -> bool {
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
 }
 
-fn arrival(request: &mut Request<GateBody>) -> Arrival {
+fn arrival(request: &mut Request<GateBody>, door: Door) -> Arrival {
     let connection = request.extensions_mut().remove::<crate::edge::Connection>();
-    connection.map_or(Arrival { peer: std::net::IpAddr::from([0, 0, 0, 0]), tls: false }, |connection| Arrival {
+    connection.map_or(Arrival { door, peer: std::net::IpAddr::from([0, 0, 0, 0]), tls: false }, |connection| Arrival {
+        door,
         peer: connection.peer.ip(),
         tls: connection.tls,
     })

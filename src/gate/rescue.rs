@@ -96,6 +96,10 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ApiKeyUnknown => (StatusCode::NOT_FOUND, "There is no such API key", Silent, Quiet),
         Reason::ApiKeyNotAccepted => (StatusCode::FORBIDDEN, "API keys are not accepted here", Silent, Quiet),
         Reason::ApiKeyLimit => (StatusCode::CONFLICT, "There are too many API keys already", Silent, Quiet),
+        Reason::LockoutUnknown => (StatusCode::NOT_FOUND, "There is no such lockout", Silent, Quiet),
+        Reason::LoginsRefused => {
+            (StatusCode::TOO_MANY_REQUESTS, "Logins from here are refused for a while", Silent, Quiet)
+        }
         Reason::ClientInvalid => (StatusCode::UNAUTHORIZED, "The client is not known", Basic, Quiet),
         Reason::RequestInvalid => (StatusCode::BAD_REQUEST, "The request is not understood", Silent, Quiet),
         Reason::TokenTypeUnsupported => {

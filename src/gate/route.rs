@@ -25,7 +25,7 @@ impl Stage for Routing {
     fn apply(&self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
         let exchange = Exchange::of(request)?;
         exchange.hygienic()?;
-        let routes = &exchange.snapshot().routes;
+        let routes = exchange.snapshot().routes_at(exchange.arrival().door);
         let host = head::host_of(request.uri(), request.headers()).unwrap_or_default();
         let path = request.uri().path();
         // A preflight is its request's, where origins are listed: no route has to name OPTIONS for it. Not where only a

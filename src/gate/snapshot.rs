@@ -10,8 +10,8 @@ use tower::util::BoxCloneSyncService;
 use crate::{
     config::settings::{AuthMode, Compat, Credentials, Rewrite, RouteTimeouts, Staleness},
     gate::{
-        body::GateBody, metered::Metering, open_streams::OpenStreams, quotas::RouteQuotas, refusal::Refusal,
-        route_limits::RouteLimits, route_table::RouteTable,
+        body::GateBody, exchange::Door, metered::Metering, open_streams::OpenStreams, quotas::RouteQuotas,
+        refusal::Refusal, route_limits::RouteLimits, route_table::RouteTable,
     },
     policy::{headers::Ours, overload::Calls},
     telemetry::metrics::RouteMetrics,
@@ -115,6 +115,8 @@ pub struct ForwardAuth {
 pub struct Snapshot {
     /// Routes by host, path and method.
     pub routes: RouteTable,
+    /// Those of the admin listener: the admin API's.
+    pub admin_routes: RouteTable,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Who may ask for decisions, and where.
@@ -146,6 +148,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What is routed at a listener.
+    #[must_use]
+    pub const fn routes_at(&self, door: Door) -> &RouteTable {
+        match door {
+            Door::Public => &self.routes,
+            Door::Admin => &self.admin_routes,
+        }
+    }
+
     /// What only we say in an answer.
     #[must_use]
     pub fn ours(&self) -> Ours<'_, Arc<str>> {

@@ -148,6 +148,7 @@ impl Gate {
         let floods = Arc::new(Floods::new(flood, Arc::clone(&snapshot), time, Arc::clone(&metrics)));
         let layers = Layers {
             observer: Arc::new(Observer {
+                door: crate::gate::exchange::Door::Public,
                 snapshot,
                 unrouted: metrics.route("-"),
                 metrics: Arc::clone(&metrics),

@@ -130,6 +130,10 @@ reasons! {
     RefreshReuse = "refresh_reuse",
     /// No live session of the caller's.
     SessionUnknown = "session_unknown",
+    /// Nothing is locked that goes by this name.
+    LockoutUnknown = "lockout_unknown",
+    /// Logins from this part of the network are refused for a while: many people's passwords were tried from there.
+    LoginsRefused = "logins_refused",
     /// The client of an OAuth endpoint has not proven who it is.
     ClientInvalid = "invalid_client",
     /// A call of an OAuth endpoint is not understood.

@@ -21,6 +21,8 @@ pub enum SecurityEvent {
     NewDevice,
     /// An authenticated caller lacks the role or scope that a route needs.
     PermissionDenied,
+    /// Many people's passwords are tried from one part of the network.
+    CredentialStuffingDetected,
     /// So many logins to an account failed in a row that no more are tried.
     AccountLocked,
     /// Logins to so many accounts failed from an address that it has to wait.
@@ -36,6 +38,7 @@ impl SecurityEvent {
         Self::RefreshAhead,
         Self::NewDevice,
         Self::PermissionDenied,
+        Self::CredentialStuffingDetected,
         Self::AccountLocked,
         Self::AddressLocked,
         Self::DeviceVoided,
@@ -49,6 +52,7 @@ impl SecurityEvent {
             Self::RefreshAhead => "refresh_ahead",
             Self::NewDevice => "new_device",
             Self::PermissionDenied => "permission_denied",
+            Self::CredentialStuffingDetected => "credential_stuffing_detected",
             Self::AccountLocked => "account_locked",
             Self::AddressLocked => "address_locked",
             Self::DeviceVoided => "device_voided",

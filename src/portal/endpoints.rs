@@ -17,7 +17,7 @@ use crate::{
     gate::references::CLAIMS_PATH,
     policy::overload::Calls,
     portal::{
-        api_keys, claims, login, logout, me, oauth, openapi, refresh, register, sessions,
+        admin, api_keys, claims, login, logout, me, oauth, openapi, refresh, register, sessions,
         state::{Published, Shared},
         well_known,
     },
@@ -25,6 +25,12 @@ use crate::{
 
 /// Largest body of a portal request, bytes: several times a password of 128 four-byte characters, fully escaped.
 pub(crate) const BODY_LIMIT: usize = 8 * 1024;
+
+/// Where the admin API is, at whichever listener.
+pub const ADMIN_BASE: &str = "/admin/v1";
+
+/// Whom it is for.
+pub const ADMIN_ROLE: &str = "admin";
 
 /// One endpoint.
 #[derive(Debug)]
@@ -52,6 +58,8 @@ pub enum Served {
     WithPortal,
     /// While `oauth.clients` names any.
     WithOAuth,
+    /// To administrators, where `portal.admin_api` says.
+    ToAdmins,
     /// Always: services verify identities by it.
     Always,
 }
@@ -88,6 +96,10 @@ pub(crate) enum Call {
     Discovery,
     Claims,
     OpenApi,
+    AdminAudit,
+    AdminLockouts,
+    AdminLift,
+    AdminLiftOne,
 }
 
 /// Every endpoint.
@@ -138,6 +150,10 @@ pub static ENDPOINTS: &[Endpoint] = &[
     // The reference that it wants is no access token.
     public("portal_claims", EndpointPath::Absolute(CLAIMS_PATH), Call::Claims, Served::Always),
     public("portal_openapi", EndpointPath::Base("/openapi.json"), Call::OpenApi, Served::WithPortal),
+    of_admins("admin_audit", Method::GET, "/admin/v1/audit", Call::AdminAudit),
+    of_admins("admin_lockouts", Method::GET, "/admin/v1/lockouts", Call::AdminLockouts),
+    of_admins("admin_lockouts_lift", Method::DELETE, "/admin/v1/lockouts", Call::AdminLift),
+    of_admins("admin_lockout_lift", Method::DELETE, "/admin/v1/lockouts/{id}", Call::AdminLiftOne),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
@@ -177,6 +193,19 @@ const fn of_clients(name: &'static str, path: &'static str, call: Call) -> Endpo
     }
 }
 
+/// What the role admin alone may call; what it says is in the path and the query.
+const fn of_admins(name: &'static str, method: Method, path: &'static str, call: Call) -> Endpoint {
+    Endpoint {
+        name,
+        method,
+        path: EndpointPath::Absolute(path),
+        auth: AuthMode::Required,
+        body_limit: 0,
+        call,
+        served: Served::ToAdmins,
+    }
+}
+
 const fn public(name: &'static str, path: EndpointPath, call: Call, served: Served) -> Endpoint {
     Endpoint { name, method: Method::GET, path, auth: AuthMode::None, body_limit: 0, call, served }
 }
@@ -207,7 +236,14 @@ impl Endpoint {
     #[must_use]
     pub const fn calls(&self) -> Calls {
         match self.call {
-            Call::Jwks | Call::Discovery | Call::Claims => Calls::Vital,
+            // Administrators are needed most while there is too much to do; whoever is none is refused right after.
+            Call::Jwks
+            | Call::Discovery
+            | Call::Claims
+            | Call::AdminAudit
+            | Call::AdminLockouts
+            | Call::AdminLift
+            | Call::AdminLiftOne => Calls::Vital,
             Call::Refresh | Call::Logout | Call::Revoke | Call::Introspect => Calls::Returning,
             Call::Register
             | Call::Login
@@ -249,6 +285,10 @@ impl Endpoint {
             Call::Discovery => self.on(well_known::discovery, accounts()?),
             Call::Claims => self.on(claims::claims, published.clone()),
             Call::OpenApi => self.on(openapi::openapi, accounts()?),
+            Call::AdminAudit => self.on(admin::audit::list, accounts()?),
+            Call::AdminLockouts => self.on(admin::lockouts::list, accounts()?),
+            Call::AdminLift => self.on(admin::lockouts::lift, accounts()?),
+            Call::AdminLiftOne => self.on(admin::lockouts::lift_one, accounts()?),
         })
     }
 
@@ -306,7 +346,7 @@ mod tests {
     fn paths_are_below_the_base_unless_they_are_well_known() {
         for endpoint in ENDPOINTS {
             for path in endpoint.full_paths(&["/account".into(), "/api/account".into()]) {
-                let below = ["/account/", "/api/account/", "/.well-known/", "/oauth/"]
+                let below = ["/account/", "/api/account/", "/.well-known/", "/oauth/", "/admin/v1/"]
                     .iter()
                     .any(|base| path.starts_with(base));
                 assert!(below, "{path}");

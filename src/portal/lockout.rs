@@ -203,6 +203,13 @@ impl PortalState {
         cookie::set_device(&cookie, &self.lockout, &self.portal)
     }
 
+    /// Whether the caller brings a device cookie of this very account.
+    pub(crate) fn is_device_of(&self, caller: &Caller, user: Option<UserId>) -> bool {
+        let device =
+            user.zip(caller.device_cookie()).and_then(|(user, cookie)| self.device(user, cookie.expose_secret()));
+        device.is_some()
+    }
+
     fn device(&self, user: UserId, cookie: &str) -> Option<Device> {
         let key = self.master.derive(DEVICE_KEY, &[], &[]);
         device_cookie::read(key.expose_secret(), cookie, user, self.lockout.device_life, self.clock.now())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::StatusCode;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     gate::refusal::Refusal,
@@ -37,25 +37,36 @@ struct Attempt {
 /// 200 with tokens; 401 for every cause alike, but 429 for an address that has failed with too many accounts.
 pub(crate) async fn login(State(state): State<Shared>, caller: Caller, body: LoginBody) -> Result<Answer, Refusal> {
     let attempt = read(body)?;
+    state.refuse_stuffing(&caller)?;
+    let (name, password) = (attempt.name.clone(), attempt.password.clone());
+    let outcome = log_in(Arc::clone(&state), &caller, attempt).await;
+    if let Err(refusal) = &outcome {
+        state.note_stuffing(&caller, (&name, password.expose_secret()), refusal).await;
+    }
+    outcome
+}
+
+async fn log_in(state: Shared, caller: &Caller, attempt: Attempt) -> Result<Answer, Refusal> {
     let found = match &attempt.login {
         Some(login) => state.store.find_login(login).await?,
         None => None,
     };
     let (account, phc) = found.unzip();
     let user = account.map(|account| account.id);
-    let asked = lockout::ask(&state, &caller, &attempt.name, user).await?;
+    state.refuse_stuffing_as(caller, user)?;
+    let asked = lockout::ask(&state, caller, &attempt.name, user).await?;
     // A locked account costs its hash too: it is told from none by nothing.
     let hashing = state.hash_pool.verify(attempt.password.clone(), phc.clone(), caller.ip());
     let matches = caller.working("password hash", hashing).await?;
     let under_way = match asked {
         Asked::Admitted(under_way) => under_way,
-        Asked::Locked(counter) => return Err(locked(&state, &caller, user, counter).await),
+        Asked::Locked(counter) => return Err(locked(&state, caller, user, counter).await),
     };
     let (Some(user), Some(phc), true) = (user, phc, matches) else {
-        return Err(fail(&state, &caller, user, under_way).await);
+        return Err(fail(&state, caller, user, under_way).await);
     };
     // Whether it is active is asked in the transaction that opens the session.
-    let answer = succeed(&state, &caller, user, attempt.delivery, under_way).await?;
+    let answer = succeed(&state, caller, user, attempt.delivery, under_way).await?;
     if state.hash_pool.is_weak(&phc) {
         // Behind the answer, which is not held up for it.
         tokio::spawn(upgrade(state, user, attempt.password, phc));

@@ -6,8 +6,10 @@
 //! limited and authenticated; [`border`] is where it stands in it. Here is HTTP shape only: what a request must hold,
 //! what an answer holds, which cookie travels. What is right is `policy`'s to say, what lasts is `store`'s to keep, and
 //! a refusal's bytes are the gate's to write. [`endpoints`] is the table of all of it, [`key_sets`] of where readers of
-//! other products' headers find keys; [`hash_pool`] is where passwords are hashed; `lockout` asks before that, [`lines`] is where logins wait for each other.
+//! other products' headers find keys; [`hash_pool`] is where passwords are hashed; `lockout` asks before that, [`lines`]
+//! is where logins wait for each other. `admin` is the admin API.
 
+mod admin;
 mod answers;
 mod api_keys;
 pub mod border;
@@ -32,6 +34,7 @@ mod refresh;
 mod register;
 mod sessions;
 mod state;
+mod stuffing;
 mod well_known;
 
 #[doc(hidden)]

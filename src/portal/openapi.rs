@@ -4,6 +4,7 @@
 //! from the very types that are serialised. What handlers read by hand, the members of their bodies, is written down
 //! once more here; a test asks every endpoint and holds all of it against what it answers.
 
+mod admin;
 mod api_keys;
 
 use axum::extract::State;
@@ -12,7 +13,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    config::settings::{AuthMode, Compat, Portal},
+    config::settings::{AdminApi, AuthMode, Compat, Portal},
     gate::{
         problem::{Document, OAuthError, is_oauth},
         refusal::Refusal,
@@ -20,6 +21,7 @@ use crate::{
     },
     policy::reason::Reason,
     portal::{
+        admin::{audit::AuditPage, lockouts::LockoutsAnswer},
         answers::{Answer, TokenAnswer, UserAnswer},
         api_keys::{ApiKeyAnswer, ApiKeysAnswer, NewApiKeyAnswer},
         endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath, Served},
@@ -120,6 +122,7 @@ impl Shape {
                 Some("ReferredClaims"),
                 &[Reason::CredentialsMissing, Reason::ReferenceUnknown],
             ),
+            Call::AdminAudit | Call::AdminLockouts | Call::AdminLift | Call::AdminLiftOne => admin::shape(call),
             Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
         };
         Self { summary, required, optional, success, answer, refusals }
@@ -214,7 +217,12 @@ const TOKEN_REFUSALS: &[Reason] = &[Reason::CredentialsMissing, Reason::TokenMal
 /// The whole description.
 fn document(portal: &Portal, oauth: bool) -> Value {
     let mut paths = Map::new();
-    for endpoint in ENDPOINTS.iter().filter(|endpoint| oauth || endpoint.served != Served::WithOAuth) {
+    let served = |endpoint: &&Endpoint| match endpoint.served {
+        Served::WithOAuth => oauth,
+        Served::ToAdmins => portal.admin_api != AdminApi::None,
+        Served::WithPortal | Served::Always => true,
+    };
+    for endpoint in ENDPOINTS.iter().filter(served) {
         let (path, absolute) = match endpoint.path {
             EndpointPath::Base(path) => (path, false),
             EndpointPath::Absolute(path) => (path, true),
@@ -223,9 +231,13 @@ fn document(portal: &Portal, oauth: bool) -> Value {
         if absolute {
             // Not below a base path.
             item["servers"] = json!([{"url": "/"}]);
+            if endpoint.served == Served::ToAdmins && portal.admin_api == AdminApi::Admin {
+                item["servers"][0]["description"] = json!("The admin listener, not this one.");
+            }
         }
         if path.ends_with("/{id}") {
-            let schema = json!({"type": "string", "format": "uuid"});
+            let uuid = json!({"type": "string", "format": "uuid"});
+            let schema = if absolute { json!({"type": "string"}) } else { uuid };
             item["parameters"] = json!([{"name": "id", "in": "path", "required": true, "schema": schema}]);
         }
         item[endpoint.method.as_str().to_ascii_lowercase()] = operation(endpoint, portal);
@@ -252,6 +264,9 @@ fn operation(endpoint: &Endpoint, portal: &Portal) -> Value {
         "responses": responses(endpoint, &shape, portal.compat),
         "security": security(endpoint, portal),
     });
+    if let Some(parameters) = admin::parameters(endpoint.call) {
+        operation["parameters"] = parameters;
+    }
     if endpoint.proves_client() {
         operation["requestBody"] = json!({
             "required": true,
@@ -452,6 +467,8 @@ fn schemas() -> Value {
     define::<ApiKeysAnswer<'static>>(&mut generator);
     define::<NewApiKeyAnswer<'static>>(&mut generator);
     define::<IntrospectAnswer>(&mut generator);
+    define::<AuditPage>(&mut generator);
+    define::<LockoutsAnswer>(&mut generator);
     define::<OAuthError<'static>>(&mut generator);
     define::<Document<'static>>(&mut generator);
     let mut schemas = generator.take_definitions(true);

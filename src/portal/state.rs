@@ -12,13 +12,14 @@ use crate::{
         ids::{ApiKeyId, SessionId},
         master_key::MasterKey,
         oauth_client::OAuthClient,
+        stuffing::StuffingRules,
     },
     portal::{hash_pool::HashPool, lines::Lines},
     store::{
         SharedStore,
         calls::still_watched,
         feed::News,
-        memory::{ended_sessions::Expiry, revocations::Revocations},
+        memory::{ended_sessions::Expiry, revocations::Revocations, stuffing::StuffingWatch},
     },
     telemetry::metrics::Metrics,
 };
@@ -38,6 +39,10 @@ pub struct PortalState {
     pub lines: Arc<Lines>,
     /// Who may ask about tokens and revoke them.
     pub oauth: Vec<OAuthClient>,
+    /// When failed logins are taken for credential stuffing; `None`: never.
+    pub stuffing: Option<StuffingRules>,
+    /// What was seen of it here.
+    pub stuffing_watch: Arc<StuffingWatch>,
     /// Users, sessions, audit.
     pub store: SharedStore,
     /// The key that signs now and the keys that are published.

@@ -109,6 +109,10 @@ audit_events! {
     DeviceVoided = "device_voided",
     /// Failures to log in were forgotten because somebody said so.
     LockoutLifted = "lockout_lifted",
+    /// An administrator looked at something over the admin API.
+    AdminRead = "admin_read",
+    /// So many different logins to so many accounts failed from one part of the network that it is refused for a while.
+    CredentialStuffingDetected = "credential_stuffing_detected",
 }
 
 /// Who did it.
@@ -204,6 +208,7 @@ impl AuditEvent {
             | Self::PermissionDenied
             | Self::AccountLocked
             | Self::AddressLocked
+            | Self::CredentialStuffingDetected
             | Self::DeviceVoided => Outcome::Refused,
             Self::WebhookGivenUp => Outcome::Failed,
             _ => Outcome::Succeeded,
@@ -223,6 +228,8 @@ impl AuditEvent {
 pub enum Particular {
     /// An API key, by its id.
     ApiKey,
+    /// Accounts that were tried, about.
+    Accounts,
     /// How many of the kind happened within the minute that one row stands for.
     Count,
     /// Attempts that were made.

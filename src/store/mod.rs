@@ -5,7 +5,8 @@
 //! may be lost with the process (limit counters, leases, what was revoked); `redis/` counts the limits that several
 //! gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each
 //! other. `sessions`, `keys` and `api_keys` are rows of those, `audit` is what a row of the audit says, `security` who
-//! hears of some of them at once. `lockouts` counts failures to log in, `quotas` what is used of quotas. `calls` tells a
+//! hears of some of them at once. `lockouts` counts failures to log in (`lockout_lists` shows
+//! what is locked), `quotas` what is used of quotas. `calls` tells a
 //! request's trace what it waited for. Callers never see SQL or a driver's error: a [`StoreFault`] says only whether
 //! the store is lost or a row makes no sense. The contract suite in `tests/contract/` holds every engine to the
 //! comments below.
@@ -16,6 +17,7 @@ pub mod calls;
 pub mod feed;
 pub mod keys;
 pub mod limits;
+pub mod lockout_lists;
 pub mod lockouts;
 pub mod master_key;
 pub mod memory;
@@ -170,7 +172,7 @@ pub struct ProfilePatch {
 
 /// The facts that outlive a request.
 #[async_trait]
-pub trait Store: api_keys::ApiKeys + lockouts::Lockouts + Quotas + Send + Sync + 'static {
+pub trait Store: api_keys::ApiKeys + lockout_lists::LockoutLists + Quotas + Send + Sync + 'static {
     /// How many connections wait and work.
     fn pool(&self) -> PoolStats;
 

@@ -21,6 +21,7 @@ impl AuditEvent {
             Self::RefreshAhead => Some(SecurityEvent::RefreshAhead),
             Self::NewDevice => Some(SecurityEvent::NewDevice),
             Self::PermissionDenied => Some(SecurityEvent::PermissionDenied),
+            Self::CredentialStuffingDetected => Some(SecurityEvent::CredentialStuffingDetected),
             Self::AccountLocked => Some(SecurityEvent::AccountLocked),
             Self::AddressLocked => Some(SecurityEvent::AddressLocked),
             Self::DeviceVoided => Some(SecurityEvent::DeviceVoided),

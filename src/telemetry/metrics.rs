@@ -28,7 +28,8 @@ pub use self::{
     },
 };
 use crate::policy::{
-    key_life::KeyState, lockout::Counter as Lockouts, overload::Class, reason::Reason, webhook::SecurityEvent,
+    key_life::KeyState, lockout::Counter as Lockouts, overload::Class, reason::Reason, stuffing::Reach,
+    webhook::SecurityEvent,
 };
 
 /// Requests of one route. Cells are made when a combination is first seen; after that it is three loads and an add.
@@ -193,6 +194,8 @@ table! {
     audit_rows_sealed: Counter = "audit_rows_sealed";
     /// Place of the last row in the audit chain when this gateway sealed last. A chain that is shorter was cut.
     audit_position: Gauge = "audit_position";
+    /// Parts of the network that were found trying many people's passwords, and are refused for a while.
+    stuffing_episodes: Each<Reach, Counter> = "credential_stuffing_episodes";
     /// Events that may mean an attack, as they were audited here.
     security_events: Each<SecurityEvent, Counter> = "security_events";
     /// Requests of authenticated callers that were refused for a role or scope and are not in the audit: too many.

@@ -45,6 +45,7 @@ mod faults;
 mod feed;
 mod fixture;
 mod keys;
+mod lockout_pages;
 mod lockouts;
 mod opening;
 mod outage;

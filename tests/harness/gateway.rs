@@ -172,6 +172,11 @@ impl Gateway {
         Client::tls(&format!("https://localhost:{}", self.address().port()), &self.invariants, ca)
     }
 
+    /// A client of the admin listener.
+    pub(crate) fn admin_client(&self) -> Client {
+        Client::new(&format!("http://{}", self.running().admin_addr()), &self.invariants)
+    }
+
     pub(crate) async fn raw(&self) -> Raw {
         Raw::connect(self.address(), &self.invariants).await
     }

@@ -5,7 +5,7 @@
 //! its user sees and ends it), [`browsers`] (what front ends rely on), [`openapi`] (the portal is as it is described),
 //! [`storeless`] (a gateway that keeps nothing).
 //!
-//! Who may: [`access_matrix`] (who may call what), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
+//! Who may: [`access_matrix`] (who may call what), [`admin_api`] and [`admin_lockouts`] (what administrators see and do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
 //! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
 //! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
 //! [`revocations`] (what is taken away from tokens that are out there), [`limits`], [`shared_limits`] and [`quotas`]
@@ -82,6 +82,9 @@ mod access_matrix;
 #[cfg(test)]
 mod account_commands;
 #[cfg(test)]
+mod admin_api;
+#[cfg(test)]
+mod admin_lockouts;
 mod api_keys;
 #[cfg(test)]
 mod audit;
@@ -95,6 +98,8 @@ mod browsers;
 mod budgets;
 #[cfg(test)]
 mod clusters;
+#[cfg(test)]
+mod credential_stuffing;
 #[cfg(test)]
 mod cross_origin;
 #[cfg(test)]

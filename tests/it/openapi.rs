@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     client::{Answer, Client, PASSWORD},
     gateway::{Engine, Gateway, Setup},
-    tokens::claims_of,
+    tokens::{claims_of, good_header, signed, with},
     upstream::Upstream,
 };
 
@@ -26,7 +26,7 @@ fn is_of_clients(id: &str) -> bool {
 async fn gateway(portal: &str) -> Gateway {
     let upstream = Upstream::start().await;
     let yaml = format!(
-        "portal: {{{portal}}}\noauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
+        "portal: {{admin_api: public, {portal}}}\noauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
          - {{name: page, match: {{path: /page}}, credentials: [bearer, cookie], cluster: rag}}\n",
         upstream.url()
     );
@@ -255,6 +255,25 @@ async fn whatever_is_answered_is_described(portal: &str) {
         check(id, &json().body(format!("\"{}\"", "x".repeat(9_000))).send().await);
         check(id, &json().body("[]").send().await);
         check(id, &call().header("content-type", "text/plain").body("{}").send().await);
+    }
+    let key = gateway.signing_key().await;
+    let admin = signed(&key, &good_header(&key), &with(claims_of(&again), &json!({"roles": ["admin"]})));
+    for _ in 0..5 {
+        let wrong = json!({"email": "nobody@example.org", "password": "wrong"});
+        check("portal_login", &client.post("/auth/login").json(&wrong).send().await);
+    }
+    let locked = client.get("/admin/v1/lockouts").bearer(&admin).send().await;
+    check("admin_lockouts", &locked);
+    let one = format!("/admin/v1/lockouts/{}", locked.json()["lockouts"][0]["id"].as_str().unwrap());
+    check("admin_lockout_lift", &client.call("DELETE", &one).bearer(&admin).send().await);
+    let here = client.call("DELETE", "/admin/v1/lockouts?address=127.0.0.1");
+    check("admin_lockouts_lift", &here.bearer(&admin).send().await);
+    for (id, (method, path, _)) in operations.iter().filter(|(id, _)| id.starts_with("admin_")) {
+        for path in [path.clone(), format!("{path}?unknown=1")] {
+            check(id, &client.call(method, &path).bearer(&admin).send().await);
+            check(id, &client.call(method, &path).bearer(&again).send().await);
+            check(id, &client.call(method, &path).send().await);
+        }
     }
     for (id, (.., operation)) in &operations {
         let succeeds = operation["responses"].as_object().unwrap().keys().find(|status| status.starts_with('2'));

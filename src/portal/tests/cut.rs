@@ -2,6 +2,7 @@
 //! the store has no call yet.
 
 use std::{
+    net::IpAddr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -25,7 +26,8 @@ use crate::{
         api_keys::{ApiKey, ApiKeyMade, ApiKeys, KnownApiKey, NewApiKey},
         audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach},
-        lockouts::{Attempt, AttemptEnd, Lift, Lockout, Lockouts, Paced, Reserved, Ticket},
+        lockout_lists::{LockoutLists, LockoutPage, LockoutQuery},
+        lockouts::{Attempt, AttemptEnd, Attempted, Lift, Lockout, Lockouts, Paced, Reserved, Ticket},
         quotas::{QuotaAsk, QuotaGrant, QuotaReturn, QuotaUsage, Quotas},
         security::Message,
     },
@@ -128,6 +130,23 @@ impl Lockouts for Cuttable {
 
     async fn pace(&self, calls: &[Paced<'_>], now: Timestamp) -> Result<Option<Duration>, StoreFault> {
         self.there()?.pace(calls, now).await
+    }
+}
+
+#[async_trait]
+impl LockoutLists for Cuttable {
+    async fn lockout_page(
+        &self,
+        query: &LockoutQuery,
+        rules: &LockoutRules,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<LockoutPage, StoreFault> {
+        self.there()?.lockout_page(query, rules, now, most).await
+    }
+
+    async fn lift_pair(&self, account: &Attempted, address: IpAddr, e: &AuditEntry) -> Result<bool, StoreFault> {
+        self.there()?.lift_pair(account, address, e).await
     }
 }
 

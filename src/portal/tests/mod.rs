@@ -33,7 +33,7 @@ use tower::ServiceExt;
 use super::{border::Portal as Service, hash_pool::HashPool, state::PortalState};
 use crate::{
     clock::{Clock, SystemClock, SystemEntropy, Tick, Timestamp},
-    config::settings::{self, ApiKeys, Compat, Engine, Passwords, Portal, Registration, Tokens},
+    config::settings::{self, AdminApi, ApiKeys, Compat, Engine, Passwords, Portal, Registration, Tokens},
     gate::{
         body::GateBody,
         exchange::Exchange,
@@ -67,6 +67,7 @@ const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 pub(crate) fn portal() -> Portal {
     Portal {
+        admin_api: AdminApi::Admin,
         enabled: true,
         host: None,
         base_paths: vec!["/auth".into()],
@@ -209,6 +210,8 @@ impl Harness {
             tokens: tokens.clone(),
             lockout: rules,
             lines: Arc::default(),
+            stuffing: None,
+            stuffing_watch: Arc::new(crate::store::memory::stuffing::StuffingWatch::new(&SystemEntropy)),
             oauth: vec![OAuthClient::new(CLIENT_ID, CLIENT_SECRET.as_bytes())],
             store: store.clone(),
             keyring: keyring.clone(),

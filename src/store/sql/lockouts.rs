@@ -1,4 +1,4 @@
-//! Failures to log in: reserved before a password is hashed, settled after it (`attempts`), listed and lifted (`listed`);
+//! Failures to log in: reserved before a password is hashed, settled after it (`attempts`), listed and lifted (`listed`, `pages`);
 //! calls that are paced (`paced`).
 //!
 //! A row that is read is held until the transaction ends, and always in this order: device, address, account, pair. So
@@ -7,6 +7,7 @@
 mod attempts;
 mod listed;
 mod paced;
+mod pages;
 
 use std::time::Duration;
 

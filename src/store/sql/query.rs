@@ -78,7 +78,7 @@ pub(super) enum Bind<'q> {
     Int(i64),
     MaybeInt(Option<i64>),
     Bool(bool),
-    Bytes(&'q [u8]),
+    Bytes(Option<&'q [u8]>),
     Time(Option<Timestamp>),
     Words(&'q [String]),
 }
@@ -104,7 +104,8 @@ binds! {
     Option<&'q str>, text => Self::Text(text);
     i64, int => Self::Int(int);
     bool, yes => Self::Bool(yes);
-    &'q [u8], bytes => Self::Bytes(bytes);
+    &'q [u8], bytes => Self::Bytes(Some(bytes));
+    Option<&'q [u8]>, bytes => Self::Bytes(bytes);
     Timestamp, at => Self::Time(Some(at));
     Option<Timestamp>, at => Self::Time(at);
     Option<u64>, count => Self::MaybeInt(count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));

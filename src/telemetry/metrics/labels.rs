@@ -5,7 +5,8 @@ use http::{Method, StatusCode};
 
 use super::cells::{Label, Name};
 use crate::policy::{
-    key_life::KeyState, lockout::Counter, overload::Class, reason::Reason, usage::Source, webhook::SecurityEvent,
+    key_life::KeyState, lockout::Counter, overload::Class, reason::Reason, stuffing::Reach, usage::Source,
+    webhook::SecurityEvent,
 };
 
 macro_rules! labels {
@@ -516,6 +517,19 @@ impl Name for FileSha256 {
 
 impl Label for Counter {
     const NAME: &'static str = "counter";
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Reach {
+    const NAME: &'static str = "reach";
     const ALL: &'static [Self] = &Self::ALL;
 
     fn index(self) -> usize {

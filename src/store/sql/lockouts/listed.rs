@@ -75,7 +75,7 @@ async fn accounts(
 }
 
 /// What a counter says of what is under way makes nothing locked.
-fn lockout(what: Locked, tally: &Tally, verdict: Verdict) -> Option<Lockout> {
+pub(super) fn lockout(what: Locked, tally: &Tally, verdict: Verdict) -> Option<Lockout> {
     let until = match verdict {
         Verdict::Wait(_, until) => Some(until),
         Verdict::Stopped => None,
@@ -124,12 +124,12 @@ async fn devices(link: &mut Link, rules: &LockoutRules, most: u32) -> Result<Vec
     locked.collect()
 }
 
-fn attempted(row: &Row) -> Result<Attempted, StoreFault> {
+pub(super) fn attempted(row: &Row) -> Result<Attempted, StoreFault> {
     let odd = || StoreFault::Inconsistent("an account that failures are counted for has an odd id".into());
     Attempted::from_bytes(&row.bytes("account")?).ok_or_else(odd)
 }
 
-fn address(row: &Row) -> Result<IpAddr, StoreFault> {
+pub(super) fn address(row: &Row) -> Result<IpAddr, StoreFault> {
     let text = row.text("address")?;
     text.parse().map_err(|_| StoreFault::Inconsistent("failures are counted for what is no address".into()))
 }

@@ -1,0 +1,128 @@
+//! Who tries many people's passwords is found out and refused; whoever mistypes, and owners of devices, are not.
+
+use std::time::Duration;
+
+use portcullis::store::audit::{AuditQuery, AuditRow};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    client::{Answer, Client, PASSWORD},
+    gateway::{Engine, Gateway, standard},
+    upstream::Upstream,
+};
+
+const WRONG: &str = "not the password of anybody here";
+const DEVICE: &str = "__Secure-portcullis-device";
+const FOUND: &str = "credential_stuffing_detected";
+
+async fn login(client: &Client, email: &str, password: &str) -> Answer {
+    client.post("/auth/login").json(&json!({"email": email, "password": password})).send().await
+}
+
+/// A login as a browser makes it, with the device cookie it has.
+async fn with_device(client: &Client, email: &str, cookie: &str) -> Answer {
+    let call = client.post("/auth/login").header("sec-fetch-site", "same-origin").header("cookie", cookie);
+    call.json(&json!({"email": email, "password": PASSWORD})).send().await
+}
+
+fn device_of(answer: &Answer) -> String {
+    let lines = answer.all("set-cookie");
+    let line = lines.iter().find(|line| line.starts_with(DEVICE)).expect("a device cookie");
+    line.split(';').next().unwrap().to_owned()
+}
+
+/// So many pairs of a list, each tried once.
+async fn list(client: &Client, numbers: std::ops::Range<u32>) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for number in numbers {
+        answers.push(login(client, &format!("user-{number}@example.org"), &format!("secret of number {number}")).await);
+    }
+    answers
+}
+
+async fn found(gateway: &Gateway) -> Vec<AuditRow> {
+    let wanted = AuditQuery { event: Some(FOUND.into()), ..AuditQuery::default() };
+    gateway.store().await.audit_rows(&wanted, 10).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_list_is_stuffed_out_and_an_owner_s_device_and_other_addresses_are_not() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    let home = gateway.client_at("127.0.0.3");
+    for name in ["ann@example.org", "bob@example.org"] {
+        home.register(name).await;
+    }
+    let anns = device_of(&with_device(&home, "ann@example.org", "none=1").await.expect(200));
+    let bobs = device_of(&with_device(&home, "bob@example.org", "none=1").await.expect(200));
+
+    let robber = gateway.client_at("127.0.0.2");
+    let answers = list(&robber, 0..300).await;
+    let first = answers.iter().position(|answer| answer.status == 429 && answer.code() == "logins_refused").unwrap();
+    assert!((90..=112).contains(&first), "{first}");
+    for answer in &answers[first..] {
+        answer.refused(429, "logins_refused");
+        assert_eq!(answer.header("retry-after"), Some("900"));
+    }
+    let rows = found(&gateway).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let detail: Value = serde_json::from_str(rows[0].detail.as_deref().unwrap()).unwrap();
+    assert_eq!((&detail["prefix"], &detail["wait"]), (&json!("127.0.0.2/32"), &json!(900)));
+    assert!(detail["failures"].as_u64().unwrap() >= 100 && detail["accounts"].as_u64().unwrap() >= 90, "{detail}");
+    assert_eq!(gateway.metric("portcullis_credential_stuffing_episodes_total{reach=\"address\"}").await, 1.0);
+    assert_eq!(gateway.metric("portcullis_security_events_total{event=\"credential_stuffing_detected\"}").await, 1.0);
+
+    // The owner of a device gets in from there; her password alone does not, nor somebody else's device.
+    let hashed = gateway.metric("portcullis_hash_seconds_count").await;
+    login(&robber, "ann@example.org", PASSWORD).await.refused(429, "logins_refused");
+    with_device(&robber, "ann@example.org", &bobs).await.refused(429, "logins_refused");
+    assert_eq!(gateway.metric("portcullis_hash_seconds_count").await, hashed, "refused before a hash");
+    with_device(&robber, "ann@example.org", &anns).await.expect(200);
+    login(&home, "bob@example.org", PASSWORD).await.expect(200);
+
+    gateway.clock.advance(Duration::from_mins(15));
+    login(&robber, "ann@example.org", PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
+async fn one_who_repeats_a_wrong_password_is_locked_by_the_ladder_and_is_no_robber() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::standard(Engine::Sqlite, &upstream).await;
+    let client = gateway.client();
+    for name in ["ann@example.org", "bob@example.org"] {
+        client.register(name).await;
+    }
+    for _ in 0..300 {
+        login(&client, "ann@example.org", WRONG).await.refused(401, "login_failed");
+    }
+    login(&client, "ann@example.org", PASSWORD).await.refused(401, "login_failed");
+    assert_eq!(found(&gateway).await, []);
+    assert_eq!(gateway.metric("portcullis_credential_stuffing_episodes_total{reach=\"address\"}").await, 0.0);
+    login(&client, "bob@example.org", PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
+async fn addresses_that_share_a_list_are_found_out_as_a_network() {
+    let upstream = Upstream::start().await;
+    let yaml = standard(&upstream) + "credential_stuffing: {pairs: 60, network_pairs: 100}\n";
+    let gateway = Gateway::start(Engine::Sqlite, &yaml).await;
+    gateway.client().register("ann@example.org").await;
+    for host in 1..=7_u32 {
+        list(&gateway.client_at(&format!("127.0.7.{host}")), host * 100..host * 100 + 20).await;
+    }
+    let rows = found(&gateway).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert!(rows[0].detail.as_deref().unwrap().contains("\"127.0.7.0/24\""), "{rows:?}");
+    login(&gateway.client_at("127.0.7.200"), "ann@example.org", PASSWORD).await.refused(429, "logins_refused");
+    login(&gateway.client_at("127.0.8.1"), "ann@example.org", PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
+async fn switched_off_nobody_is_found_out() {
+    let upstream = Upstream::start().await;
+    let yaml = standard(&upstream) + "credential_stuffing: {enabled: false, pairs: 20}\n";
+    let gateway = Gateway::start(Engine::Sqlite, &yaml).await;
+    let answers = list(&gateway.client(), 0..60).await;
+    assert!(answers.iter().all(|answer| answer.code() != "logins_refused"));
+    assert_eq!(found(&gateway).await, []);
+}
