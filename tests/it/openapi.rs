@@ -168,6 +168,37 @@ fn described_so(document: &Value, id: &str, answer: &Answer, seen: &mut BTreeSet
     seen.insert((id.to_owned(), answer.status));
 }
 
+/// What the admin API answers to an administrator, to a user and to nobody.
+async fn of_administrators(
+    gateway: &Gateway,
+    operations: &BTreeMap<String, (String, String, Value)>,
+    token: &str,
+) -> Vec<(String, Answer)> {
+    let client = gateway.client();
+    let key = gateway.signing_key().await;
+    let admin = signed(&key, &good_header(&key), &with(claims_of(token), &json!({"roles": ["admin"]})));
+    for _ in 0..5 {
+        let wrong = json!({"email": "nobody@example.org", "password": "wrong"});
+        client.post("/auth/login").json(&wrong).send().await.refused(401, "login_failed");
+    }
+    let locked = client.get("/admin/v1/lockouts").bearer(&admin).send().await;
+    let one = format!("/admin/v1/lockouts/{}", locked.json()["lockouts"][0]["id"].as_str().unwrap());
+    let mut answers = vec![("admin_lockouts".to_owned(), locked)];
+    for (id, path) in
+        [("admin_lockout_lift", one.as_str()), ("admin_lockouts_lift", "/admin/v1/lockouts?address=127.0.0.1")]
+    {
+        answers.push((id.to_owned(), client.call("DELETE", path).bearer(&admin).send().await));
+    }
+    for (id, (method, path, _)) in operations.iter().filter(|(id, _)| id.starts_with("admin_")) {
+        for path in [path.clone(), format!("{path}?unknown=1")] {
+            answers.push((id.clone(), client.call(method, &path).bearer(&admin).send().await));
+            answers.push((id.clone(), client.call(method, &path).bearer(token).send().await));
+            answers.push((id.clone(), client.call(method, &path).send().await));
+        }
+    }
+    answers
+}
+
 /// One call of every kind of each endpoint.
 async fn whatever_is_answered_is_described(portal: &str) {
     let gateway = gateway(portal).await;
@@ -256,24 +287,8 @@ async fn whatever_is_answered_is_described(portal: &str) {
         check(id, &json().body("[]").send().await);
         check(id, &call().header("content-type", "text/plain").body("{}").send().await);
     }
-    let key = gateway.signing_key().await;
-    let admin = signed(&key, &good_header(&key), &with(claims_of(&again), &json!({"roles": ["admin"]})));
-    for _ in 0..5 {
-        let wrong = json!({"email": "nobody@example.org", "password": "wrong"});
-        check("portal_login", &client.post("/auth/login").json(&wrong).send().await);
-    }
-    let locked = client.get("/admin/v1/lockouts").bearer(&admin).send().await;
-    check("admin_lockouts", &locked);
-    let one = format!("/admin/v1/lockouts/{}", locked.json()["lockouts"][0]["id"].as_str().unwrap());
-    check("admin_lockout_lift", &client.call("DELETE", &one).bearer(&admin).send().await);
-    let here = client.call("DELETE", "/admin/v1/lockouts?address=127.0.0.1");
-    check("admin_lockouts_lift", &here.bearer(&admin).send().await);
-    for (id, (method, path, _)) in operations.iter().filter(|(id, _)| id.starts_with("admin_")) {
-        for path in [path.clone(), format!("{path}?unknown=1")] {
-            check(id, &client.call(method, &path).bearer(&admin).send().await);
-            check(id, &client.call(method, &path).bearer(&again).send().await);
-            check(id, &client.call(method, &path).send().await);
-        }
+    for (id, answer) in of_administrators(&gateway, &operations, &again).await {
+        check(&id, &answer);
     }
     for (id, (.., operation)) in &operations {
         let succeeds = operation["responses"].as_object().unwrap().keys().find(|status| status.starts_with('2'));
