@@ -260,7 +260,7 @@ mod tests {
             (format!("{key}A"), "longer"),
             (format!("{key}="), "padded"),
             (format!(" {key}"), "led"),
-            (key.replacen("_", "-", 2).replacen("pk-", "pk_", 1), "separator"),
+            (key.replacen('_', "-", 2).replacen("pk-", "pk_", 1), "separator"),
             (String::new(), "nothing"),
             (PREFIX.to_owned(), "prefix alone"),
             (format!("{PREFIX}{}", "é".repeat(43)), "not ASCII"),
@@ -291,11 +291,11 @@ mod tests {
 
     #[test]
     fn a_key_never_has_more_roles_than_its_owner_has_now() {
-        let owned = |roles: &[&str]| roles.iter().map(|role| (*role).to_owned()).collect::<Vec<_>>();
-        let owner = owned(&["admin", "analyst", "user"]);
+        let list = |roles: &[&str]| roles.iter().map(|role| (*role).to_owned()).collect::<Vec<_>>();
+        let owner = list(&["admin", "analyst", "user"]);
         assert_eq!(roles(None, &owner), ["admin", "analyst", "user"]);
-        assert_eq!(roles(Some(&owned(&["user", "admin"])), &owner), ["admin", "user"]);
-        assert_eq!(roles(Some(&owned(&["admin", "curator"])), &owned(&["user"])), [""; 0]);
+        assert_eq!(roles(Some(&list(&["user", "admin"])), &owner), ["admin", "user"]);
+        assert_eq!(roles(Some(&list(&["admin", "curator"])), &list(&["user"])), [""; 0]);
         assert_eq!(roles(Some(&[]), &owner), [""; 0]);
     }
 

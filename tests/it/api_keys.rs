@@ -1,6 +1,8 @@
 //! API keys from outside: shown once, taken in either header where a route lists them, never worth more than their
 //! owner, refused everywhere at once when revoked, and known through the loss of the store.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 use std::time::Duration;
 
 use portcullis::store::{AuditEntry, AuditEvent, audit::Actor};
