@@ -34,7 +34,7 @@ fn what_is_counted_by_is_a_word_or_two() {
 
 #[test]
 fn what_cannot_be_counted_by_is_refused_with_its_place() {
-    let some = "expected address, subject, session, client, org, route, header:NAME or a list of two of them";
+    let some = "expected address, subject, session, api_key, client, org, route, header:NAME or a list of two of them";
     for (by, message) in [
         ("adress", "limits.a.by: expected"),
         ("adress", "did you mean \"address\"?"),
@@ -43,7 +43,7 @@ fn what_cannot_be_counted_by_is_refused_with_its_place() {
         ("{address: 1}", "limits.a.by: "),
         ("[address, adress]", "limits.a.by[1]: "),
         ("[route, route]", "limits.a.by[1]: \"route\" stands in this list twice"),
-        ("[subject, session]", "limits.a.by: a session is one subject's: session alone counts the same"),
+        ("[subject, session]", "limits.a.by: session is one subject's: session alone counts the same"),
         ("'header:'", "the name of a header after header:"),
         ("header:x_tenant", "the name of a header after header:, without _"),
         ("header:x-user-id", "taken off every request before limits are looked at"),

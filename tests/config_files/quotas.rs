@@ -34,7 +34,7 @@ fn mistakes_in_quotas_are_told() {
         "quotas.a: missing; say how much: requests, tokens or cost",
         "quotas.b.tokens: contradicts requests; a quota counts one thing: name another for tokens",
         "quotas.b.cost: contradicts requests; a quota counts one thing: name another for cost",
-        "quotas.c.by: missing; say whose requests are counted: address or subject",
+        "quotas.c.by: missing; say whose requests are counted, e.g. subject or org",
         "quotas.c.per: expected hour or day or month, found \"week\"",
         "quotas.c.requests: expected",
         "quotas.d.hard: is for tokens or cost; a request is counted when it comes, and runs over nothing",
