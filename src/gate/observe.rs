@@ -215,6 +215,11 @@ where
             headers.insert(RATE_LIMIT, limit.clone());
         }
         if let Some((policy, limit)) = this.record.quotas() {
+            if this.record.rate_limit().is_none() {
+                // What the service says of limits of its own gives way, as it does to ours.
+                headers.remove(RATE_LIMIT_POLICY);
+                headers.remove(RATE_LIMIT);
+            }
             add(headers, RATE_LIMIT_POLICY, policy);
             add(headers, RATE_LIMIT, limit);
         }

@@ -93,12 +93,15 @@ impl RouteLimits {
     pub fn new(route: &str, rates: Vec<RouteLimit>, caps: Vec<RouteCap>) -> Self {
         let is_peeked = rates.iter().any(|limit| !limit.key.needs_caller());
         let route = CounterKey::route(route);
-        let mut limits = Self { rates, caps, route, policy: None, is_peeked, failures_only: false };
-        let all: Vec<_> = limits.in_headers().collect();
-        let all = all.iter().filter_map(|met| limits.state(met));
+        Self { rates, caps, route, policy: None, is_peeked, failures_only: false }.with_policy()
+    }
+
+    fn with_policy(mut self) -> Self {
+        let all: Vec<_> = self.in_headers().collect();
+        let all = all.iter().filter_map(|met| self.state(met));
         let policy = HeaderValue::try_from(limit_headers::rate_limit_policy(all)).ok();
-        limits.policy = policy.filter(|policy| !policy.is_empty());
-        limits
+        self.policy = policy.filter(|policy| !policy.is_empty());
+        self
     }
 
     /// No limits.
@@ -112,7 +115,7 @@ impl RouteLimits {
     #[must_use]
     pub fn of_failures(self) -> Self {
         let rates = self.rates.into_iter().filter(|limit| !limit.key.needs_caller()).collect();
-        Self { rates, caps: Vec::new(), failures_only: true, ..self }
+        Self { rates, caps: Vec::new(), failures_only: true, ..self }.with_policy()
     }
 
     /// Limits of a rate, narrow before wide.

@@ -83,8 +83,9 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let state = Shared::clone(&self.state);
+        let (state, places) = (Shared::clone(&self.state), std::mem::take(&mut self.places));
         runtime.spawn(async move {
+            let _places = places;
             let audit =
                 AuditEntry::unasked(AuditEvent::LoginFailed, state.clock.now(), crate::store::audit::Actor::System);
             if let Err(error) = state.tell_end(&ticket, AttemptEnd::Released, &audit).await {
@@ -103,21 +104,18 @@ pub(crate) async fn ask(state: &Shared, caller: &Caller, name: &str, user: Optio
     let account = user.map_or_else(|| Attempted::Unknown(state.digest(name)), Attempted::User);
     let attempt = Attempt { account, address: caller.prefix(), device };
     let busy = || Err(state.under_way(if device.is_some() { Counter::Device } else { Counter::Pair }));
-    // As many as may wait for a hash.
-    if state.lines.waiting() >= state.hash_pool.stats().capacity {
-        return busy();
-    }
-    let Ok(places) = timeout(PATIENCE, places(state, &attempt)).await else { return busy() };
+    let Ok(Some(mut places)) = timeout(PATIENCE, places(state, &attempt)).await else { return busy() };
     let [mut pause, longest] = PAUSES;
     let mut waited = Duration::ZERO;
     loop {
-        // To the end: what the store has counted by the time a client hangs up is given back.
-        let verdict = match PortalState::to_the_end(reserve(Shared::clone(state), attempt)).await?? {
-            Ok(mut under_way) => {
-                under_way.places = places;
-                return Ok(Asked::Admitted(under_way));
+        // To the end, and with its places: what the store has counted by the time a client hangs up is given back, and
+        // whoever hangs up again and again has no more questions under way than places.
+        let verdict = match PortalState::to_the_end(reserve(Shared::clone(state), attempt, places)).await?? {
+            Ok(under_way) => return Ok(Asked::Admitted(under_way)),
+            Err((verdict, kept)) => {
+                places = kept;
+                verdict
             }
-            Err(verdict) => verdict,
         };
         match state.refused(verdict)? {
             Some(counter) => return Ok(Asked::Locked(counter)),
@@ -130,30 +128,35 @@ pub(crate) async fn ask(state: &Shared, caller: &Caller, name: &str, user: Optio
     }
 }
 
-async fn reserve(state: Shared, attempt: Attempt) -> Result<Result<UnderWay, Verdict>, Refusal> {
+async fn reserve(
+    state: Shared,
+    attempt: Attempt,
+    places: Vec<Place>,
+) -> Result<Result<UnderWay, (Verdict, Vec<Place>)>, Refusal> {
     let now = state.clock.now();
     match state.store.reserve_attempt(&attempt, &state.lockout.rules, now).await? {
         Reserved::Admitted(ticket) => {
             state.count(if ticket.by_device { Counter::Device } else { Counter::Pair }, LockoutResult::Admitted);
-            Ok(Ok(UnderWay { state, ticket: Some(ticket), places: Vec::new() }))
+            Ok(Ok(UnderWay { state, ticket: Some(ticket), places }))
         }
-        Reserved::Refused(verdict) => Ok(Err(verdict)),
+        Reserved::Refused(verdict) => Ok(Err((verdict, places))),
     }
 }
 
-/// The place of a login at the front of its lines. Always in this order, so that nobody waits in a circle.
-async fn places(state: &Shared, attempt: &Attempt) -> Vec<Place> {
-    let (lines, rules) = (&state.lines, &state.lockout.rules);
+/// The place of a login at the front of its lines, each as long as may wait for a hash; `None`: one is full. Always in
+/// this order, so that nobody waits in a circle.
+async fn places(state: &Shared, attempt: &Attempt) -> Option<Vec<Place>> {
+    let (lines, rules, most) = (&state.lines, &state.lockout.rules, state.hash_pool.stats().capacity);
     if let Some(device) = attempt.device {
-        return vec![lines.enter(Line::Device(device.nonce), rules.device.failures.get()).await];
+        return Some(vec![lines.enter(Line::Device(device.nonce), rules.device.failures.get(), most).await?]);
     }
     let mut places = Vec::with_capacity(2);
     let pair = Line::Pair(attempt.account, attempt.address);
-    places.push(lines.enter(pair, rules.pair.free.get()).await);
+    places.push(lines.enter(pair, rules.pair.free.get(), most).await?);
     if let Some(first) = rules.address.ladder.first() {
-        places.push(lines.enter(Line::Address(attempt.address), first.accounts.get()).await);
+        places.push(lines.enter(Line::Address(attempt.address), first.accounts.get(), most).await?);
     }
-    places
+    Some(places)
 }
 
 /// Refuses a call that this address makes too often, or that is made for `target` (an e-mail address) too often.

@@ -172,8 +172,9 @@ async fn what_the_gateway_would_not_take_is_inactive_and_nothing_else(deployment
     inactive("garbage", "garbage").await;
     inactive(&identity, "an identity is for its service alone").await;
     let mut forged = ann.access.clone();
-    let other = if forged.ends_with('A') { "E" } else { "A" };
-    forged.replace_range(forged.len() - 4..forged.len() - 3, other);
+    let at = forged.len() - 4;
+    let other = if forged[at..].starts_with('A') { "E" } else { "A" };
+    forged.replace_range(at..=at, other);
     inactive(&forged, "another signature").await;
 
     // An old refresh token: a look at it ends nothing.

@@ -85,7 +85,8 @@ async fn a_login_tells_what_it_asked_of_the_store(engine: Engine) {
         "SELECT users",
         "COMMIT",
     ];
-    let reserved = [&[connection, "BEGIN", "SELECT login_addresses"], &held[..], &kept, &["COMMIT"]].concat();
+    let reserved =
+        [&[connection, "SELECT login_addresses", connection, "BEGIN"], &held[..], &kept, &["COMMIT"]].concat();
     let ended = [&[connection, "BEGIN"], &held[..], &forgotten, &["COMMIT"]].concat();
     assert_eq!(names(&children), [&found[..], &reserved, &opened, &ended].concat());
     let calls: Vec<_> = children.iter().filter(|child| child.kind() == SpanKind::Client).collect();

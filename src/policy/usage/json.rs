@@ -194,6 +194,7 @@ impl Scanner {
         if matches!(role, Role::Key | Role::Model) {
             self.word.length = 0;
         }
+        self.found.is_known |= role == Role::Text;
         self.lexeme = Lexeme::String(role, Escape::None);
     }
 
@@ -283,7 +284,7 @@ impl Scanner {
         };
         *level = Level { spot: self.next, is_object };
         self.depth += 1;
-        self.found.is_known |= is_object && self.next == Spot::Response;
+        self.found.is_known |= is_object && self.next.tells_format_by_object();
         self.key_is_next = is_object;
         self.next = if is_object { Spot::Elsewhere } else { self.next.element() };
         self.number = Number::None;

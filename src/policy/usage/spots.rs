@@ -90,8 +90,14 @@ impl Spot {
         matches!(self, Self::Text | Self::Content)
     }
 
-    /// Whether an answer that has this is of the format, so that its text is where the format has it.
+    /// Whether an answer that has a member here is of the format, so that its text is where the format has it. What other
+    /// formats name so too (`delta`, `output`) tells nothing until its value is what the format has there.
     pub(super) const fn tells_format(self) -> bool {
-        matches!(self, Self::Choices | Self::Items | Self::Embedding | Self::Text)
+        matches!(self, Self::Choices | Self::Embedding)
+    }
+
+    /// Whether an answer that has an object here is.
+    pub(super) const fn tells_format_by_object(self) -> bool {
+        matches!(self, Self::Response | Self::Item)
     }
 }

@@ -96,6 +96,19 @@ const STREAM: &str = concat!(
 );
 
 #[test]
+fn what_another_format_calls_by_the_same_names_does_not_make_it_free() {
+    for answer in [
+        r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hello"}}"#,
+        r#"{"output":"Hello there, all of you"}"#,
+        r#"{"output":["Hello there","all of you"]}"#,
+    ] {
+        let all = counted(tokens_of_bytes(answer.len() as u64));
+        assert_eq!(whole(Shape::Json, answer), all, "{answer}");
+        assert_eq!(whole(Shape::Events, &format!("data: {answer}\n\n")), all, "{answer}");
+    }
+}
+
+#[test]
 fn a_stream_says_it_last_or_is_counted() {
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2,\"total_tokens\":6}}\n\n";
     assert_eq!(whole(Shape::Events, &format!("{STREAM}{usage}data: [DONE]\n\n")), reported(4, 2));

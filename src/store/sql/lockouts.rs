@@ -35,6 +35,12 @@ impl Lockouts for SqlStore {
         rules: &LockoutRules,
         now: Timestamp,
     ) -> Result<Reserved, StoreFault> {
+        // Looked at first without a lock or a write: what an address in its wait costs is this.
+        if attempt.device.is_none()
+            && let Some(verdict) = read!(self, link => attempts::address_waits(&mut link, attempt, now))?
+        {
+            return Ok(Reserved::Refused(verdict));
+        }
         write!(self, link => attempts::reserve(&mut link, attempt, rules, now))
     }
 

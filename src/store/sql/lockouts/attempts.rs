@@ -47,13 +47,13 @@ pub(super) async fn reserve(
             return Ok(if admitted { Reserved::Admitted(ticket) } else { Reserved::Refused(verdict) });
         }
     }
-    let address = attempt.address.to_string();
-    // Looked at first without a lock or a write: what an address in its wait costs is this.
-    if let Some(until) = waits_until(link, &address).await?
-        && now < until
+    // Of others it was looked at before.
+    if attempt.device.is_some()
+        && let Some(verdict) = address_waits(link, attempt, now).await?
     {
-        return Ok(Reserved::Refused(Verdict::Wait(Counter::Address, until)));
+        return Ok(Reserved::Refused(verdict));
     }
+    let address = attempt.address.to_string();
     let mut held = hold(link, address, &attempt.account, rules, now).await?;
     let known = held.is_known(rules, now);
     let verdict = rules
@@ -72,6 +72,16 @@ pub(super) async fn reserve(
     keep(link, &held, &attempt.account).await?;
     let ticket = Ticket { attempt: *attempt, by_device: false, by_address: !known };
     Ok(if admitted { Reserved::Admitted(ticket) } else { Reserved::Refused(verdict) })
+}
+
+/// The wait that an address is in.
+pub(super) async fn address_waits(
+    link: &mut Link,
+    attempt: &Attempt,
+    now: Timestamp,
+) -> Result<Option<Verdict>, StoreFault> {
+    let until = waits_until(link, &attempt.address.to_string()).await?;
+    Ok(until.filter(|until| now < *until).map(|until| Verdict::Wait(Counter::Address, until)))
 }
 
 pub(super) async fn end(
