@@ -10,8 +10,9 @@
 //! 4. [`policy`] is what the layers ask: pure rules without async, I/O, clock or random numbers of ours.
 //! 5. [`portal`] answers the account endpoints and what is published, inside the pipeline, behind the same layers as
 //!    every route.
-//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit; in memory what was revoked and
-//!    the counters of limits; in Redis, for several gateways, such counters and calls to read the feed.
+//! 6. [`store`] keeps the facts that outlive a request: users, sessions, keys, audit, failed logins, what is used of
+//!    quotas; in memory what was revoked and the counters of limits; in Redis, for several gateways, such counters and
+//!    calls to read the feed.
 //! 7. [`upstream`] forwards what was authorised: clusters, health checks, connections kept, time-outs. It also fetches
 //!    the keys of other issuers, exports spans and delivers messages to webhooks.
 //! 8. [`telemetry`] sees everything: metrics, access log, health, the spans of sampled requests. The admin listener's

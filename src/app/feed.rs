@@ -1,9 +1,9 @@
 //! Reads the feed of the store: at the start all of it that matters, then what is new, once a second and whenever
 //! somebody calls (PostgreSQL's NOTIFY, a message over Redis, a commit of this gateway's own).
 //!
-//! A call carries no facts and may be lost: it only makes the next reading come sooner. What was read stays: a store that
-//! is lost costs the news, never what is known; how old the news is each route judges for itself (`revocation`). A store
-//! that holds another history than the one read so far is read from the start.
+//! A call carries no facts and may be lost: it only makes the next reading come sooner. What was read stays: a store
+//! that is lost costs the news, never what is known; how old the news is each route judges for itself (`revocation`). A
+//! store that holds another history than the one read so far is read from the start.
 //!
 //! The gateway's wall clock decides nothing that cannot be made good: what is new is taken whatever time it bears, and
 //! everything is kept for as long as it may matter by the monotonic clock as well.

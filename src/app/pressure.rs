@@ -1,8 +1,9 @@
-//! Looks four times a second how much memory there is left and how late it is itself, and says when requests are sent away.
+//! Looks four times a second how much memory there is left and how late it is itself, and says when requests are sent
+//! away.
 //!
-//! Memory is the resident set (`/proc/self/statm`) against `overload.max_memory` or the lowest limit of the cgroups around
-//! the process; [`crate::policy::memory`] reads the texts, [`crate::policy::overload`] judges. What cannot be read is no
-//! reason to send anybody away. These files are the kernel's: reading them waits for no disk.
+//! Memory is the resident set (`/proc/self/statm`) against `overload.max_memory` or the lowest limit of the cgroups
+//! around the process; [`crate::policy::memory`] reads the texts, [`crate::policy::overload`] judges. What cannot be
+//! read is no reason to send anybody away. These files are the kernel's: reading them waits for no disk.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

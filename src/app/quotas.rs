@@ -1,4 +1,5 @@
-//! Ledgers of quotas: made of settings, handed on from one configuration to the next, looked after while the gateway runs.
+//! Ledgers of quotas: made of settings, handed on from one configuration to the next, looked after while the gateway
+//! runs.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

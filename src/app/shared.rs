@@ -1,5 +1,5 @@
-//! The parts that outlive a configuration: store, keys, what was revoked, Redis, issuers. The pipeline, the portal and the
-//! tasks are made of them.
+//! The parts that outlive a configuration: store, keys, what was revoked, Redis, issuers. The pipeline, the portal and
+//! the tasks are made of them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `portal.api_keys:` what keys users may make for their programs. Which routes take them is each route's `credentials`.
+//! `portal.api_keys:` what keys users may make for their programs. Which routes take them is each route's
+//! `credentials`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700), and how long keys sign them.
+//! `tokens:` what access and refresh tokens say and how long they live (RFC 9068, RFC 9700), and how long keys sign
+//! them.
 
 use std::{num::NonZeroU32, time::Duration};
 

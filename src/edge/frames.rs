@@ -5,9 +5,9 @@
 //! comes byte by byte, would wait for the idle time-out, and on a connection with a stream open for ever. Here they are
 //! only measured: nothing is changed, kept or refused, so there is no second reader who could disagree.
 //!
-//! Counted besides is what asks for nothing (PING, SETTINGS, priorities, frames of unknown kinds, empty DATA) and how many
-//! requests are taken back (CVE-2023-44487, done with patience). The HTTP library answers each in bounded memory, for as
-//! long as they come.
+//! Counted besides is what asks for nothing (PING, SETTINGS, priorities, frames of unknown kinds, empty DATA) and how
+//! many requests are taken back (CVE-2023-44487, done with patience). The HTTP library answers each in bounded memory,
+//! for as long as they come.
 
 /// "PRI * HTTP/2.0", "SM" and the line ends between them.
 const PREFACE: u32 = 24;

@@ -3,10 +3,10 @@
 //! `listener` binds, accepts and drains; `conn` is one connection's life, and after an upgrade polls the tunnel
 //! (`gate/tunnel.rs`) in hyper's place; `wire` is its bytes; `service` is where a request leaves for the gate; `frames`
 //! measures an HTTP/2 client's heads; `vitals` is what those tell `watch`, which knows how long each phase may last;
-//! `drain` carries the listener's last word to the connections; `crowd` says who may
-//! hold how many, and who goes when there is no place. hyper's `http1` or `http2` is chosen by ALPN (cleartext
-//! is HTTP/1.1, or HTTP/2 with prior knowledge by configuration), never its `auto` builder, which has no time-out for
-//! the first bytes. HTTP by RFC 9110, 9112 and 9113.
+//! `drain` carries the listener's last word to the connections; `crowd` says who may hold how many, and who goes when
+//! there is no place. hyper's `http1` or `http2` is chosen by ALPN (cleartext is HTTP/1.1, or HTTP/2 with prior
+//! knowledge by configuration), never its `auto` builder, which has no time-out for the first bytes. HTTP by RFC 9110,
+//! 9112 and 9113.
 
 mod conn;
 mod crowd;

@@ -1,10 +1,10 @@
 //! Sends requests away while there is too much to do: 503, and nothing dear is done for them.
 //!
-//! A request takes a place here and gives it back when its answer begins ([`crate::gate::finish`]) or it ends without one;
-//! what flows after that is no longer work that waits, and no place is taken for it, nor is it ever ended from here. Who
-//! may take one of the last places, or comes in while memory is short, is [`crate::policy::overload`]'s to say. A place is
-//! an addition to one counter; two requests at the same instant may both see the last one free, so for a moment there may
-//! be as many more as there are worker threads.
+//! A request takes a place here and gives it back when its answer begins ([`crate::gate::finish`]) or it ends without
+//! one; what flows after that is no longer work that waits, and no place is taken for it, nor is it ever ended from
+//! here. Who may take one of the last places, or comes in while memory is short, is [`crate::policy::overload`]'s to
+//! say. A place is an addition to one counter; two requests at the same instant may both see the last one free, so for
+//! a moment there may be as many more as there are worker threads.
 
 use std::{
     sync::{

@@ -5,8 +5,8 @@
 //! On each use it is looked at whether it was revoked, has run out, or its owner's rights have changed: the feed tells
 //! that within a second. Once a minute the store is asked again, for what the feed does not tell.
 //!
-//! A store that is lost costs nothing that is known: a key goes on for as long after its last look-up as an access token
-//! lives, since that long the feed's news is kept. One that is not known is 503, never 401.
+//! A store that is lost costs nothing that is known: a key goes on for as long after its last look-up as an access
+//! token lives, since that long the feed's news is kept. One that is not known is 503, never 401.
 
 use std::{
     collections::HashMap,

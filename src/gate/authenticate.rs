@@ -3,9 +3,9 @@
 //! leave, by the refresh token.
 //!
 //! The signature is checked once per token and minute, the rest on every request: expiry, issuer, audience, whether the
-//! key still verifies (ours: one that may sign access tokens; another issuer's: one of its set), what was revoked, and of
-//! our own tokens whether the session still lives and whether its user's rights have changed since: then the request goes
-//! on with the rights of now. One body for every bad token; the reason is in the log. A bad one is charged to its
+//! key still verifies (ours: one that may sign access tokens; another issuer's: one of its set), what was revoked, and
+//! of our own tokens whether the session still lives and whether its user's rights have changed since: then the request
+//! goes on with the rights of now. One body for every bad token; the reason is in the log. A bad one is charged to its
 //! address here (`limits::charge_address`).
 //!
 //! On a route that takes tokens of other issuers the token's `iss`, unverified and compared byte for byte, says whose
@@ -14,8 +14,9 @@
 //!
 //! An API key, where the route takes one, is [`crate::gate::api_keys`]'s to know.
 //!
-//! One of the two layers that may wait: for the fetch of an issuer's keys, when a token names one that is not known; for
-//! the store, when an API key is not. Hence no [`crate::gate::stage::Stage`]; its future is boxed only then.
+//! One of the three layers that may wait (the others are limits' charge and quotas): for the fetch of an issuer's keys,
+//! when a token names one that is not known; for the store, when an API key is not. Hence no
+//! [`crate::gate::stage::Stage`]; its future is boxed only then.
 
 use std::{
     future::{Future, Ready, ready},

@@ -1,14 +1,14 @@
 //! Tokens that do not verify: what is known to fail is not computed again, and who sends too many is not computed for.
 //!
-//! What is kept of a token is its SHA-256 and the key that its signature is not of. That key will never verify that very
-//! token; another key of the same name, or one that is learned of later, is asked anew, so no change of keys is held up.
-//! An entry counts for a minute at most, in bounded memory of its own: garbage pushes no verified token out.
+//! What is kept of a token is its SHA-256 and the key that its signature is not of. That key will never verify that
+//! very token; another key of the same name, or one that is learned of later, is asked anew, so no change of keys is
+//! held up. An entry counts for a minute at most, in bounded memory of its own: garbage pushes no verified token out.
 //!
 //! Failures are charged to their address, exactly (GCRA by /32 and /64, bounded). Beyond its limit a token of that
 //! address that is not among the verified ones is refused before any cryptography. Who has a verified one goes on, also
 //! behind the same address; a token that was just issued there is refused like the garbage until some of the limit has
-//! come back, since nothing but the verification tells them apart. What is malformed or names no key costs no cryptography
-//! and is charged to nobody here.
+//! come back, since nothing but the verification tells them apart. What is malformed or names no key costs no
+//! cryptography and is charged to nobody here.
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc, time::Duration};
 

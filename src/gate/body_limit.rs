@@ -1,4 +1,5 @@
-//! How much of a request body is taken, how long its sender may be silent, and that it ends with its sender's right to it.
+//! How much of a request body is taken, how long its sender may be silent, and that it ends with its sender's right to
+//! it.
 //!
 //! After authorisation: only an authorised request's body is read at all. A declared length above the limit is 413
 //! before a byte is read; an undeclared one is counted as it flows and cut at the limit.

@@ -4,11 +4,11 @@
 //! refused or answered before this layer (malformed, 404, 405, a preflight, a peek) is charged to nobody, but for bad
 //! credentials, which [`crate::gate::authenticate`] charges to the address.
 //!
-//! A cap comes first, since it is given back: what a rate then refuses has taken nothing. What a request holds goes with
-//! its answer to the last byte ([`crate::gate::finish`]); whatever ends it before drops it here.
+//! A cap comes first, since it is given back: what a rate then refuses has taken nothing. What a request holds goes
+//! with its answer to the last byte ([`crate::gate::finish`]); whatever ends it before drops it here.
 //!
-//! With authentication the only layer that may wait: a shared limit without a lease at hand asks Redis. Only then, and
-//! for a route with caps, is anything boxed.
+//! With authentication and quotas one of the three layers that may wait: a shared limit without a lease at hand asks
+//! Redis. Only then, and for a route with caps, is anything boxed.
 
 use std::{
     future::Future,

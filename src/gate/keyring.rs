@@ -1,13 +1,13 @@
 //! The signing keys, one for each algorithm that is needed, and the keys that verify: replaced only together.
 //!
 //! Access tokens are signed by the key of `tokens.algorithm`, or by `tokens.secret` where there is one (HS256; ES256 is
-//! then the algorithm of the identity). What verifies them are all keys of that one algorithm, or the secret and nothing
-//! else; keys of other algorithms, which sign for presets of a format that asks for them, verify none. All keys are
-//! published, the secret never.
+//! then the algorithm of the identity). What verifies them are all keys of that one algorithm, or the secret and
+//! nothing else; keys of other algorithms, which sign for presets of a format that asks for them, verify none. All keys
+//! are published, the secret never.
 //!
-//! A key verifies, and is published, from before it signs until no token of it is left. So a gateway that learns late of
-//! a change still takes what the others sign with the new key, and they what it signs with the old one. A key that is
-//! gone from the next reading neither signs nor verifies.
+//! A key verifies, and is published, from before it signs until no token of it is left. So a gateway that learns late
+//! of a change still takes what the others sign with the new key, and they what it signs with the old one. A key that
+//! is gone from the next reading neither signs nor verifies.
 
 use std::{
     iter,

@@ -1,5 +1,5 @@
-//! Rate limits before authentication: what needs no caller is peeked, and the address charged for credentials that fail.
-//! (All else is charged after it, by [`crate::gate::charge`].)
+//! Rate limits before authentication: what needs no caller is peeked, and the address charged for credentials that
+//! fail. (All else is charged after it, by [`crate::gate::charge`].)
 //!
 //! A flood is refused by the peek before any crypto. The peek never waits: of a shared limit it knows what Redis last
 //! refused, so the first request over the limit is refused only by its charge, and the rest here.

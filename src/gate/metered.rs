@@ -1,9 +1,9 @@
-//! An answer of a language model as it flows: what it uses is counted, covered by the request's budget before it is passed
-//! on, and settled at its end, however it ends. Routes without `usage:` have none of this.
+//! An answer of a language model as it flows: what it uses is counted, covered by the request's budget before it is
+//! passed on, and settled at its end, however it ends. Routes without `usage:` have none of this.
 //!
 //! Nothing is buffered and no byte is changed. Of an event stream that a hard budget has no more for, the event that is
-//! not covered is left out and a last one says why (in OpenAI's words, so that its clients raise an error, and as a problem
-//! document); an event of which a part was passed on already is let through. Any other answer is cut.
+//! not covered is left out and a last one says why (in OpenAI's words, so that its clients raise an error, and as a
+//! problem document); an event of which a part was passed on already is let through. Any other answer is cut.
 
 use std::{
     pin::Pin,

@@ -1,12 +1,13 @@
 //! What flows for a caller right now, so that it can be ended with the caller's right to it: answers, uploads, tunnels.
 //!
-//! A stream is entered when it first has to wait or goes on past its first piece ([`Tether`]): what is there at once pays
-//! one branch. An entry costs an allocation and a shard's lock, held for a push; there are never more than requests.
-//! Shards go by session, so that ending one looks at a fraction of the entries; what is ended by token or subject, which is
-//! rare, looks at all of them.
+//! A stream is entered when it first has to wait or goes on past its first piece ([`Tether`]): what is there at once
+//! pays one branch. An entry costs an allocation and a shard's lock, held for a push; there are never more than
+//! requests. Shards go by session, so that ending one looks at a fraction of the entries; what is ended by token or
+//! subject, which is rare, looks at all of them.
 //!
-//! Nobody is missed between a look and an entry: who enters asks afterwards whether the right is gone, who takes it away
-//! looks through the entries afterwards; a regular look ([`OpenStreams::look_again`]) would find whatever else there is.
+//! Nobody is missed between a look and an entry: who enters asks afterwards whether the right is gone, who takes it
+//! away looks through the entries afterwards; a regular look ([`OpenStreams::look_again`]) would find whatever else
+//! there is.
 
 use std::{
     array,

@@ -1,10 +1,10 @@
-//! What a client's connection becomes after an upgrade: bytes copied both ways, until either side ends it, nothing moves
-//! for too long, or the caller loses the right to it.
+//! What a client's connection becomes after an upgrade: bytes copied both ways, until either side ends it, nothing
+//! moves for too long, or the caller loses the right to it.
 //!
-//! It has no task of its own: whoever serves the client's connection polls it. Each way holds what one read gave and the
-//! other side has not taken, no more, and nothing while nothing moves; until it is taken nothing more is read. WebSocket
-//! frames (RFC 6455 §5.2) are followed both ways, never changed: so it is known whether a close frame was exchanged, and
-//! where a last one may be put.
+//! It has no task of its own: whoever serves the client's connection polls it. Each way holds what one read gave and
+//! the other side has not taken, no more, and nothing while nothing moves; until it is taken nothing more is read.
+//! WebSocket frames (RFC 6455 §5.2) are followed both ways, never changed: so it is known whether a close frame was
+//! exchanged, and where a last one may be put.
 
 use std::{
     io,

@@ -1,10 +1,10 @@
 //! API keys: `pk_<id>_<secret>`, what a user gives to a program of its own.
 //!
 //! The id is a UUID in 32 hexadecimal digits, the secret base64url (RFC 4648 §5) of 32 random bytes and a check of 8.
-//! The check is an HMAC-SHA-256 (RFC 2104) over id and secret, cut, under a key of this deployment's: what was not issued
-//! here is told without a look into the store, however many make keys up. It grants nothing: whether there is such a key
-//! is known by its hash, another HMAC over the same, which is all that the store keeps. Both keys come of the master key,
-//! so a dump of the store neither is a key nor lets anybody try one.
+//! The check is an HMAC-SHA-256 (RFC 2104) over id and secret, cut, under a key of this deployment's: what was not
+//! issued here is told without a look into the store, however many make keys up. It grants nothing: whether there is
+//! such a key is known by its hash, another HMAC over the same, which is all that the store keeps. Both keys come of
+//! the master key, so a dump of the store neither is a key nor lets anybody try one.
 
 use std::fmt;
 

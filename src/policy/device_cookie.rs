@@ -1,8 +1,8 @@
 //! The device cookie: proof that somebody has logged in to an account from here before. It opens nothing; it only has
 //! failures counted apart ([`crate::policy::lockout`]), so that nobody else's keep its owner out.
 //!
-//! `base64url(version ‖ user id (16 bytes) ‖ nonce (16) ‖ issued (i64 seconds, big-endian) ‖ HMAC-SHA256 (32))`, the MAC
-//! over everything before it. Nothing is stored of one before an attempt with it fails.
+//! `base64url(version ‖ user id (16 bytes) ‖ nonce (16) ‖ issued (i64 seconds, big-endian) ‖ HMAC-SHA256 (32))`, the
+//! MAC over everything before it. Nothing is stored of one before an attempt with it fails.
 
 use std::time::Duration;
 

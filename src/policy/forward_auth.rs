@@ -1,8 +1,8 @@
 //! Forward-auth: where another proxy that asks for a decision says what *it* was asked, and how it takes a "no".
 //!
-//! Each proxy has an endpoint of its own below the portal's base paths (`/auth/forward/nginx`, …), since each sets other
-//! headers: what one of them overwrites, a client can write past another. So each fact has one source here, and one
-//! that is missing or doubled is refused, never guessed. Nothing of this is a standard; nginx's `auth_request`,
+//! Each proxy has an endpoint of its own below the portal's base paths (`/auth/forward/nginx`, …), since each sets
+//! other headers: what one of them overwrites, a client can write past another. So each fact has one source here, and
+//! one that is missing or doubled is refused, never guessed. Nothing of this is a standard; nginx's `auth_request`,
 //! Traefik's `ForwardAuth`, Caddy's `forward_auth` and Envoy's `ext_authz` (HTTP) each do as their documents say. Of a
 //! path nothing is judged here but that it is one: [`crate::policy::path`] judges it as it does any other.
 

@@ -1,4 +1,5 @@
-//! What the Linux kernel says of memory: how much this process holds, and how much it may (`proc(5)`, cgroup v1 and v2).
+//! What the Linux kernel says of memory: how much this process holds, and how much it may (`proc(5)`, cgroup v1 and
+//! v2).
 //!
 //! Only the texts are read here; which files they come from is `app/pressure.rs`'s to know.
 

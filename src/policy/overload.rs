@@ -1,9 +1,9 @@
 //! Who is served while there is too much to do: each class up to its own share, the least proven first to be sent away.
 //!
-//! Two things run out: places for requests whose answer has not begun, and memory. Both are told in shares of what there
-//! is, so what happens at which load can be read off the tables below. A place is free again when an answer begins, so
-//! places need no memory of what was; memory goes back in its own time, so a class that was sent away for it is let in
-//! again only some way below the share it was sent away at.
+//! Two things run out: places for requests whose answer has not begun, and memory. Both are told in shares of what
+//! there is, so what happens at which load can be read off the tables below. A place is free again when an answer
+//! begins, so places need no memory of what was; memory goes back in its own time, so a class that was sent away for it
+//! is let in again only some way below the share it was sent away at.
 
 /// How far a caller has proven that they belong here; the first are sent away first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,9 +1,9 @@
 //! How other gateways tell a service who calls, for services that were written to stand behind one of them.
 //!
 //! Each follows what its product publishes for those who verify it: Pomerium (*JWT Verification*), Google's
-//! Identity-Aware Proxy (*Securing your app with signed headers*), Cloudflare Access (*Application token*), and Open WebUI
-//! towards the backends it calls (`ENABLE_FORWARD_USER_INFO_HEADERS`). An address is told only when it is verified, and
-//! an anonymous caller by none of them: behind those products absence means nobody.
+//! Identity-Aware Proxy (*Securing your app with signed headers*), Cloudflare Access (*Application token*), and Open
+//! WebUI towards the backends it calls (`ENABLE_FORWARD_USER_INFO_HEADERS`). An address is told only when it is
+//! verified, and an anonymous caller by none of them: behind those products absence means nobody.
 //!
 //! `typ` is `JWT`, as theirs is, so that no assertion is ever taken for an access token of ours (RFC 8725 §3.11).
 

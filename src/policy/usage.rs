@@ -1,8 +1,9 @@
 //! What an answer of a language model cost in tokens: read as it flows, at any speed, without keeping it.
 //!
 //! The wire format is OpenAI's, which most servers of models speak: `usage` in a JSON answer (chat completions,
-//! completions, embeddings: `prompt_tokens`, `completion_tokens`; responses: `input_tokens`, `output_tokens`), or in the
-//! last chunks of an event stream (`data: {…}`, with `stream_options.include_usage`; responses: `response.completed`).
+//! completions, embeddings: `prompt_tokens`, `completion_tokens`; responses: `input_tokens`, `output_tokens`), or in
+//! the last chunks of an event stream (`data: {…}`, with `stream_options.include_usage`; responses:
+//! `response.completed`).
 //!
 //! Where nothing is said, output is counted: the bytes of the text as UTF-8, four a token, rounded up. That is an
 //! approximation (English text is near it). Text is what stands where the format has it; in an answer of another format

@@ -2,8 +2,8 @@
 //! and revokes.
 //!
 //! A session makes and revokes them: no account endpoint takes a key, so that one that leaked makes no other. The key
-//! itself is in the one answer that makes it and nowhere else. Nobody sees or revokes another's, nor learns whether there
-//! is one.
+//! itself is in the one answer that makes it and nowhere else. Nobody sees or revokes another's, nor learns whether
+//! there is one.
 
 use std::{sync::Arc, time::Duration};
 

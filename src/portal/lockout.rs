@@ -1,9 +1,9 @@
-//! What is asked before a password is compared, and told after: whether failures have locked the account, the address or
-//! both; and how often anybody may make calls that cost somebody else something.
+//! What is asked before a password is compared, and told after: whether failures have locked the account, the address
+//! or both; and how often anybody may make calls that cost somebody else something.
 //!
 //! A login that a counter of its account refuses is answered as a wrong password is, after the same work: nobody learns
-//! from it whether an account is there, or locked. What an address has done to many accounts says nothing of any of them:
-//! that refusal is told, at once, and without a hash.
+//! from it whether an account is there, or locked. What an address has done to many accounts says nothing of any of
+//! them: that refusal is told, at once, and without a hash.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Credential stuffing at the door ([`crate::policy::stuffing`]): logins from where many people's passwords were tried are
-//! refused for a while, before anything is looked up or hashed. Only a device cookie of the very account passes.
+//! Credential stuffing at the door ([`crate::policy::stuffing`]): logins from where many people's passwords were tried
+//! are refused for a while, before anything is looked up or hashed. Only a device cookie of the very account passes.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! API keys as they are kept: made, listed and revoked by their owners, looked up by the gate. What a key is, and when it
-//! is good, is [`crate::policy::api_key`]'s to say.
+//! API keys as they are kept: made, listed and revoked by their owners, looked up by the gate. What a key is, and when
+//! it is good, is [`crate::policy::api_key`]'s to say.
 
 use async_trait::async_trait;
 

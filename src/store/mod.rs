@@ -1,15 +1,14 @@
-//! Facts that outlive a request: users, sessions, signing keys, audit.
+//! Facts that outlive a request: users, sessions, API keys, signing keys, audit, failed logins, what is used of quotas.
 //!
 //! This file is the contract: plain row types and one trait shaped by what the portal does, so that a cause and its
 //! audit row are always one transaction. `sql/` keeps it on PostgreSQL and SQLite from one body; `memory/` holds what
-//! may be lost with the process (limit counters, leases, what was revoked); `redis/` counts the limits that several
-//! gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what gateways tell each
-//! other. `sessions`, `keys` and `api_keys` are rows of those, `audit` is what a row of the audit says, `security` who
-//! hears of some of them at once. `lockouts` counts failures to log in (`lockout_lists` shows
-//! what is locked), `quotas` what is used of quotas. `calls` tells a
-//! request's trace what it waited for. Callers never see SQL or a driver's error: a [`StoreFault`] says only whether
-//! the store is lost or a row makes no sense. The contract suite in `tests/contract/` holds every engine to the
-//! comments below.
+//! may be lost with the process (limit counters, leases, what was revoked, what floods); `redis/` counts the limits
+//! that several gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what
+//! gateways tell each other. `sessions`, `keys` and `api_keys` are rows of those, `audit` is what a row of the audit
+//! says, `security` who hears of some of them at once. `lockouts` counts failures to log in (`lockout_lists` shows what
+//! is locked), `quotas` what is used of quotas. `calls` tells a request's trace what it waited for. Callers never see
+//! SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract
+//! suite in `tests/contract/` holds every engine to the comments below.
 
 pub mod api_keys;
 pub mod audit;

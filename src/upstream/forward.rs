@@ -1,9 +1,8 @@
 //! The last service of the pipeline: one authorised request to one endpoint, and its answer back, streamed both ways.
 //!
 //! Hop-by-hop rules are RFC 9110 §7.6.1; `Upgrade` stops here, but for the WebSockets of routes that let them through
-//! ([`super::upgrade`]). Retries: what was never
-//! sent, because the endpoint had closed an idle connection, and once a safe request without a body that such a
-//! connection swallowed. Any other failure is told, not repeated.
+//! ([`super::upgrade`]). Retries: what was never sent, because the endpoint had closed an idle connection, and once a
+//! safe request without a body that such a connection swallowed. Any other failure is told, not repeated.
 
 use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
-//! A WebSocket's handshake with an endpoint (RFC 6455 §4) and the connection that is left of it. What flows over it then is
-//! [`crate::gate::tunnel`]'s.
+//! A WebSocket's handshake with an endpoint (RFC 6455 §4) and the connection that is left of it. What flows over it
+//! then is [`crate::gate::tunnel`]'s.
 //!
-//! hyper's own `upgrade::on` would box both sides and need a task to wait on each; a [`Line`] keeps its finished connection
-//! instead and is taken apart.
+//! hyper's own `upgrade::on` would box both sides and need a task to wait on each; a [`Line`] keeps its finished
+//! connection instead and is taken apart.
 
 use std::{
     io,

@@ -1,5 +1,5 @@
-//! Quotas: never more than there is, however many ledgers take of it at once; nothing leaks; what is not known counts as
-//! used. Ledgers stand for gateways.
+//! Quotas: never more than there is, however many ledgers take of it at once; nothing leaks; what is not known counts
+//! as used. Ledgers stand for gateways.
 
 use std::{
     sync::{

@@ -1,7 +1,7 @@
 //! Limits counted by the master that sentinels name: one that is killed or frozen is followed by the replica that they
 //! promote; in between each gateway counts for itself, and nobody waits longer than one deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use portcullis::{
     clock::{Clock, SystemClock},
@@ -83,7 +83,8 @@ async fn a_frozen_master_is_waited_for_by_no_request_longer_than_the_deadline() 
     let redis = gateway(&servers, deadline, &told).await;
     soon(async || redis.is_up()).await;
     // As much as can be asked: it is not what holds anybody up here.
-    let most = settings::Limit { period: Duration::from_secs(1), ..limit(1_000_000, 0) };
+    let most = limit(1_000_000, 0);
+    let most = settings::Limit { period: Duration::from_secs(1), burst: NonZeroU32::MAX, ..most };
     let limiter = Arc::new(Limiter::new(&most, Some(&redis), 1_000));
     servers.pause(0);
     // Until the replica has taken over, and beyond: whatever is asked is answered, and one question in all is late.

@@ -1,6 +1,6 @@
 //! Honest clients of several gateways: each remembers what it was told to be done (an account, a login, a refresh, a
-//! logout) and repeats what it was not told anything about, at whichever gateway runs. In the end all that was told must
-//! be so, at every gateway and in the audit.
+//! logout) and repeats what it was not told anything about, at whichever gateway runs. In the end all that was told
+//! must be so, at every gateway and in the audit.
 
 use std::{
     collections::HashMap,

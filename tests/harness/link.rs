@@ -1,5 +1,5 @@
-//! A link between a gateway and a store that can fail in the ways networks do: cut, frozen, slow. The gateway connects to
-//! a TCP port, the server is behind a UNIX socket.
+//! A link between a gateway and a store that can fail in the ways networks do: cut, frozen, slow. The gateway connects
+//! to a TCP port, the server is behind a UNIX socket.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

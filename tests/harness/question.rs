@@ -1,5 +1,5 @@
-//! Questions of other proxies, as each of them puts them: may this request be forwarded? Written by hand, so that a test
-//! may also put them wrongly. (The invariants of answers do not hold of "yes": it tells identities.)
+//! Questions of other proxies, as each of them puts them: may this request be forwarded? Written by hand, so that a
+//! test may also put them wrongly. (The invariants of answers do not hold of "yes": it tells identities.)
 
 use std::net::SocketAddr;
 

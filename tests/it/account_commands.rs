@@ -1,4 +1,5 @@
-//! `portcullis users …`, `portcullis revoke …` and `portcullis api-keys …` with the built program, beside a gateway that runs.
+//! `portcullis users …`, `portcullis revoke …` and `portcullis api-keys …` with the built program, beside a gateway
+//! that runs.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Budgets in tokens and money before a language model: never overspent, however many ask at once; given back by whoever
-//! hangs up; and a stream that runs into the end of one is told so.
+//! Budgets in tokens and money before a language model: never overspent, however many ask at once; given back by
+//! whoever hangs up; and a stream that runs into the end of one is told so.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
-//! Floods of HTTP/2 frames, each as it was found in the wild: what they are answered with, that nobody else pays for them,
-//! and that none of it needs more than one connection's memory. What the HTTP library ends, and with which limits, is
-//! said in `edge/listener.rs`; what it would answer for ever, `edge/watch.rs` ends.
+//! Floods of HTTP/2 frames, each as it was found in the wild: what they are answered with, that nobody else pays for
+//! them, and that none of it needs more than one connection's memory. What the HTTP library ends, and with which
+//! limits, is said in `edge/listener.rs`; what it would answer for ever, `edge/watch.rs` ends.
 
 use tokio::net::TcpStream;
 

@@ -1,5 +1,5 @@
-//! How exact a limit is that three gateways count together: the bound of docs/limits.md, held under a storm at all three
-//! while the bucket fills again, window by window.
+//! How exact a limit is that three gateways count together: the bound of docs/limits.md, held under a storm at all
+//! three while the bucket fills again, window by window.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,5 +1,5 @@
-//! Ways around a limit that are none: however a client writes its request, and however often it becomes a new one of the
-//! same person at the same place, it finds the same bucket.
+//! Ways around a limit that are none: however a client writes its request, and however often it becomes a new one of
+//! the same person at the same place, it finds the same bucket.
 
 use serde_json::json;
 

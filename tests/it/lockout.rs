@@ -1,5 +1,5 @@
-//! Who may guess passwords, and whom that keeps out: on one gateway and on three, across restarts, in parallel, and from
-//! a thousand addresses.
+//! Who may guess passwords, and whom that keeps out: on one gateway and on three, across restarts, in parallel, and
+//! from a thousand addresses.
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,21 +5,25 @@
 //! its user sees and ends it), [`browsers`] (what front ends rely on), [`openapi`] (the portal is as it is described),
 //! [`storeless`] (a gateway that keeps nothing).
 //!
-//! Who may: [`access_matrix`] (who may call what), [`admin_api`] and [`admin_lockouts`] (what administrators see and do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`], [`smuggling`] and [`wrong_tokens`]
-//! (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours), [`cross_origin`] (which pages
-//! may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what services are told of tokens),
-//! [`revocations`] (what is taken away from tokens that are out there), [`limits`], [`shared_limits`] and [`quotas`]
-//! (who pays for whom), [`lockout`] (who may guess, and whom that keeps out), [`isolation`] and [`overload`] (what others
-//! do costs nobody else), [`floods`] and [`frame_floods`] (who is refused before anybody is known).
+//! Who may: [`access_matrix`] (who may call what), [`admin_api`] and [`admin_lockouts`] (what administrators see and
+//! do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`], [`smuggling`] and
+//! [`wrong_tokens`] (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours),
+//! [`cross_origin`] (which pages may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what
+//! services are told of tokens), [`revocations`] (what is taken away from tokens that are out there), [`api_keys`]
+//! (what they are worth, and until when), [`limits`], [`limit_keys`], [`limit_caps`], [`limit_bound`],
+//! [`limit_evasion`], [`shared_limits`] and [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that
+//! keeps out), [`isolation`] and [`overload`] (what others do costs nobody else), [`floods`] and [`frame_floods`] (who
+//! is refused before anybody is known).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
-//! [`streams`] (what ends with its caller's right to it), [`usage`] and [`budgets`] (what language models are asked for, and
-//! for how much).
+//! [`streams`] (what ends with its caller's right to it), [`usage`] and [`budgets`] (what language models are asked
+//! for, and for how much).
 //!
-//! When things fail or change: [`clusters`] (services), [`lost_store`], [`reload`] and [`reload_files`] (the
-//! configuration, under requests), [`key_rotation`] and [`key_commands`] (signing keys, under requests and by hand),
-//! [`account_commands`] (users and revocations, by hand); [`three_gateways`] (processes and links, under load).
+//! When things fail or change: [`clusters`] (services), [`lost_store`], [`redis_sentinel`] (a master that another
+//! replaces), [`reload`] and [`reload_files`] (the configuration, under requests), [`key_rotation`] and
+//! [`key_commands`] (signing keys, under requests and by hand), [`account_commands`] (users and revocations, by hand);
+//! [`three_gateways`] (processes and links, under load).
 //!
 //! What operators see: [`start`], [`seeing`] (log, metrics, health), [`secrets`] (what is never printed), [`traces`]
 //! and [`trace_calls`] (what a collector is handed), [`trace_context`] (which trace a request is in), [`exemplars`]

@@ -1,5 +1,5 @@
-//! While there is too much to do requests are sent away in a known order, and what flows already goes on: nobody who has
-//! proven who they are gives way to strangers.
+//! While there is too much to do requests are sent away in a known order, and what flows already goes on: nobody who
+//! has proven who they are gives way to strangers.
 
 use crate::harness::{
     client::{Answer, Client, Tokens},

@@ -1,6 +1,7 @@
-//! Identities in the formats of other products, each read by a client that was written to that product's published rules
-//! (`examples/identity-presets/verify.py`): `PyJWT` as Pomerium's and Cloudflare's documentation show it, Google's own
-//! library for IAP. Those read the system's clock, so the gateway does too, but for one whose time is over.
+//! Identities in the formats of other products, each read by a client that was written to that product's published
+//! rules (`examples/identity-presets/verify.py`): `PyJWT` as Pomerium's and Cloudflare's documentation show it,
+//! Google's own library for IAP. Those read the system's clock, so the gateway does too, but for one whose time is
+//! over.
 
 use std::{
     collections::HashSet,

@@ -1,6 +1,6 @@
-//! The shapes by which one request has been passed off as two, or as another than it was, one by one: each is refused, or
-//! reaches the service with one meaning. That is shown on the bytes as they came there, by a reader who admits nothing
-//! two servers could read differently ([`crate::harness::strict`]).
+//! The shapes by which one request has been passed off as two, or as another than it was, one by one: each is refused,
+//! or reaches the service with one meaning. That is shown on the bytes as they came there, by a reader who admits
+//! nothing two servers could read differently ([`crate::harness::strict`]).
 //!
 //! | shape | over HTTP/1.1, plain and TLS | over HTTP/2 |
 //! |---|---|---|

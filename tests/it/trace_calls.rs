@@ -96,7 +96,7 @@ async fn a_login_tells_what_it_asked_of_the_store(engine: Engine) {
         assert_eq!(attribute(call, "server.address").is_some(), engine == Engine::Postgres, "{call:?}");
         assert!(call.name.starts_with(&text(call, "db.operation.name")), "{call:?}");
     }
-    assert_eq!(text(calls[1], "db.query.text"), begin);
+    assert_eq!(text(calls[2], "db.query.text"), begin);
     assert_eq!(text(calls[14], "db.collection.name"), "sessions");
     let told = format!("{spans:?}");
     for secret in ["ann@example.org", PASSWORD, &ann.access, &ann.refresh, ann.user["id"].as_str().unwrap(), "argon2"] {

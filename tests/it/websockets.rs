@@ -1,4 +1,5 @@
-//! WebSockets (RFC 6455) through the gateway: let in as any request is, then left alone; and whatever only looks like one.
+//! WebSockets (RFC 6455) through the gateway: let in as any request is, then left alone; and whatever only looks like
+//! one.
 
 use tokio_tungstenite::tungstenite::Message;
 

@@ -1,5 +1,5 @@
-//! Redis Sentinel for tests: a master, a replica, and three sentinels that watch them, keeping nothing. Like a cluster's,
-//! the servers know each other by address and port.
+//! Redis Sentinel for tests: a master, a replica, and three sentinels that watch them, keeping nothing. Like a
+//! cluster's, the servers know each other by address and port.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! `portcullis lockouts list|lift`: what failed logins have locked. What is lifted counts at once, at every gateway: they
-//! all count in the store.
+//! `portcullis lockouts list|lift`: what failed logins have locked. What is lifted counts at once, at every gateway:
+//! they all count in the store.
 
 use std::fmt::Write;
 

@@ -1,9 +1,9 @@
 //! The admin API, `/admin/v1/…`: what administrators see and do over HTTP. docs/admin-api.md is its manual.
 //!
-//! The gate lets nobody through to it but bearers of an access token of ours with the role admin, at whichever listener;
-//! [`AdminCall`] closes it once more. Whoever reads leaves an audit row (`admin_read`) before anything is shown, whoever
-//! changes something leaves the row of that change; each names its actor. What is asked for is in the path and the query
-//! ([`query`]); lists are given in pages ([`page`]).
+//! The gate lets nobody through to it but bearers of an access token of ours with the role admin, at whichever
+//! listener; [`AdminCall`] closes it once more. Whoever reads leaves an audit row (`admin_read`) before anything is
+//! shown, whoever changes something leaves the row of that change; each names its actor. What is asked for is in the
+//! path and the query ([`query`]); lists are given in pages ([`page`]).
 
 pub(crate) mod audit;
 pub(crate) mod lockouts;

@@ -1,5 +1,5 @@
-//! Pages of a list: how many are asked for. Where the next begins is each list's own to say (`cursor` in the query, `next`
-//! in the answer): opaque text, good for the same question asked again.
+//! Pages of a list: how many are asked for. Where the next begins is each list's own to say (`cursor` in the query,
+//! `next` in the answer): opaque text, good for the same question asked again.
 
 use super::query::Query;
 

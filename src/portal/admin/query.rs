@@ -1,5 +1,5 @@
-//! What a call of the admin API says in its query (`application/x-www-form-urlencoded`), taken one by one as the members
-//! of a body are: what no call asked for, what comes twice and what does not parse is 422 with the name.
+//! What a call of the admin API says in its query (`application/x-www-form-urlencoded`), taken one by one as the
+//! members of a body are: what no call asked for, what comes twice and what does not parse is 422 with the name.
 
 use std::fmt::Display;
 

@@ -1,8 +1,8 @@
 //! A call's form, taken once its client has proven who it is: `client_secret_basic` or `client_secret_post` (RFC 6749
 //! §2.3.1), never both.
 //!
-//! In a basic header id and secret are form-encoded first. Many clients leave that out, so that both readings are tried:
-//! a secret nobody can guess is no easier to guess twice.
+//! In a basic header id and secret are form-encoded first. Many clients leave that out, so that both readings are
+//! tried: a secret nobody can guess is no easier to guess twice.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! `POST /oauth/introspect`: what a token is worth at this moment (RFC 7662).
 //!
 //! Active is what this gateway itself would take now; the rest is `{"active":false}` and not another word: tokens of
-//! other issuers, of other kinds, expired, revoked, of sessions that have ended. Roles and organisation are those of the
-//! account now, when they have changed since the token was made.
+//! other issuers, of other kinds, expired, revoked, of sessions that have ended. Roles and organisation are those of
+//! the account now, when they have changed since the token was made.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! `POST /oauth/revoke`: a token is to be good no longer (RFC 7009).
 //!
-//! A refresh token takes its whole session with it, an access token nothing but itself. A token that is unknown, expired, another's or revoked already is
-//! 200 all the same: what was asked for holds. `token_type_hint` is not needed, a token says what it is. An identity is
-//! no token of a client's and cannot be revoked but with its session: that is said, so that nobody relies on it.
+//! A refresh token takes its whole session with it, an access token nothing but itself. A token that is unknown,
+//! expired, another's or revoked already is 200 all the same: what was asked for holds. `token_type_hint` is not
+//! needed, a token says what it is. An identity is no token of a client's and cannot be revoked but with its session:
+//! that is said, so that nobody relies on it.
 
 use std::sync::Arc;
 

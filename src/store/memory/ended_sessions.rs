@@ -1,7 +1,7 @@
 //! Sessions that have ended while access tokens of theirs may still be unexpired.
 //!
-//! Part of [`super::revocations`], which asks [`EndedSessions::contains`] for every verified token. Each entry lives until
-//! the last access token of its session has expired, so the set is bounded by the sessions ended within one
+//! Part of [`super::revocations`], which asks [`EndedSessions::contains`] for every verified token. Each entry lives
+//! until the last access token of its session has expired, so the set is bounded by the sessions ended within one
 //! access-token lifetime; the caller prunes it now and then. Expired by both clocks: a civil one that runs ahead for a
 //! moment and is set back must not bring the tokens of those back who have logged out. Keys are our own random session
 //! ids out of verified tokens, so nobody outside chooses them.

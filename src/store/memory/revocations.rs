@@ -1,5 +1,5 @@
-//! What this gateway knows of tokens that are out there and no longer mean what they say: ended sessions, revoked tokens,
-//! subjects whose older tokens are void, users whose rights have changed; and of API keys that were revoked.
+//! What this gateway knows of tokens that are out there and no longer mean what they say: ended sessions, revoked
+//! tokens, subjects whose older tokens are void, users whose rights have changed; and of API keys that were revoked.
 //!
 //! Looked into for every verified token, so each kind that is empty costs one load. Every entry lives until the last
 //! token it speaks of has expired; the caller prunes now and then. What was learned stays: reading the feed again adds

@@ -1,7 +1,8 @@
 //! One quota as a gateway keeps it: decides from what is at hand, asks the store for more, gives back what lies idle.
 //!
-//! A request waits only when nothing is at hand: for one question at a time for each key, with all that wait for it, and
-//! no longer than [`PATIENCE`]. Questions are tasks of their own: a client that hangs up loses nothing for the others.
+//! A request waits only when nothing is at hand: for one question at a time for each key, with all that wait for it,
+//! and no longer than [`PATIENCE`]. Questions are tasks of their own: a client that hangs up loses nothing for the
+//! others.
 
 use std::{
     collections::VecDeque,

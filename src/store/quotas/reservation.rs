@@ -1,8 +1,8 @@
 //! What a request has set aside: of one quota ([`Reservation`]), of all that its route names ([`Budget`]).
 //!
-//! An answer that is metered goes on: [`Budget::cover`] before its next piece is passed on, [`Budget::settle`] at its end.
-//! Dropped unsettled (the client hung up, the service failed), it keeps what was covered so far and gives the rest back:
-//! all of it, when nothing was covered yet.
+//! An answer that is metered goes on: [`Budget::cover`] before its next piece is passed on, [`Budget::settle`] at its
+//! end. Dropped unsettled (the client hung up, the service failed), it keeps what was covered so far and gives the rest
+//! back: all of it, when nothing was covered yet.
 
 use std::{
     fmt, mem,

@@ -1,18 +1,19 @@
 //! Redis: counts the limits that several gateways share, and carries their calls (`wake`). Holds nothing that may not
 //! be lost.
 //!
-//! One multiplexed connection a server (`node`), one deadline, and a breaker without half-states: the first question that
-//! fails or is late drops the connection, and from then on nobody asks. A task of its own looks every `retry` whether the
-//! server is back, with the very script that requests use (a server that is full or read-only is not back), on a fresh
-//! connection (the old one may lead to a host that is gone). So a lost Redis costs the requests that were waiting one
-//! deadline, and no later request anything.
+//! One multiplexed connection a server (`node`), one deadline, and a breaker without half-states: the first question
+//! that fails or is late drops the connection, and from then on nobody asks. A task of its own looks every `retry`
+//! whether the server is back, with the very script that requests use (a server that is full or read-only is not back),
+//! on a fresh connection (the old one may lead to a host that is gone). So a lost Redis costs the requests that were
+//! waiting one deadline, and no later request anything.
 //!
-//! A Redis Cluster is several such servers and a map of who counts what (`slots`). Each has its own breaker: what a lost
-//! master counts is counted here, and nothing else. A server that says that a key has moved is followed at once, within
-//! the same deadline, and the map is read again. Decision 0014 tells why this is not the driver's cluster client.
+//! A Redis Cluster is several such servers and a map of who counts what (`slots`). Each has its own breaker: what a
+//! lost master counts is counted here, and nothing else. A server that says that a key has moved is followed at once,
+//! within the same deadline, and the map is read again. Decision 0014 tells why this is not the driver's cluster
+//! client.
 //!
-//! With Redis Sentinel it is one server, and which one the sentinels say (`sentinel`): asked whenever it is lost, and now
-//! and then in between, since one that was replaced may answer on.
+//! With Redis Sentinel it is one server, and which one the sentinels say (`sentinel`): asked whenever it is lost, and
+//! now and then in between, since one that was replaced may answer on.
 //!
 //! Few questions are asked at once. A server that must answer a thousand is late for the last, and whoever can send so
 //! many requests at a time could have it taken for lost again and again, and every shared limit with it.

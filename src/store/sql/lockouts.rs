@@ -1,5 +1,5 @@
-//! Failures to log in: reserved before a password is hashed, settled after it (`attempts`), listed and lifted (`listed`, `pages`);
-//! calls that are paced (`paced`).
+//! Failures to log in: reserved before a password is hashed, settled after it (`attempts`), listed and lifted
+//! (`listed`, `pages`); calls that are paced (`paced`).
 //!
 //! A row that is read is held until the transaction ends, and always in this order: device, address, account, pair. So
 //! attempts at the same thing follow each other on every gateway, and none waits in a circle.

@@ -3,8 +3,7 @@
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link, a
 //! deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
 //! `audit_chain`, `outbox`, `lockouts`, `quotas` and `api_keys`, each written once on `query`'s types. `link` holds the
-//! connections, `fault` says what a
-//! driver's error means. Only this room names `sqlx`.
+//! connections, `fault` says what a driver's error means. Only this room names `sqlx`.
 
 mod accounts;
 mod api_keys;

@@ -1,5 +1,5 @@
-//! `open-webui-headers.yaml`: a backend of Open WebUI reads who asks as it would from Open WebUI itself. Open WebUI is no
-//! part of it: what reads the headers is written to its documentation (`examples/identity-presets`).
+//! `open-webui-headers.yaml`: a backend of Open WebUI reads who asks as it would from Open WebUI itself. Open WebUI is
+//! no part of it: what reads the headers is written to its documentation (`examples/identity-presets`).
 
 use portcullis::{
     app::Rim,
