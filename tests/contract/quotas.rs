@@ -117,7 +117,7 @@ async fn reserve(ledger: &Arc<Ledger>, key: &CounterKey, units: u64) -> Verdict 
 async fn admitted(ledger: &Arc<Ledger>, key: &CounterKey, units: u64) -> Option<Reservation> {
     match reserve(ledger, key, units).await.outcome {
         Outcome::Admitted(reservation) => Some(reservation),
-        Outcome::Refused => None,
+        Outcome::Refused | Outcome::Busy => None,
         Outcome::Alone(_) => panic!("the store is there"),
     }
 }
@@ -363,6 +363,28 @@ async fn an_answer_past_midnight_stays_where_it_was_counted(on: Fixture) {
     running.settle(24);
     ledger.close().await;
     assert_eq!((used(&on, NOW).await, used(&on, tomorrow).await), (20, 4));
+}
+
+/// Forty keys at once, of which four are asked at a time, half a second each: those at the end of the queue are told to
+/// come again. The store is there, so none is given a quota of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_for_the_store_is_no_lost_store() {
+    let on = Fixture::postgres().await;
+    on.tamper(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$; \
+         CREATE TRIGGER slowly BEFORE INSERT ON quota_usage FOR EACH ROW EXECUTE FUNCTION slowly()",
+    )
+    .await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let clients = (0..40).map(|number| {
+        let ledger = Arc::clone(&gateways.ledgers[0]);
+        tokio::spawn(async move { request(&ledger, &CounterKey::Subject(number)).await })
+    });
+    let answers = join_all(clients.collect::<Vec<_>>()).await;
+    let count = answers.into_iter().filter(|answer| *answer.as_ref().unwrap()).count();
+    assert!((1..40).contains(&count), "{count}");
+    assert!(gateways.lost.lock().unwrap().is_empty(), "it always answered in time");
 }
 
 /// Counts alone while the store is gone, and tells it afterwards.

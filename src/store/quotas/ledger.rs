@@ -1,7 +1,7 @@
 //! One quota as a gateway keeps it: decides from what is at hand, asks the store for more, gives back what lies idle.
 //!
-//! A request waits only when nothing is at hand: for one question at a time for each key, with all that wait for it, and
-//! no longer than [`PATIENCE`]. Questions are tasks of their own: a client that hangs up loses nothing for the others.
+//! A request waits only when too little is at hand: for one question at a time for each key, with all that wait for it,
+//! and no longer than [`PATIENCE`]. Questions are tasks of their own: a client that hangs up loses nothing for the others.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +14,10 @@ use std::{
 };
 
 use super::{
-    Account, QuotaAsk, QuotaGrant, QuotaReturn,
+    Account, QuotaAsk, QuotaGrant,
     book::{Book, PATIENCE},
     hashed,
-    held::{Asking, Flight, Held, IDLE, Spend},
+    held::{Asking, Flight, Held, Spend},
     reservation::Reservation,
 };
 use crate::{
@@ -32,9 +32,6 @@ use crate::{
 
 /// Keys that had something to lose when they were forgotten, until that is given back; of more, units are lost.
 const STRAYS: usize = 4_096;
-
-/// Accounts in one transaction.
-const BATCH: usize = 64;
 
 /// Whether a request is within a quota, now or once the store has answered.
 pub enum Reserve {
@@ -73,6 +70,8 @@ pub enum Outcome {
     Alone(Reservation),
     /// It is not; nothing was set aside.
     Refused,
+    /// Not known: too many others ask the store at this moment. Nothing was set aside; it may come again at once.
+    Busy,
 }
 
 impl Outcome {
@@ -81,7 +80,7 @@ impl Outcome {
     pub fn reservation(self) -> Option<Reservation> {
         match self {
             Self::Admitted(reservation) | Self::Alone(reservation) => Some(reservation),
-            Self::Refused => None,
+            Self::Refused | Self::Busy => None,
         }
     }
 }
@@ -89,13 +88,13 @@ impl Outcome {
 /// One quota as a gateway keeps it.
 #[derive(Debug)]
 pub struct Ledger {
-    quota: Arc<Quota>,
+    pub(super) quota: Arc<Quota>,
     kind: String,
-    book: Arc<Book>,
-    held: Bounded<Held>,
-    strays: Mutex<VecDeque<(CounterKey, Held)>>,
+    pub(super) book: Arc<Book>,
+    pub(super) held: Bounded<Held>,
+    pub(super) strays: Mutex<VecDeque<(CounterKey, Held)>>,
     /// Some key owes units.
-    owes: AtomicBool,
+    pub(super) owes: AtomicBool,
 }
 
 /// Now, on both clocks, and the period that is.
@@ -280,8 +279,14 @@ impl Ledger {
         verdict(Outcome::Refused, remaining.min(self.quota.limit), moment)
     }
 
+    fn busy(&self, key: &CounterKey) -> Verdict {
+        let moment = self.moment();
+        let remaining = self.held.place(key).get().map_or(self.quota.limit, |held| held.remaining());
+        verdict(Outcome::Busy, remaining.min(self.quota.limit), &moment)
+    }
+
     /// Sends a question on its way.
-    fn take_off(self: &Arc<Self>, key: &CounterKey, held: &mut Held, window: Window, least: u64) -> Flight {
+    pub(super) fn take_off(self: &Arc<Self>, key: &CounterKey, held: &mut Held, window: Window, least: u64) -> Flight {
         let flight = Flight::new(tokio::sync::Semaphore::new(0));
         held.flight = Some(Arc::clone(&flight));
         let landing = Landing { ledger: Arc::clone(self), key: *key, flight: Arc::clone(&flight) };
@@ -298,7 +303,7 @@ impl Ledger {
         let asking =
             self.held.place(key).get().filter(|held| held.period == window.start).map(|held| held.asking(least));
         let Some(asking) = asking else { return };
-        match self.ask(key, window, asking).await {
+        match self.book.patiently(self.ask(key, window, asking)).await {
             Ok(grant) => {
                 self.book.found();
                 self.landed(landing, window, asking, &grant);
@@ -307,13 +312,13 @@ impl Ledger {
         }
     }
 
-    async fn ask(&self, key: &CounterKey, window: Window, asking: Asking) -> Result<QuotaGrant, StoreFault> {
+    pub(super) async fn ask(&self, key: &CounterKey, window: Window, asking: Asking) -> Result<QuotaGrant, StoreFault> {
         let Asking { owed, least, wanted } = asking;
         let ask = QuotaAsk { account: self.account(key, window), limit: self.quota.limit, owed, least, wanted };
         self.book.store.take_quota(&ask).await
     }
 
-    fn account(&self, key: &CounterKey, window: Window) -> Account<'_> {
+    pub(super) fn account(&self, key: &CounterKey, window: Window) -> Account<'_> {
         Account { quota: &self.quota.name, kind: &self.kind, key: hashed(key), window }
     }
 
@@ -332,116 +337,12 @@ impl Ledger {
         }
     }
 
-    fn strayed(&self, evicted: Option<(CounterKey, Held)>) {
+    pub(super) fn strayed(&self, evicted: Option<(CounterKey, Held)>) {
         let Some((key, held)) = evicted.filter(|(_, held)| held.left > 0 || held.debt > 0) else { return };
         let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
         if strays.len() < STRAYS {
             strays.push_back((key, held));
         }
-    }
-
-    /// To be called about once a second: writes down what is owed, gives back what nobody has used for a while.
-    pub async fn tend(self: &Arc<Self>) {
-        self.tend_idle(IDLE).await;
-    }
-
-    /// Nobody will ask any more: gives everything back.
-    pub async fn close(self: &Arc<Self>) {
-        self.tend_idle(Duration::ZERO).await;
-    }
-
-    async fn tend_idle(self: &Arc<Self>, idle: Duration) {
-        if self.book.is_lost() {
-            return;
-        }
-        self.settle_debts().await;
-        let moment = self.moment();
-        let mut returns = Vec::new();
-        self.held.retain(|key, held| {
-            if held.period != moment.window.start {
-                return held.flight.is_some();
-            }
-            if held.is_idle(moment.tick, idle) && held.left > 0 {
-                returns.push((*key, held.epoch, std::mem::take(&mut held.left)));
-            }
-            !(held.is_idle(moment.tick, idle) && held.is_empty())
-        });
-        self.give_back(returns, moment.window).await;
-        self.pick_up_strays(&moment).await;
-    }
-
-    async fn give_back(&self, mut returns: Vec<(CounterKey, u64, u64)>, window: Window) {
-        // In one order everywhere, so that two gateways do not wait for each other.
-        returns.sort_unstable_by_key(|(key, ..)| hashed(key));
-        for batch in returns.chunks(BATCH) {
-            let returned: Vec<_> = batch
-                .iter()
-                .map(|(key, epoch, units)| QuotaReturn {
-                    account: self.account(key, window),
-                    epoch: *epoch,
-                    units: *units,
-                })
-                .collect();
-            if let Err(fault) = self.book.store.return_quota(&returned).await {
-                // Whether they were taken back is not known: they count as used.
-                tracing::debug!(quota = &*self.quota.name, %fault, "units of a quota were not given back");
-            }
-        }
-    }
-
-    async fn settle_debts(self: &Arc<Self>) {
-        if !self.owes.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let moment = self.moment();
-        let mut owing = Vec::new();
-        self.held.retain(|key, held| {
-            if held.debt > 0 && held.period == moment.window.start {
-                owing.push(*key);
-            }
-            true
-        });
-        for key in owing {
-            let flight = {
-                let mut place = self.held.place(&key);
-                let Some(held) = place.get().filter(|held| held.debt > 0) else { continue };
-                match &held.flight {
-                    Some(flight) => Arc::clone(flight),
-                    None => self.take_off(&key, held, moment.window, 0),
-                }
-            };
-            let _ = flight.acquire().await;
-            if self.held.place(&key).get().is_some_and(|held| held.debt > 0) {
-                self.owes.store(true, Ordering::Release);
-            }
-            if self.book.is_lost() {
-                self.owes.store(true, Ordering::Release);
-                return;
-            }
-        }
-    }
-
-    async fn pick_up_strays(&self, moment: &Moment) {
-        let strays = std::mem::take(&mut *self.strays.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut returns = Vec::new();
-        for (key, mut held) in strays {
-            if held.period != moment.window.start {
-                continue;
-            }
-            if held.debt > 0 {
-                let asking = Asking { owed: held.debt, least: 0, wanted: 0 };
-                if let Err(fault) = self.ask(&key, moment.window, asking).await {
-                    self.book.lose(Some(&fault));
-                    held.left = 0;
-                    self.strayed(Some((key, held)));
-                    continue;
-                }
-            }
-            if held.left > 0 {
-                returns.push((key, held.epoch, held.left));
-            }
-        }
-        self.give_back(returns, moment.window).await;
     }
 }
 
@@ -458,8 +359,11 @@ impl Waiter {
         let answered = async move {
             let mut waiter = self;
             loop {
-                // Closed when it is over.
-                let _ = waiter.flight.acquire().await;
+                tokio::select! {
+                    // Closed when it is over.
+                    _ = waiter.flight.acquire() => {}
+                    () = asked.book.until_lost() => {}
+                }
                 // It waits no more before it is asked again: what is waited for is counted once.
                 drop(waiter);
                 match asked.turn(&key, units) {
@@ -468,14 +372,11 @@ impl Waiter {
                 }
             }
         };
-        if let Ok(verdict) = tokio::time::timeout(PATIENCE, answered).await {
-            return verdict;
-        }
-        ledger.book.lose(None);
-        match ledger.turn(&key, units) {
-            Turn::Over(verdict) => verdict,
-            // Found again this very moment, and nothing is at hand.
-            Turn::Waits(_) => ledger.refused(&ledger.moment(), 0),
+        // A wait this long is no sign of a lost store: its question may be one of many that wait for each other. If it
+        // were, whoever comes with many keys at once would be given a quota by each gateway.
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(verdict) => verdict,
+            Err(_) => ledger.busy(&key),
         }
     }
 }

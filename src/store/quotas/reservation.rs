@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::ledger::{Ledger, Reserve};
+use super::ledger::{Ledger, Outcome, Reserve};
 use crate::{
     clock::Timestamp,
     policy::quota::{Amounts, Unit},
@@ -84,7 +84,7 @@ impl Reservation {
         true
     }
 
-    /// The same, but asks the store, if need be; within a second at most. `false`: the hard quota is used up.
+    /// The same, but asks the store, if need be. `false`: the hard quota is used up.
     pub fn poll_grow(&mut self, more: u64, cx: &mut Context<'_>) -> Poll<bool> {
         if self.asking.is_none() {
             if self.grow(more) {
@@ -92,9 +92,15 @@ impl Reservation {
             }
             let (ledger, key) = (Arc::clone(&self.ledger), self.key);
             self.asking = Some(Box::pin(async move {
-                match ledger.reserve(&key, more) {
-                    Reserve::Decided(verdict) => verdict.outcome.reservation(),
-                    Reserve::Waits(waiting) => waiting.await.outcome.reservation(),
+                loop {
+                    let verdict = match ledger.reserve(&key, more) {
+                        Reserve::Decided(verdict) => verdict,
+                        Reserve::Waits(waiting) => waiting.await,
+                    };
+                    // An answer that has begun can wait longer than a request that has not.
+                    if !matches!(verdict.outcome, Outcome::Busy) {
+                        return verdict.outcome.reservation();
+                    }
                 }
             }));
         }
@@ -181,7 +187,7 @@ impl Budget {
         covered
     }
 
-    /// The same, but asks the store, if need be; within a second at most. `false`: a hard quota is used up
+    /// The same, but asks the store, if need be. `false`: a hard quota is used up
     /// ([`Self::used_up`]), the answer must end without what `total` has more than what was covered before.
     pub fn poll_cover(&mut self, total: Amounts, cx: &mut Context<'_>) -> Poll<bool> {
         let mut outcome = Poll::Ready(true);
