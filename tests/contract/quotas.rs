@@ -45,6 +45,9 @@ on_both_engines! {
     a_full_ledger_loses_no_unit,
     what_is_not_hard_runs_over_and_is_owed,
     an_answer_past_midnight_stays_where_it_was_counted,
+    what_is_at_hand_and_what_is_left_in_the_store_are_enough_together,
+    units_lie_idle_though_a_client_asks_for_more_than_there_is,
+    what_was_set_aside_before_a_reset_does_not_come_back_after_it,
 }
 
 const KEY: CounterKey = CounterKey::Subject(7);
@@ -363,6 +366,45 @@ async fn an_answer_past_midnight_stays_where_it_was_counted(on: Fixture) {
     running.settle(24);
     ledger.close().await;
     assert_eq!((used(&on, NOW).await, used(&on, tomorrow).await), (20, 4));
+}
+
+async fn what_is_at_hand_and_what_is_left_in_the_store_are_enough_together(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Tokens, 3_800), 1);
+    let ledger = &gateways.ledgers[0];
+    drop(admitted(ledger, &KEY, 1_900).await.unwrap());
+    assert_eq!(used(&on, NOW).await, 1_900, "half lies here, half there");
+    let large = admitted(ledger, &KEY, 2_000).await.expect("3800 are left");
+    assert!(admitted(ledger, &KEY, 1_801).await.is_none());
+    drop(admitted(ledger, &KEY, 1_800).await.expect("a no to more says nothing of less"));
+    large.settle(2_000);
+    ledger.close().await;
+    assert_eq!(used(&on, NOW).await, 2_000);
+}
+
+async fn units_lie_idle_though_a_client_asks_for_more_than_there_is(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Tokens, 2_500), 2);
+    let [one, other] = [0, 1].map(|number| &gateways.ledgers[number]);
+    drop(admitted(one, &KEY, 1_900).await.unwrap());
+    let elsewhere = admitted(other, &KEY, 600).await.unwrap();
+    for _ in 0..5 {
+        gateways.clock.advance(Duration::from_secs(2));
+        assert!(admitted(one, &KEY, 2_000).await.is_none());
+        one.tend().await;
+    }
+    assert_eq!(used(&on, NOW).await, 600, "nobody has spent any for ten seconds");
+    assert!(admitted(other, &KEY, 1_900).await.is_some());
+    drop(elsewhere);
+}
+
+async fn what_was_set_aside_before_a_reset_does_not_come_back_after_it(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Tokens, 100), 1);
+    let ledger = &gateways.ledgers[0];
+    let before = admitted(ledger, &KEY, 40).await.unwrap();
+    assert_eq!(on.store.reset_quota("daily", Some(hashed(&KEY)), NOW).await.unwrap(), 1);
+    admitted(ledger, &KEY, 20).await.unwrap().settle(20);
+    drop(before);
+    ledger.close().await;
+    assert_eq!(used(&on, NOW).await, 20);
 }
 
 /// Forty keys at once, of which four are asked at a time, half a second each: those at the end of the queue are told to

@@ -17,7 +17,7 @@ use super::{
     Account, QuotaAsk, QuotaGrant,
     book::{Book, PATIENCE},
     hashed,
-    held::{Asking, Flight, Held, Spend},
+    held::{Asking, Flight, Held, Origin, Spend},
     reservation::Reservation,
 };
 use crate::{
@@ -176,15 +176,15 @@ impl Ledger {
     /// Sets units aside whether they are there or not: what a quota in the shadow would have refused is counted too.
     pub fn overdraw(self: &Arc<Self>, key: &CounterKey, units: u64) -> Reservation {
         let units = units.max(1);
-        self.charge(key, units);
-        Reservation::new(self, *key, self.moment().window.start, units)
+        let of = self.charge(key, units);
+        Reservation::new(self, *key, of, units)
     }
 
     /// Sets units aside that are at hand; asks nobody.
-    pub(super) fn at_hand(self: &Arc<Self>, key: &CounterKey, units: u64) -> bool {
+    pub(super) fn at_hand(self: &Arc<Self>, key: &CounterKey, units: u64) -> Option<Origin> {
         let moment = self.moment();
         let mut place = self.held.place(key);
-        let Some(held) = place.get().filter(|held| held.period == moment.window.start) else { return false };
+        let held = place.get().filter(|held| held.period == moment.window.start)?;
         let lost = self.book.is_lost();
         let spent = held.spend(units, moment.tick, lost);
         if spent == Spend::Alone {
@@ -193,14 +193,11 @@ impl Ledger {
         if spent == Spend::Spent && !lost && held.runs_low(units, moment.tick) {
             self.take_off(key, held, moment.window, 1);
         }
-        matches!(spent, Spend::Spent | Spend::Alone)
+        matches!(spent, Spend::Spent | Spend::Alone).then(|| held.origin())
     }
 
     /// Units were used, whether they were there or not.
-    pub(super) fn charge(&self, key: &CounterKey, units: u64) {
-        if units == 0 {
-            return;
-        }
+    pub(super) fn charge(&self, key: &CounterKey, units: u64) -> Origin {
         let moment = self.moment();
         let mut place = self.held.place(key);
         let mut held = match place.get() {
@@ -210,23 +207,25 @@ impl Ledger {
         if held.charge(units, moment.tick) {
             self.owes.store(true, Ordering::Release);
         }
+        let origin = held.origin();
         let evicted = place.replace(held);
         self.strayed(evicted);
+        origin
     }
 
-    /// Units set aside in the period that began then were not used. Of a period that is over they are nobody's.
-    pub(super) fn give(&self, key: &CounterKey, period: Timestamp, units: u64) {
+    /// Units set aside were not used. Of a period that is over they are nobody's; so they are from before a reset.
+    pub(super) fn give(&self, key: &CounterKey, of: Origin, units: u64) {
         let moment = self.moment();
-        if units == 0 || period != moment.window.start {
+        if units == 0 || of.period != moment.window.start {
             return;
         }
         let mut place = self.held.place(key);
-        if let Some(held) = place.get().filter(|held| held.period == period) {
-            held.give(units);
+        if let Some(held) = place.get().filter(|held| held.period == of.period) {
+            held.give_of(of.epoch, units);
             return;
         }
         let mut held = self.fresh(&moment);
-        held.give(units);
+        held.give_of(of.epoch, units);
         let evicted = place.replace(held);
         self.strayed(evicted);
     }
@@ -255,20 +254,20 @@ impl Ledger {
                 if !lost && held.runs_low(units, moment.tick) {
                     self.take_off(key, held, moment.window, 1);
                 }
-                let reservation = Reservation::new(self, *key, moment.window.start, units);
+                let reservation = Reservation::new(self, *key, held.origin(), units);
                 Turn::Over(verdict(Outcome::Admitted(reservation), held.remaining(), &moment))
             }
             Spend::Alone => {
                 self.owes.store(true, Ordering::Release);
-                let reservation = Reservation::new(self, *key, moment.window.start, units);
+                let reservation = Reservation::new(self, *key, held.origin(), units);
                 Turn::Over(verdict(Outcome::Alone(reservation), held.remaining(), &moment))
             }
             Spend::Refused => Turn::Over(self.refused(&moment, held.remaining())),
-            Spend::Ask => {
+            Spend::Ask(short) => {
                 held.waits(units);
                 let flight = match &held.flight {
                     Some(flight) => Arc::clone(flight),
-                    None => self.take_off(key, held, moment.window, units),
+                    None => self.take_off(key, held, moment.window, short),
                 };
                 Turn::Waits(Waiter { ledger: Arc::clone(self), key: *key, units, flight })
             }

@@ -21,8 +21,19 @@ impl Ledger {
         self.tend_idle(IDLE).await;
     }
 
-    /// Nobody will ask any more: gives everything back.
+    /// Nobody will ask any more: gives everything back, what is on its way here too.
     pub async fn close(self: &Arc<Self>) {
+        if !self.book.is_lost() {
+            let mut flights = Vec::new();
+            self.held.retain(|_, held| {
+                flights.extend(held.flight.clone());
+                true
+            });
+            for flight in flights {
+                // Closed when it is over.
+                let _ = flight.acquire().await;
+            }
+        }
         self.tend_idle(Duration::ZERO).await;
     }
 
