@@ -11,6 +11,7 @@ mod book;
 mod held;
 mod ledger;
 mod reservation;
+mod strays;
 mod tend;
 
 use async_trait::async_trait;

@@ -459,11 +459,24 @@ async fn while_the_store_is_lost_each_counts_alone_and_owes_it() {
     assert_eq!(*lost.lock().unwrap(), [true], "told once");
     book.look().await;
     assert!(book.is_lost());
+    // A reload replaces the ledger now, and another its next one before anybody has looked at that.
+    for ledger in [&ledger, &Arc::new(Ledger::new(&quota, &book, 100))] {
+        book.enrol(Arc::clone(ledger));
+    }
+    let keys = [KEY, CounterKey::Subject(8)];
+    book.dismiss(|_| false).await;
+    assert_eq!(book.enrolled(), 1, "one owes");
+    let left = Arc::downgrade(&ledger);
+    drop(ledger);
+    book.dismiss(|_| false).await;
+    assert_eq!(book.enrolled(), 1, "it still does");
     cluster.start();
     book.look().await;
-    ledger.tend().await;
+    book.dismiss(|_| false).await;
+    assert_eq!((book.enrolled(), left.strong_count()), (0, 0));
+    let ledger = Arc::new(Ledger::new(&quota, &book, 100));
     assert_eq!(*lost.lock().unwrap(), [true, false]);
-    for key in [KEY, CounterKey::Subject(8)] {
+    for key in keys {
         let usage = store.quota_usage(None, Some(hashed(&key)), NOW, 10).await.unwrap();
         assert_eq!(usage[0].used, 10);
         assert!(matches!(reserve(&ledger, &key, 1).await.outcome, Outcome::Refused));

@@ -4,7 +4,7 @@
 use std::{
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore};
 
+use super::Ledger;
 use crate::{
     clock::Clock,
     store::{SharedStore, StoreFault},
@@ -39,6 +40,8 @@ pub struct Book {
     /// Wakes those that wait when it is lost.
     losing: Notify,
     told: Told,
+    /// Ledgers in force, and those that still hold something.
+    pub(super) roll: Mutex<Vec<Arc<Ledger>>>,
 }
 
 impl std::fmt::Debug for Book {
@@ -52,7 +55,7 @@ impl Book {
     #[must_use]
     pub fn new(store: SharedStore, clock: Arc<dyn Clock>, told: Told) -> Self {
         let (flights, lost, losing) = (Semaphore::new(AT_ONCE), AtomicBool::new(false), Notify::new());
-        Self { store, clock, flights, lost, losing, told }
+        Self { store, clock, flights, lost, losing, told, roll: Mutex::default() }
     }
 
     /// Whether the store is lost, so that each gateway counts alone.

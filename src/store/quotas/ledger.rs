@@ -4,7 +4,6 @@
 //! and no longer than [`PATIENCE`]. Questions are tasks of their own: a client that hangs up loses nothing for the others.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,6 +18,7 @@ use super::{
     hashed,
     held::{Asking, Flight, Held, Origin, Spend},
     reservation::Reservation,
+    strays::Strays,
 };
 use crate::{
     clock::{Tick, Timestamp},
@@ -29,9 +29,6 @@ use crate::{
         memory::{bounded::Bounded, limits::CounterKey},
     },
 };
-
-/// Keys that had something to lose when they were forgotten, until that is given back; of more, units are lost.
-const STRAYS: usize = 4_096;
 
 /// Whether a request is within a quota, now or once the store has answered.
 pub enum Reserve {
@@ -92,7 +89,7 @@ pub struct Ledger {
     kind: String,
     pub(super) book: Arc<Book>,
     pub(super) held: Bounded<Held>,
-    pub(super) strays: Mutex<VecDeque<(CounterKey, Held)>>,
+    pub(super) strays: Mutex<Strays>,
     /// Some key owes units.
     pub(super) owes: AtomicBool,
 }
@@ -337,10 +334,8 @@ impl Ledger {
     }
 
     pub(super) fn strayed(&self, evicted: Option<(CounterKey, Held)>) {
-        let Some((key, held)) = evicted.filter(|(_, held)| held.left > 0 || held.debt > 0) else { return };
-        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
-        if strays.len() < STRAYS {
-            strays.push_back((key, held));
+        if let Some((key, held)) = evicted {
+            self.strays.lock().unwrap_or_else(PoisonError::into_inner).add(key, held);
         }
     }
 }

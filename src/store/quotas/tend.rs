@@ -1,12 +1,13 @@
-//! What a ledger does without being asked: writes down what is owed, gives back what lies idle.
+//! What a ledger does without being asked: writes down what is owed, gives back what lies idle, and
+//! looks after ledgers that a reload has replaced.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use super::{
-    QuotaReturn, hashed,
+    Book, QuotaReturn, hashed,
     held::{Asking, IDLE},
     ledger::{Ledger, Moment},
 };
@@ -35,6 +36,18 @@ impl Ledger {
             }
         }
         self.tend_idle(Duration::ZERO).await;
+    }
+
+    /// Whether it has something to lose: units at hand, units owed, a question on its way. Of periods that are over
+    /// nothing counts.
+    fn holds_any(&self) -> bool {
+        let period = self.moment().window.start;
+        let mut any = self.strays.lock().unwrap_or_else(PoisonError::into_inner).hold_any(period);
+        self.held.retain(|_, held| {
+            any |= held.flight.is_some() || (held.period == period && !held.is_empty());
+            true
+        });
+        any
     }
 
     async fn tend_idle(self: &Arc<Self>, idle: Duration) {
@@ -109,7 +122,7 @@ impl Ledger {
     }
 
     async fn pick_up_strays(&self, moment: &Moment) {
-        let strays = std::mem::take(&mut *self.strays.lock().unwrap_or_else(PoisonError::into_inner));
+        let strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut returns = Vec::new();
         for (key, mut held) in strays {
             if held.period != moment.window.start {
@@ -129,5 +142,36 @@ impl Ledger {
             }
         }
         self.give_back(returns, moment.window).await;
+    }
+}
+
+impl Book {
+    /// This ledger is looked after from now on, in force or not, until it is not and holds nothing.
+    pub fn enrol(&self, ledger: Arc<Ledger>) {
+        self.roll().push(ledger);
+    }
+
+    /// Gives back what ledgers hold that are not in force, and forgets those that hold nothing any more. While the store
+    /// is lost they keep what they owe.
+    pub async fn dismiss(&self, in_force: impl Fn(&Arc<Ledger>) -> bool) {
+        let leaving: Vec<_> = self.roll().iter().filter(|ledger| !in_force(ledger)).map(Arc::clone).collect();
+        for ledger in &leaving {
+            ledger.close().await;
+        }
+        self.roll().retain(|ledger| {
+            // Requests that began before a reload hold it too.
+            let over = |left: &Arc<Ledger>| Arc::ptr_eq(left, ledger) && Arc::strong_count(ledger) <= 2;
+            !leaving.iter().any(over) || ledger.holds_any()
+        });
+    }
+
+    /// How many ledgers are looked after.
+    #[must_use]
+    pub fn enrolled(&self) -> usize {
+        self.roll().len()
+    }
+
+    fn roll(&self) -> MutexGuard<'_, Vec<Arc<Ledger>>> {
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
