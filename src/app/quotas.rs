@@ -51,11 +51,10 @@ pub(super) fn ledgers(
 ) -> Ledgers {
     let ledger = |quota: &Arc<Quota>| {
         let made = || {
-            Some(RouteQuota {
-                ledger: Arc::new(Ledger::new(quota, book?, MAX_KEYS)),
-                quoted_name: quoted(&quota.name).into(),
-                metrics: metrics.quota(&quota.name),
-            })
+            let book = book?;
+            let ledger = Arc::new(Ledger::new(quota, book, MAX_KEYS));
+            book.enrol(Arc::clone(&ledger));
+            Some(RouteQuota { ledger, quoted_name: quoted(&quota.name).into(), metrics: metrics.quota(&quota.name) })
         };
         Some((Arc::clone(&quota.name), kept(quota).or_else(made)?))
     };
@@ -69,7 +68,7 @@ pub(super) fn of_route(route: &Route, ledgers: &Ledgers) -> RouteQuotas {
     RouteQuotas { all, estimate }
 }
 
-/// Looks after the ledgers in force, and after those that no longer are until nobody holds them.
+/// Looks after the ledgers in force, and after those that no longer are until they hold nothing.
 pub(super) struct Keeper {
     pub(super) force: Arc<ArcSwap<Force>>,
     pub(super) book: Arc<Book>,
@@ -80,7 +79,6 @@ impl Keeper {
     pub(super) async fn run(self) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut known = Vec::new();
         loop {
             every.tick().await;
             self.book.look().await;
@@ -89,25 +87,13 @@ impl Keeper {
                 quota.ledger.tend().await;
                 quota.metrics.keys.set_count(quota.ledger.len());
             }
-            known = leaving(known, &force).await;
+            self.book.dismiss(|ledger| is_in_force(ledger, &force)).await;
         }
     }
 }
 
-/// Gives back what ledgers hold that a reload has replaced; gives the ledgers to look at next time.
-async fn leaving(known: Vec<Arc<Ledger>>, force: &Force) -> Vec<Arc<Ledger>> {
-    let in_force = |ledger: &Arc<Ledger>| force.ledgers.values().any(|quota| Arc::ptr_eq(&quota.ledger, ledger));
-    let mut next: Vec<_> = force.ledgers.values().map(|quota| Arc::clone(&quota.ledger)).collect();
-    for ledger in known {
-        if !in_force(&ledger) {
-            ledger.close().await;
-            // Requests that began before the reload hold it.
-            if Arc::strong_count(&ledger) > 1 {
-                next.push(ledger);
-            }
-        }
-    }
-    next
+fn is_in_force(ledger: &Arc<Ledger>, force: &Force) -> bool {
+    force.ledgers.values().any(|quota| Arc::ptr_eq(&quota.ledger, ledger))
 }
 
 /// The gateway ends: gives back what is at hand.

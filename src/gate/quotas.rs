@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::Either;
@@ -41,6 +42,9 @@ use crate::{
         record::Record,
     },
 };
+
+/// When to come again if too many wait for the store.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A quota as a route holds it.
 #[derive(Debug, Clone)]
@@ -191,10 +195,17 @@ impl Visit {
         let result = match (&outcome, quota.shadow) {
             (quotas::Outcome::Admitted(_), _) => QuotaResult::Admitted,
             (quotas::Outcome::Alone(_), _) => QuotaResult::Alone,
-            (quotas::Outcome::Refused, true) => QuotaResult::Shadow,
+            (quotas::Outcome::Refused | quotas::Outcome::Busy, true) => QuotaResult::Shadow,
             (quotas::Outcome::Refused, false) => QuotaResult::Refused,
+            (quotas::Outcome::Busy, false) => QuotaResult::Busy,
         };
         one.metrics.decisions.of(result).inc();
+        if result == QuotaResult::Busy {
+            // Not 429: the client may be well within its quota. It is the store that cannot be asked in time.
+            self.told.clear();
+            self.refusal = Some(Refusal::with(Reason::StoreUnavailable, Detail::RetryAfter(AGAIN)));
+            return;
+        }
         if !quota.shadow {
             self.told.push((at, standing));
         }

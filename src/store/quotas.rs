@@ -2,7 +2,7 @@
 //!
 //! This file is the contract of the store, which has the truth. No request waits for it that need not: a gateway takes
 //! units ahead and spends them by itself. `ledger` is one quota as a gateway keeps it, `held` what it knows of one key,
-//! `reservation` what one request has set aside, `book` what all ledgers share.
+//! `tend` what it does unasked, `reservation` what one request has set aside, `book` what all ledgers share.
 //!
 //! The rule whenever it is not known what became of a call: a unit counts as used. So a crash, an eviction or a lost
 //! answer costs a client the units a gateway held ahead, and gives nobody a unit twice.
@@ -11,6 +11,8 @@ mod book;
 mod held;
 mod ledger;
 mod reservation;
+mod strays;
+mod tend;
 
 use async_trait::async_trait;
 

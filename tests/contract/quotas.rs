@@ -45,6 +45,9 @@ on_both_engines! {
     a_full_ledger_loses_no_unit,
     what_is_not_hard_runs_over_and_is_owed,
     an_answer_past_midnight_stays_where_it_was_counted,
+    what_is_at_hand_and_what_is_left_in_the_store_are_enough_together,
+    units_lie_idle_though_a_client_asks_for_more_than_there_is,
+    what_was_set_aside_before_a_reset_does_not_come_back_after_it,
 }
 
 const KEY: CounterKey = CounterKey::Subject(7);
@@ -117,7 +120,7 @@ async fn reserve(ledger: &Arc<Ledger>, key: &CounterKey, units: u64) -> Verdict 
 async fn admitted(ledger: &Arc<Ledger>, key: &CounterKey, units: u64) -> Option<Reservation> {
     match reserve(ledger, key, units).await.outcome {
         Outcome::Admitted(reservation) => Some(reservation),
-        Outcome::Refused => None,
+        Outcome::Refused | Outcome::Busy => None,
         Outcome::Alone(_) => panic!("the store is there"),
     }
 }
@@ -365,6 +368,67 @@ async fn an_answer_past_midnight_stays_where_it_was_counted(on: Fixture) {
     assert_eq!((used(&on, NOW).await, used(&on, tomorrow).await), (20, 4));
 }
 
+async fn what_is_at_hand_and_what_is_left_in_the_store_are_enough_together(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Tokens, 3_800), 1);
+    let ledger = &gateways.ledgers[0];
+    drop(admitted(ledger, &KEY, 1_900).await.unwrap());
+    assert_eq!(used(&on, NOW).await, 1_900, "half lies here, half there");
+    let large = admitted(ledger, &KEY, 2_000).await.expect("3800 are left");
+    assert!(admitted(ledger, &KEY, 1_801).await.is_none());
+    drop(admitted(ledger, &KEY, 1_800).await.expect("a no to more says nothing of less"));
+    large.settle(2_000);
+    ledger.close().await;
+    assert_eq!(used(&on, NOW).await, 2_000);
+}
+
+async fn units_lie_idle_though_a_client_asks_for_more_than_there_is(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Tokens, 2_500), 2);
+    let [one, other] = [0, 1].map(|number| &gateways.ledgers[number]);
+    drop(admitted(one, &KEY, 1_900).await.unwrap());
+    let elsewhere = admitted(other, &KEY, 600).await.unwrap();
+    for _ in 0..5 {
+        gateways.clock.advance(Duration::from_secs(2));
+        assert!(admitted(one, &KEY, 2_000).await.is_none());
+        one.tend().await;
+    }
+    assert_eq!(used(&on, NOW).await, 600, "nobody has spent any for ten seconds");
+    assert!(admitted(other, &KEY, 1_900).await.is_some());
+    drop(elsewhere);
+}
+
+async fn what_was_set_aside_before_a_reset_does_not_come_back_after_it(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Tokens, 100), 1);
+    let ledger = &gateways.ledgers[0];
+    let before = admitted(ledger, &KEY, 40).await.unwrap();
+    assert_eq!(on.store.reset_quota("daily", Some(hashed(&KEY)), NOW).await.unwrap(), 1);
+    admitted(ledger, &KEY, 20).await.unwrap().settle(20);
+    drop(before);
+    ledger.close().await;
+    assert_eq!(used(&on, NOW).await, 20);
+}
+
+/// Forty keys at once, of which four are asked at a time, half a second each: those at the end of the queue are told to
+/// come again. The store is there, so none is given a quota of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_for_the_store_is_no_lost_store() {
+    let on = Fixture::postgres().await;
+    on.tamper(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$; \
+         CREATE TRIGGER slowly BEFORE INSERT ON quota_usage FOR EACH ROW EXECUTE FUNCTION slowly()",
+    )
+    .await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let clients = (0..40).map(|number| {
+        let ledger = Arc::clone(&gateways.ledgers[0]);
+        tokio::spawn(async move { request(&ledger, &CounterKey::Subject(number)).await })
+    });
+    let answers = join_all(clients.collect::<Vec<_>>()).await;
+    let count = answers.into_iter().filter(|answer| *answer.as_ref().unwrap()).count();
+    assert!((1..40).contains(&count), "{count}");
+    assert!(gateways.lost.lock().unwrap().is_empty(), "it always answered in time");
+}
+
 /// Counts alone while the store is gone, and tells it afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_store_is_lost_each_counts_alone_and_owes_it() {
@@ -395,11 +459,24 @@ async fn while_the_store_is_lost_each_counts_alone_and_owes_it() {
     assert_eq!(*lost.lock().unwrap(), [true], "told once");
     book.look().await;
     assert!(book.is_lost());
+    // A reload replaces the ledger now, and another its next one before anybody has looked at that.
+    for ledger in [&ledger, &Arc::new(Ledger::new(&quota, &book, 100))] {
+        book.enrol(Arc::clone(ledger));
+    }
+    let keys = [KEY, CounterKey::Subject(8)];
+    book.dismiss(|_| false).await;
+    assert_eq!(book.enrolled(), 1, "one owes");
+    let left = Arc::downgrade(&ledger);
+    drop(ledger);
+    book.dismiss(|_| false).await;
+    assert_eq!(book.enrolled(), 1, "it still does");
     cluster.start();
     book.look().await;
-    ledger.tend().await;
+    book.dismiss(|_| false).await;
+    assert_eq!((book.enrolled(), left.strong_count()), (0, 0));
+    let ledger = Arc::new(Ledger::new(&quota, &book, 100));
     assert_eq!(*lost.lock().unwrap(), [true, false]);
-    for key in [KEY, CounterKey::Subject(8)] {
+    for key in keys {
         let usage = store.quota_usage(None, Some(hashed(&key)), NOW, 10).await.unwrap();
         assert_eq!(usage[0].used, 10);
         assert!(matches!(reserve(&ledger, &key, 1).await.outcome, Outcome::Refused));

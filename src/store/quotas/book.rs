@@ -2,15 +2,17 @@
 //! once.
 
 use std::{
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
+use super::Ledger;
 use crate::{
     clock::Clock,
     store::{SharedStore, StoreFault},
@@ -19,8 +21,12 @@ use crate::{
 /// Questions about quotas under way at once: logins need connections too.
 const AT_ONCE: usize = 4;
 
-/// The longest a request waits for the store; then it counts as lost.
+/// The longest a request waits for the store, its question's turn included.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest the store may take to answer a question that it is being asked; then it counts as lost. A little less than
+/// [`PATIENCE`], so that who waits for the first one learns of it.
+const ANSWERS: Duration = Duration::from_millis(900);
 
 /// Told when the store is lost (`true`) or found again.
 pub type Told = Box<dyn Fn(bool) + Send + Sync>;
@@ -31,7 +37,11 @@ pub struct Book {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) flights: Semaphore,
     lost: AtomicBool,
+    /// Wakes those that wait when it is lost.
+    losing: Notify,
     told: Told,
+    /// Ledgers in force, and those that still hold something.
+    pub(super) roll: Mutex<Vec<Arc<Ledger>>>,
 }
 
 impl std::fmt::Debug for Book {
@@ -44,7 +54,8 @@ impl Book {
     /// On this store.
     #[must_use]
     pub fn new(store: SharedStore, clock: Arc<dyn Clock>, told: Told) -> Self {
-        Self { store, clock, flights: Semaphore::new(AT_ONCE), lost: AtomicBool::new(false), told }
+        let (flights, lost, losing) = (Semaphore::new(AT_ONCE), AtomicBool::new(false), Notify::new());
+        Self { store, clock, flights, lost, losing, told, roll: Mutex::default() }
     }
 
     /// Whether the store is lost, so that each gateway counts alone.
@@ -60,6 +71,26 @@ impl Book {
         }
     }
 
+    /// Until the store is lost.
+    pub(super) async fn until_lost(&self) {
+        let mut losing = pin!(self.losing.notified());
+        losing.as_mut().enable();
+        if !self.is_lost() {
+            losing.await;
+        }
+    }
+
+    /// A question that the store is being asked. If it does not answer in time it is lost, but the question goes on: the
+    /// answer may give units.
+    pub(super) async fn patiently<T>(&self, question: impl Future<Output = T>) -> T {
+        let mut question = pin!(question);
+        if let Ok(answer) = tokio::time::timeout(ANSWERS, question.as_mut()).await {
+            return answer;
+        }
+        self.lose(None);
+        question.await
+    }
+
     pub(super) fn found(&self) {
         if self.lost.swap(false, Ordering::AcqRel) {
             tracing::info!("quotas are counted together again");
@@ -70,9 +101,10 @@ impl Book {
     /// `None`: it did not answer in time.
     pub(super) fn lose(&self, fault: Option<&StoreFault>) {
         if !self.lost.swap(true, Ordering::AcqRel) {
-            let cause = fault.map_or_else(|| format!("no answer within {PATIENCE:?}"), ToString::to_string);
+            let cause = fault.map_or_else(|| format!("no answer within {ANSWERS:?}"), ToString::to_string);
             tracing::warn!(cause, "quotas cannot be looked up; this gateway counts for itself until they can");
             (self.told)(true);
+            self.losing.notify_waiters();
         }
     }
 }

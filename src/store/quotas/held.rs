@@ -31,8 +31,8 @@ pub(super) enum Spend {
     Alone,
     /// They are not there.
     Refused,
-    /// The store must be asked.
-    Ask,
+    /// The store must be asked for so many more.
+    Ask(u64),
 }
 
 /// A question on its way to the store; closed when it is over.
@@ -44,6 +44,14 @@ pub(super) struct Asking {
     pub(super) owed: u64,
     pub(super) least: u64,
     pub(super) wanted: u64,
+}
+
+/// Where units are from: they are good for nothing in another period, nor after a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The period's first moment.
+    pub(super) period: Timestamp,
+    pub(super) epoch: u64,
 }
 
 /// One key in one period.
@@ -60,9 +68,10 @@ pub(super) struct Held {
     pub(super) debt: u64,
     /// Units that requests wait for.
     waiting: u64,
-    /// The least that was refused; while `dry_until` is not over, so is anything as much.
+    /// The least that the store refused; while `dry_until` is not over, so is anything as much.
     dry_from: u64,
     dry_until: u64,
+    /// When units were last spent. Asking for more than there is keeps nothing here.
     touched: u64,
     pub(super) flight: Option<Flight>,
 }
@@ -108,21 +117,22 @@ impl Held {
 
     /// Spends units that are at hand; while the store is lost, of what was left in it too.
     pub(super) fn spend(&mut self, units: u64, tick: Tick, lost: bool) -> Spend {
-        self.touched = tick.nanos();
-        if let Some(left) = self.left.checked_sub(units) {
-            self.left = left;
+        let Some(short) = units.checked_sub(self.left).filter(|short| *short > 0) else {
+            self.left -= units;
+            self.touched = tick.nanos();
             return Spend::Spent;
-        }
+        };
         if lost {
-            let owed = self.debt.saturating_add(units - self.left);
+            let owed = self.debt.saturating_add(short);
             if owed > self.rest {
                 return Spend::Refused;
             }
             (self.left, self.debt) = (0, owed);
+            self.touched = tick.nanos();
             return Spend::Alone;
         }
-        let dry = units >= self.dry_from && tick.nanos() < self.dry_until;
-        if dry { Spend::Refused } else { Spend::Ask }
+        let dry = short >= self.dry_from && tick.nanos() < self.dry_until;
+        if dry { Spend::Refused } else { Spend::Ask(short) }
     }
 
     /// Units that were used, whether they were there or not. Gives whether some are owed now.
@@ -140,6 +150,22 @@ impl Held {
         let paid = self.left.min(self.debt);
         self.left -= paid;
         self.debt -= paid;
+    }
+
+    /// The same, of units that were set aside in this epoch.
+    pub(super) fn give_of(&mut self, epoch: u64, units: u64) {
+        if epoch > self.epoch {
+            // This key was forgotten meanwhile, and what is known of it now is from before any answer.
+            (self.epoch, self.left) = (epoch, 0);
+        }
+        if epoch == self.epoch {
+            self.give(units);
+        }
+    }
+
+    /// Where what is at hand is from.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { period: self.period, epoch: self.epoch }
     }
 
     /// A request waits for units.
@@ -160,9 +186,9 @@ impl Held {
         low && self.flight.is_none() && tick.nanos() >= self.dry_until
     }
 
-    /// What to ask for: what is waited for, or one unit and with it a share.
+    /// What to ask for: what is waited for and not at hand, or one unit and with it a share.
     pub(super) fn asking(&self, least: u64) -> Asking {
-        Asking { owed: self.debt, least, wanted: self.waiting }
+        Asking { owed: self.debt, least, wanted: self.waiting.saturating_sub(self.left) }
     }
 
     /// The store's answer. `asking` is what it answers; the limit is all there is.
@@ -209,13 +235,13 @@ mod tests {
     #[test]
     fn what_is_at_hand_is_spent_and_then_the_store_is_asked() {
         let mut held = held();
-        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask);
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask(1));
         held.learn(&given(6, 6), one(), 100, tick(SECOND));
         assert_eq!(held.remaining(), 100);
         for _ in 0..6 {
             assert_eq!(held.spend(1, tick(SECOND), false), Spend::Spent);
         }
-        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask);
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask(1));
         assert_eq!(held.remaining(), 94);
     }
 
@@ -225,9 +251,24 @@ mod tests {
         let asking = Asking { owed: 0, least: 10, wanted: 10 };
         held.learn(&given(0, 95), asking, 100, tick(SECOND));
         assert_eq!(held.spend(10, tick(SECOND), false), Spend::Refused);
-        assert_eq!(held.spend(9, tick(SECOND), false), Spend::Ask);
+        assert_eq!(held.spend(9, tick(SECOND), false), Spend::Ask(9));
         assert_eq!(held.spend(10, tick(2 * SECOND - 1), false), Spend::Refused);
-        assert_eq!(held.spend(10, tick(2 * SECOND), false), Spend::Ask);
+        assert_eq!(held.spend(10, tick(2 * SECOND), false), Spend::Ask(10));
+    }
+
+    #[test]
+    fn only_what_is_not_at_hand_is_asked_for() {
+        let mut held = held();
+        held.learn(&given(30, 70), one(), 100, tick(SECOND));
+        assert_eq!(held.spend(50, tick(SECOND), false), Spend::Ask(20));
+        held.waits(50);
+        held.waits(10);
+        assert_eq!(held.asking(20), Asking { owed: 0, least: 20, wanted: 30 });
+        held.learn(&given(0, 85), held.asking(20), 100, tick(SECOND));
+        assert_eq!(held.spend(50, tick(SECOND), false), Spend::Refused);
+        assert_eq!(held.spend(45, tick(SECOND), false), Spend::Ask(15), "the store may have as much");
+        assert_eq!(held.spend(30, tick(SECOND), false), Spend::Spent);
+        assert_eq!(held.spend(20, tick(SECOND), false), Spend::Refused, "none of it is at hand any more");
     }
 
     #[test]
@@ -267,6 +308,18 @@ mod tests {
         held.learn(&given(6, 90), one(), 100, tick(SECOND));
         held.learn(&QuotaGrant { given: 3, used: 3, epoch: 1 }, one(), 100, tick(SECOND));
         assert_eq!((held.left, held.epoch), (3, 1));
+    }
+
+    #[test]
+    fn what_was_set_aside_before_a_reset_is_not_given_back_after_it() {
+        let mut held = held();
+        held.learn(&QuotaGrant { given: 3, used: 3, epoch: 2 }, one(), 100, tick(SECOND));
+        held.give_of(1, 40);
+        assert_eq!(held.left, 3);
+        held.give_of(2, 4);
+        assert_eq!(held.left, 7);
+        held.give_of(3, 5);
+        assert_eq!((held.left, held.epoch), (5, 3));
     }
 
     #[test]

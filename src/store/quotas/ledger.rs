@@ -1,11 +1,10 @@
 //! One quota as a gateway keeps it: decides from what is at hand, asks the store for more, gives back what lies idle.
 //!
-//! A request waits only when nothing is at hand: for one question at a time for each key, with all that wait for it,
+//! A request waits only when too little is at hand: for one question at a time for each key, with all that wait for it,
 //! and no longer than [`PATIENCE`]. Questions are tasks of their own: a client that hangs up loses nothing for the
 //! others.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,11 +14,12 @@ use std::{
 };
 
 use super::{
-    Account, QuotaAsk, QuotaGrant, QuotaReturn,
+    Account, QuotaAsk, QuotaGrant,
     book::{Book, PATIENCE},
     hashed,
-    held::{Asking, Flight, Held, IDLE, Spend},
+    held::{Asking, Flight, Held, Origin, Spend},
     reservation::Reservation,
+    strays::Strays,
 };
 use crate::{
     clock::{Tick, Timestamp},
@@ -30,12 +30,6 @@ use crate::{
         memory::{bounded::Bounded, limits::CounterKey},
     },
 };
-
-/// Keys that had something to lose when they were forgotten, until that is given back; of more, units are lost.
-const STRAYS: usize = 4_096;
-
-/// Accounts in one transaction.
-const BATCH: usize = 64;
 
 /// Whether a request is within a quota, now or once the store has answered.
 pub enum Reserve {
@@ -74,6 +68,8 @@ pub enum Outcome {
     Alone(Reservation),
     /// It is not; nothing was set aside.
     Refused,
+    /// Not known: too many others ask the store at this moment. Nothing was set aside; it may come again at once.
+    Busy,
 }
 
 impl Outcome {
@@ -82,7 +78,7 @@ impl Outcome {
     pub fn reservation(self) -> Option<Reservation> {
         match self {
             Self::Admitted(reservation) | Self::Alone(reservation) => Some(reservation),
-            Self::Refused => None,
+            Self::Refused | Self::Busy => None,
         }
     }
 }
@@ -90,13 +86,13 @@ impl Outcome {
 /// One quota as a gateway keeps it.
 #[derive(Debug)]
 pub struct Ledger {
-    quota: Arc<Quota>,
+    pub(super) quota: Arc<Quota>,
     kind: String,
-    book: Arc<Book>,
-    held: Bounded<Held>,
-    strays: Mutex<VecDeque<(CounterKey, Held)>>,
+    pub(super) book: Arc<Book>,
+    pub(super) held: Bounded<Held>,
+    pub(super) strays: Mutex<Strays>,
     /// Some key owes units.
-    owes: AtomicBool,
+    pub(super) owes: AtomicBool,
 }
 
 /// Now, on both clocks, and the period that is.
@@ -178,15 +174,15 @@ impl Ledger {
     /// Sets units aside whether they are there or not: what a quota in the shadow would have refused is counted too.
     pub fn overdraw(self: &Arc<Self>, key: &CounterKey, units: u64) -> Reservation {
         let units = units.max(1);
-        self.charge(key, units);
-        Reservation::new(self, *key, self.moment().window.start, units)
+        let of = self.charge(key, units);
+        Reservation::new(self, *key, of, units)
     }
 
     /// Sets units aside that are at hand; asks nobody.
-    pub(super) fn at_hand(self: &Arc<Self>, key: &CounterKey, units: u64) -> bool {
+    pub(super) fn at_hand(self: &Arc<Self>, key: &CounterKey, units: u64) -> Option<Origin> {
         let moment = self.moment();
         let mut place = self.held.place(key);
-        let Some(held) = place.get().filter(|held| held.period == moment.window.start) else { return false };
+        let held = place.get().filter(|held| held.period == moment.window.start)?;
         let lost = self.book.is_lost();
         let spent = held.spend(units, moment.tick, lost);
         if spent == Spend::Alone {
@@ -195,14 +191,11 @@ impl Ledger {
         if spent == Spend::Spent && !lost && held.runs_low(units, moment.tick) {
             self.take_off(key, held, moment.window, 1);
         }
-        matches!(spent, Spend::Spent | Spend::Alone)
+        matches!(spent, Spend::Spent | Spend::Alone).then(|| held.origin())
     }
 
     /// Units were used, whether they were there or not.
-    pub(super) fn charge(&self, key: &CounterKey, units: u64) {
-        if units == 0 {
-            return;
-        }
+    pub(super) fn charge(&self, key: &CounterKey, units: u64) -> Origin {
         let moment = self.moment();
         let mut place = self.held.place(key);
         let mut held = match place.get() {
@@ -212,23 +205,25 @@ impl Ledger {
         if held.charge(units, moment.tick) {
             self.owes.store(true, Ordering::Release);
         }
+        let origin = held.origin();
         let evicted = place.replace(held);
         self.strayed(evicted);
+        origin
     }
 
-    /// Units set aside in the period that began then were not used. Of a period that is over they are nobody's.
-    pub(super) fn give(&self, key: &CounterKey, period: Timestamp, units: u64) {
+    /// Units set aside were not used. Of a period that is over they are nobody's; so they are from before a reset.
+    pub(super) fn give(&self, key: &CounterKey, of: Origin, units: u64) {
         let moment = self.moment();
-        if units == 0 || period != moment.window.start {
+        if units == 0 || of.period != moment.window.start {
             return;
         }
         let mut place = self.held.place(key);
-        if let Some(held) = place.get().filter(|held| held.period == period) {
-            held.give(units);
+        if let Some(held) = place.get().filter(|held| held.period == of.period) {
+            held.give_of(of.epoch, units);
             return;
         }
         let mut held = self.fresh(&moment);
-        held.give(units);
+        held.give_of(of.epoch, units);
         let evicted = place.replace(held);
         self.strayed(evicted);
     }
@@ -257,20 +252,20 @@ impl Ledger {
                 if !lost && held.runs_low(units, moment.tick) {
                     self.take_off(key, held, moment.window, 1);
                 }
-                let reservation = Reservation::new(self, *key, moment.window.start, units);
+                let reservation = Reservation::new(self, *key, held.origin(), units);
                 Turn::Over(verdict(Outcome::Admitted(reservation), held.remaining(), &moment))
             }
             Spend::Alone => {
                 self.owes.store(true, Ordering::Release);
-                let reservation = Reservation::new(self, *key, moment.window.start, units);
+                let reservation = Reservation::new(self, *key, held.origin(), units);
                 Turn::Over(verdict(Outcome::Alone(reservation), held.remaining(), &moment))
             }
             Spend::Refused => Turn::Over(self.refused(&moment, held.remaining())),
-            Spend::Ask => {
+            Spend::Ask(short) => {
                 held.waits(units);
                 let flight = match &held.flight {
                     Some(flight) => Arc::clone(flight),
-                    None => self.take_off(key, held, moment.window, units),
+                    None => self.take_off(key, held, moment.window, short),
                 };
                 Turn::Waits(Waiter { ledger: Arc::clone(self), key: *key, units, flight })
             }
@@ -281,8 +276,14 @@ impl Ledger {
         verdict(Outcome::Refused, remaining.min(self.quota.limit), moment)
     }
 
+    fn busy(&self, key: &CounterKey) -> Verdict {
+        let moment = self.moment();
+        let remaining = self.held.place(key).get().map_or(self.quota.limit, |held| held.remaining());
+        verdict(Outcome::Busy, remaining.min(self.quota.limit), &moment)
+    }
+
     /// Sends a question on its way.
-    fn take_off(self: &Arc<Self>, key: &CounterKey, held: &mut Held, window: Window, least: u64) -> Flight {
+    pub(super) fn take_off(self: &Arc<Self>, key: &CounterKey, held: &mut Held, window: Window, least: u64) -> Flight {
         let flight = Flight::new(tokio::sync::Semaphore::new(0));
         held.flight = Some(Arc::clone(&flight));
         let landing = Landing { ledger: Arc::clone(self), key: *key, flight: Arc::clone(&flight) };
@@ -299,7 +300,7 @@ impl Ledger {
         let asking =
             self.held.place(key).get().filter(|held| held.period == window.start).map(|held| held.asking(least));
         let Some(asking) = asking else { return };
-        match self.ask(key, window, asking).await {
+        match self.book.patiently(self.ask(key, window, asking)).await {
             Ok(grant) => {
                 self.book.found();
                 self.landed(landing, window, asking, &grant);
@@ -308,13 +309,13 @@ impl Ledger {
         }
     }
 
-    async fn ask(&self, key: &CounterKey, window: Window, asking: Asking) -> Result<QuotaGrant, StoreFault> {
+    pub(super) async fn ask(&self, key: &CounterKey, window: Window, asking: Asking) -> Result<QuotaGrant, StoreFault> {
         let Asking { owed, least, wanted } = asking;
         let ask = QuotaAsk { account: self.account(key, window), limit: self.quota.limit, owed, least, wanted };
         self.book.store.take_quota(&ask).await
     }
 
-    fn account(&self, key: &CounterKey, window: Window) -> Account<'_> {
+    pub(super) fn account(&self, key: &CounterKey, window: Window) -> Account<'_> {
         Account { quota: &self.quota.name, kind: &self.kind, key: hashed(key), window }
     }
 
@@ -333,116 +334,10 @@ impl Ledger {
         }
     }
 
-    fn strayed(&self, evicted: Option<(CounterKey, Held)>) {
-        let Some((key, held)) = evicted.filter(|(_, held)| held.left > 0 || held.debt > 0) else { return };
-        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
-        if strays.len() < STRAYS {
-            strays.push_back((key, held));
+    pub(super) fn strayed(&self, evicted: Option<(CounterKey, Held)>) {
+        if let Some((key, held)) = evicted {
+            self.strays.lock().unwrap_or_else(PoisonError::into_inner).add(key, held);
         }
-    }
-
-    /// To be called about once a second: writes down what is owed, gives back what nobody has used for a while.
-    pub async fn tend(self: &Arc<Self>) {
-        self.tend_idle(IDLE).await;
-    }
-
-    /// Nobody will ask any more: gives everything back.
-    pub async fn close(self: &Arc<Self>) {
-        self.tend_idle(Duration::ZERO).await;
-    }
-
-    async fn tend_idle(self: &Arc<Self>, idle: Duration) {
-        if self.book.is_lost() {
-            return;
-        }
-        self.settle_debts().await;
-        let moment = self.moment();
-        let mut returns = Vec::new();
-        self.held.retain(|key, held| {
-            if held.period != moment.window.start {
-                return held.flight.is_some();
-            }
-            if held.is_idle(moment.tick, idle) && held.left > 0 {
-                returns.push((*key, held.epoch, std::mem::take(&mut held.left)));
-            }
-            !(held.is_idle(moment.tick, idle) && held.is_empty())
-        });
-        self.give_back(returns, moment.window).await;
-        self.pick_up_strays(&moment).await;
-    }
-
-    async fn give_back(&self, mut returns: Vec<(CounterKey, u64, u64)>, window: Window) {
-        // In one order everywhere, so that two gateways do not wait for each other.
-        returns.sort_unstable_by_key(|(key, ..)| hashed(key));
-        for batch in returns.chunks(BATCH) {
-            let returned: Vec<_> = batch
-                .iter()
-                .map(|(key, epoch, units)| QuotaReturn {
-                    account: self.account(key, window),
-                    epoch: *epoch,
-                    units: *units,
-                })
-                .collect();
-            if let Err(fault) = self.book.store.return_quota(&returned).await {
-                // Whether they were taken back is not known: they count as used.
-                tracing::debug!(quota = &*self.quota.name, %fault, "units of a quota were not given back");
-            }
-        }
-    }
-
-    async fn settle_debts(self: &Arc<Self>) {
-        if !self.owes.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let moment = self.moment();
-        let mut owing = Vec::new();
-        self.held.retain(|key, held| {
-            if held.debt > 0 && held.period == moment.window.start {
-                owing.push(*key);
-            }
-            true
-        });
-        for key in owing {
-            let flight = {
-                let mut place = self.held.place(&key);
-                let Some(held) = place.get().filter(|held| held.debt > 0) else { continue };
-                match &held.flight {
-                    Some(flight) => Arc::clone(flight),
-                    None => self.take_off(&key, held, moment.window, 0),
-                }
-            };
-            let _ = flight.acquire().await;
-            if self.held.place(&key).get().is_some_and(|held| held.debt > 0) {
-                self.owes.store(true, Ordering::Release);
-            }
-            if self.book.is_lost() {
-                self.owes.store(true, Ordering::Release);
-                return;
-            }
-        }
-    }
-
-    async fn pick_up_strays(&self, moment: &Moment) {
-        let strays = std::mem::take(&mut *self.strays.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut returns = Vec::new();
-        for (key, mut held) in strays {
-            if held.period != moment.window.start {
-                continue;
-            }
-            if held.debt > 0 {
-                let asking = Asking { owed: held.debt, least: 0, wanted: 0 };
-                if let Err(fault) = self.ask(&key, moment.window, asking).await {
-                    self.book.lose(Some(&fault));
-                    held.left = 0;
-                    self.strayed(Some((key, held)));
-                    continue;
-                }
-            }
-            if held.left > 0 {
-                returns.push((key, held.epoch, held.left));
-            }
-        }
-        self.give_back(returns, moment.window).await;
     }
 }
 
@@ -459,8 +354,11 @@ impl Waiter {
         let answered = async move {
             let mut waiter = self;
             loop {
-                // Closed when it is over.
-                let _ = waiter.flight.acquire().await;
+                tokio::select! {
+                    // Closed when it is over.
+                    _ = waiter.flight.acquire() => {}
+                    () = asked.book.until_lost() => {}
+                }
                 // It waits no more before it is asked again: what is waited for is counted once.
                 drop(waiter);
                 match asked.turn(&key, units) {
@@ -469,14 +367,11 @@ impl Waiter {
                 }
             }
         };
-        if let Ok(verdict) = tokio::time::timeout(PATIENCE, answered).await {
-            return verdict;
-        }
-        ledger.book.lose(None);
-        match ledger.turn(&key, units) {
-            Turn::Over(verdict) => verdict,
-            // Found again this very moment, and nothing is at hand.
-            Turn::Waits(_) => ledger.refused(&ledger.moment(), 0),
+        // A wait this long is no sign of a lost store: its question may be one of many that wait for each other. If it
+        // were, whoever comes with many keys at once would be given a quota by each gateway.
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(verdict) => verdict,
+            Err(_) => ledger.busy(&key),
         }
     }
 }

@@ -11,9 +11,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::ledger::{Ledger, Reserve};
+use super::{
+    held::Origin,
+    ledger::{Ledger, Outcome, Reserve},
+};
 use crate::{
-    clock::Timestamp,
     policy::quota::{Amounts, Unit},
     store::memory::limits::CounterKey,
 };
@@ -25,11 +27,12 @@ type Asking = Pin<Box<dyn Future<Output = Option<Reservation>> + Send>>;
 pub struct Reservation {
     ledger: Arc<Ledger>,
     key: CounterKey,
-    /// The first moment of the period that `held` is of.
-    period: Timestamp,
-    /// Units set aside in that period.
+    /// Where `held` is from.
+    of: Origin,
+    /// Units set aside there.
     held: u64,
-    /// Units set aside in periods before: an answer may go on past midnight. They stay where they were counted.
+    /// Units set aside in periods before, or before a reset: an answer may go on past midnight. They stay where they were
+    /// counted.
     carried: u64,
     /// What was used so far.
     counted: u64,
@@ -48,8 +51,8 @@ impl fmt::Debug for Reservation {
 }
 
 impl Reservation {
-    pub(super) fn new(ledger: &Arc<Ledger>, key: CounterKey, period: Timestamp, held: u64) -> Self {
-        Self { ledger: Arc::clone(ledger), key, period, held, carried: 0, counted: 0, asking: None }
+    pub(super) fn new(ledger: &Arc<Ledger>, key: CounterKey, of: Origin, held: u64) -> Self {
+        Self { ledger: Arc::clone(ledger), key, of, held, carried: 0, counted: 0, asking: None }
     }
 
     /// The quota's name.
@@ -73,18 +76,16 @@ impl Reservation {
     /// Sets more aside, from what is at hand at this gateway. `false`: not there; a hard quota is used up, or the store
     /// would have to be asked ([`Self::poll_grow`]). A quota that is not hard always gives, and owes it.
     pub fn grow(&mut self, more: u64) -> bool {
-        self.turn_over();
-        if !self.ledger.at_hand(&self.key, more) {
-            if self.ledger.quota().hard {
-                return false;
-            }
-            self.ledger.charge(&self.key, more);
-        }
-        self.held = self.held.saturating_add(more);
+        let of = match self.ledger.at_hand(&self.key, more) {
+            Some(of) => of,
+            None if self.ledger.quota().hard => return false,
+            None => self.ledger.charge(&self.key, more),
+        };
+        self.add(of, more);
         true
     }
 
-    /// The same, but asks the store, if need be; within a second at most. `false`: the hard quota is used up.
+    /// The same, but asks the store, if need be. `false`: the hard quota is used up.
     pub fn poll_grow(&mut self, more: u64, cx: &mut Context<'_>) -> Poll<bool> {
         if self.asking.is_none() {
             if self.grow(more) {
@@ -92,9 +93,15 @@ impl Reservation {
             }
             let (ledger, key) = (Arc::clone(&self.ledger), self.key);
             self.asking = Some(Box::pin(async move {
-                match ledger.reserve(&key, more) {
-                    Reserve::Decided(verdict) => verdict.outcome.reservation(),
-                    Reserve::Waits(waiting) => waiting.await.outcome.reservation(),
+                loop {
+                    let verdict = match ledger.reserve(&key, more) {
+                        Reserve::Decided(verdict) => verdict,
+                        Reserve::Waits(waiting) => waiting.await,
+                    };
+                    // An answer that has begun can wait longer than a request that has not.
+                    if !matches!(verdict.outcome, Outcome::Busy) {
+                        return verdict.outcome.reservation();
+                    }
                 }
             }));
         }
@@ -114,22 +121,17 @@ impl Reservation {
         self.counted = actual;
     }
 
-    /// What was set aside in a period that is over stays there.
-    fn turn_over(&mut self) {
-        let period = self.ledger.moment().window.start;
-        if period != self.period {
+    /// What was set aside in a period that is over, or before a reset, stays there.
+    fn add(&mut self, of: Origin, units: u64) {
+        if of != self.of {
             self.carried = self.held();
-            (self.period, self.held) = (period, 0);
+            (self.of, self.held) = (of, 0);
         }
+        self.held = self.held.saturating_add(units);
     }
 
     fn absorb(&mut self, mut more: Self) {
-        self.turn_over();
-        if more.period == self.period {
-            self.held = self.held.saturating_add(mem::take(&mut more.held));
-        } else {
-            self.carried = self.carried.saturating_add(mem::take(&mut more.held));
-        }
+        self.add(more.of, mem::take(&mut more.held));
     }
 }
 
@@ -137,8 +139,10 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let of_this_period = self.counted.saturating_sub(self.carried);
         match self.held.checked_sub(of_this_period) {
-            Some(unused) => self.ledger.give(&self.key, self.period, unused),
-            None => self.ledger.charge(&self.key, of_this_period - self.held),
+            Some(unused) => self.ledger.give(&self.key, self.of, unused),
+            None => {
+                self.ledger.charge(&self.key, of_this_period - self.held);
+            }
         }
     }
 }
@@ -181,7 +185,7 @@ impl Budget {
         covered
     }
 
-    /// The same, but asks the store, if need be; within a second at most. `false`: a hard quota is used up
+    /// The same, but asks the store, if need be. `false`: a hard quota is used up
     /// ([`Self::used_up`]), the answer must end without what `total` has more than what was covered before.
     pub fn poll_cover(&mut self, total: Amounts, cx: &mut Context<'_>) -> Poll<bool> {
         let mut outcome = Poll::Ready(true);

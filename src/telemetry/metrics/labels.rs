@@ -223,6 +223,8 @@ labels! {
         Shadow = "shadow",
         /// Within it as far as this gateway knows alone: the store was lost.
         Alone = "alone",
+        /// Not known, because too many waited for the store: told to come again.
+        Busy = "busy",
     }
 
     /// What a counter of failed logins said of one, or what became of it.
