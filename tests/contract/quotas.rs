@@ -29,6 +29,7 @@ use proptest::{
 
 use crate::{
     fixture::{Fixture, NOW, postgres_settings},
+    redis::PATIENT,
     support::postgres::Cluster,
 };
 
@@ -472,8 +473,14 @@ async fn while_the_store_is_lost_each_counts_alone_and_owes_it() {
     assert_eq!(book.enrolled(), 1, "it still does");
     cluster.start();
     book.look().await;
-    book.dismiss(|_| false).await;
-    assert_eq!((book.enrolled(), left.strong_count()), (0, 0));
+    // A question that has just ended may hold it for a moment more: it is looked at again, as the gateway does.
+    let forgotten = async {
+        while book.enrolled() + left.strong_count() > 0 {
+            book.dismiss(|_| false).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENT, forgotten).await.expect("it owes nothing any more and is forgotten");
     let ledger = Arc::new(Ledger::new(&quota, &book, 100));
     assert_eq!(*lost.lock().unwrap(), [true, false]);
     for key in keys {

@@ -164,11 +164,12 @@ async fn a_call_whose_time_is_over_is_told_as_given_up(engine: Engine) {
     assert_eq!(error(request).as_deref(), Some("store_unavailable"));
     // The store's own patience may end first; PostgreSQL is then told to roll back.
     let last = children.iter().rfind(|child| child.name != "ROLLBACK").unwrap();
-    let (name, errors) = match engine {
-        Engine::Sqlite => ("BEGIN", &["cancelled", "5"][..]),
-        Engine::Postgres => ("UPDATE sessions", &["cancelled", "57014"][..]),
+    // SQLite has one writer: where the gateway's own housekeeping is held up too, its connection is what is waited for.
+    let (called, errors) = match engine {
+        Engine::Sqlite => (&["BEGIN", "sqlite connection"][..], &["cancelled", "5"][..]),
+        Engine::Postgres => (&["UPDATE sessions"][..], &["cancelled", "57014"][..]),
     };
-    assert_eq!(last.name, name, "{children:#?}");
+    assert!(called.contains(&&*last.name), "{children:#?}");
     assert!(errors.contains(&&*error(last).unwrap()), "{last:?}");
 }
 
