@@ -285,8 +285,3 @@ impl Record {
         self.received_bytes.load(Ordering::Relaxed)
     }
 }
-/// A path as it is told, in lines and spans: cut at [`LONGEST_PATH`], so that nobody fills a queue with long ones.
-#[must_use]
-pub fn shortened(path: &str) -> &str {
-    &path[..path.floor_char_boundary(LONGEST_PATH)]
-}
