@@ -96,7 +96,12 @@ impl Held {
     fn learn(&mut self, now: u64, grant: &Grant) {
         self.rest = grant.remaining;
         self.full_at = now.saturating_add(nanos(grant.full_in));
-        self.refused_until = now.saturating_add(nanos(grant.retry_after));
+        // Requests come here out of the order of their moments: one that is a little older than this one must not take
+        // "the next one may come now" for a refusal.
+        self.refused_until = match nanos(grant.retry_after) {
+            0 => 0,
+            wait => now.saturating_add(wait),
+        };
     }
 
     /// How many to take ahead; the question is then on its way. A lease is no use when nothing is left to take.
@@ -288,6 +293,14 @@ mod tests {
         assert!(leases.refusal(&KEY, tick(then - 1)).is_some());
         assert_eq!(leases.refusal(&KEY, tick(then)), None);
         assert_eq!(leases.spend(&KEY, tick(then)), Spend::Ask);
+    }
+
+    #[test]
+    fn a_request_older_than_the_last_grant_is_not_refused_for_it() {
+        let leases = leases(0);
+        leases.asked(&KEY, tick(SECOND), &given(1, 99));
+        assert_eq!(leases.refusal(&KEY, tick(SECOND - 1)), None);
+        assert_eq!(leases.spend(&KEY, tick(SECOND - 1)), Spend::Ask);
     }
 
     #[test]
