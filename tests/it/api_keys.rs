@@ -228,6 +228,32 @@ async fn what_a_key_may_be_is_checked() {
 }
 
 #[tokio::test]
+async fn making_keys_is_paced_for_each_user_by_all_gateways() {
+    let upstream = Upstream::start().await;
+    let yaml = yaml(&upstream).replace("max_per_user: 3", "max_per_user: 3, made_per_user: 4/1h");
+    let gateways = Gateways::start(Deployment::Two, &yaml).await;
+    let (one, other) = (gateways.all[0].client(), gateways.all[1].client());
+    let (ann, bob) = (one.register("ann@example.org").await, one.register("bob@example.org").await);
+    // What is not as it must be costs nothing.
+    asked(&one, &ann, json!({"name": ""})).await.refused(422, "validation");
+    for client in [&one, &other].repeat(2) {
+        let (_, id) = made(client, &ann, json!({"name": "k"})).await;
+        revoke(client, &ann, &id).await.expect(204);
+        revoke(client, &ann, &id).await.refused(404, "api_key_unknown");
+    }
+    for client in [&one, &other] {
+        let refused = asked(client, &ann, json!({"name": "k"})).await;
+        refused.refused(429, "calls_paced");
+        assert_eq!(refused.header("retry-after"), Some("900"));
+    }
+    made(&other, &bob, json!({"name": "k"})).await;
+    assert!(gateways.metric("portcullis_paced_calls_total{call=\"api_key\",result=\"refused\"}").await >= 2.0);
+    gateways.clock.advance(Duration::from_mins(15));
+    let ann = one.login("ann@example.org").await;
+    made(&one, &ann, json!({"name": "k"})).await;
+}
+
+#[tokio::test]
 async fn a_key_lives_no_longer_than_it_may() {
     let upstream = Upstream::start().await;
     let yaml = yaml(&upstream).replace("max_per_user: 3", "max_per_user: 3, max_life: 1h");

@@ -245,6 +245,8 @@ labels! {
     PacedCall: "call" {
         /// Registration.
         Register = "register",
+        /// Making an API key.
+        ApiKey = "api_key",
     }
 
     /// What came of a request to an upstream.
