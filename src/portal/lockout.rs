@@ -222,6 +222,13 @@ impl PortalState {
         device.is_some()
     }
 
+    /// Whether the caller brings a device cookie of any account of ours; asks nobody.
+    pub(crate) fn is_device(&self, caller: &Caller) -> bool {
+        let Some(cookie) = caller.device_cookie() else { return false };
+        let (key, life) = (self.master.derive(DEVICE_KEY, &[], &[]), self.lockout.device_life);
+        device_cookie::authentic(key.expose_secret(), cookie.expose_secret(), life, self.clock.now()).is_some()
+    }
+
     fn device(&self, user: UserId, cookie: &str) -> Option<Device> {
         let key = self.master.derive(DEVICE_KEY, &[], &[]);
         device_cookie::read(key.expose_secret(), cookie, user, self.lockout.device_life, self.clock.now())
