@@ -157,6 +157,8 @@ labels! {
         Unknown = "unknown",
         /// The store did not answer.
         Lost = "lost",
+        /// Not known, because too many waited for the store: told to come again.
+        Busy = "busy",
     }
 
     /// What came of an attempt to fetch an issuer's keys.
