@@ -185,7 +185,8 @@ pub struct Paced<'a> {
 #[async_trait]
 pub trait Lockouts: Send + Sync {
     /// Says whether an attempt may be made and, if so, counts it among those under way, in one transaction. However many
-    /// ask at once and at whichever gateway, no more are under way than could fail without a wait.
+    /// ask at once and at whichever gateway, no more are under way than could fail without a wait. Nothing is written for
+    /// [`Verdict::Busy`], so that whoever waits may ask again and again.
     async fn reserve_attempt(
         &self,
         attempt: &Attempt,

@@ -1,10 +1,11 @@
-//! Failures to log in: reserved before a password is hashed, settled after it (`attempts`), listed and lifted
-//! (`listed`, `pages`); calls that are paced (`paced`).
+//! Failures to log in: looked at (`glance`) and reserved before a password is hashed, settled after it (`attempts`),
+//! listed and lifted (`listed`, `pages`); calls that are paced (`paced`).
 //!
 //! A row that is read is held until the transaction ends, and always in this order: device, address, account, pair. So
 //! attempts at the same thing follow each other on every gateway, and none waits in a circle.
 
 mod attempts;
+mod glance;
 mod listed;
 mod paced;
 mod pages;
@@ -35,10 +36,7 @@ impl Lockouts for SqlStore {
         rules: &LockoutRules,
         now: Timestamp,
     ) -> Result<Reserved, StoreFault> {
-        // Looked at first without a lock or a write: what an address in its wait costs is this.
-        if attempt.device.is_none()
-            && let Some(verdict) = read!(self, link => attempts::address_waits(&mut link, attempt, now))?
-        {
+        if let Some(verdict) = read!(self, link => glance::refusal(&mut link, attempt, rules, now))? {
             return Ok(Reserved::Refused(verdict));
         }
         write!(self, link => attempts::reserve(&mut link, attempt, rules, now))

@@ -124,6 +124,21 @@ async fn devices(link: &mut Link, rules: &LockoutRules, most: u32) -> Result<Vec
     locked.collect()
 }
 
+/// Forgets failures, `$2` being now; those whose end nobody told in time too.
+macro_rules! lifting {
+    ($table:literal, $which:literal $(, $returning:literal)?) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET failures = 0, pending = CASE WHEN pending_until <= $2 THEN 0 ELSE pending END WHERE ",
+            $which,
+            " AND (failures > 0 OR (pending > 0 AND pending_until <= $2))"
+            $(, $returning)?
+        )
+    };
+}
+pub(super) use lifting;
+
 pub(super) fn attempted(row: &Row) -> Result<Attempted, StoreFault> {
     let odd = || StoreFault::Inconsistent("an account that failures are counted for has an odd id".into());
     Attempted::from_bytes(&row.bytes("account")?).ok_or_else(odd)
@@ -134,33 +149,35 @@ pub(super) fn address(row: &Row) -> Result<IpAddr, StoreFault> {
     text.parse().map_err(|_| StoreFault::Inconsistent("failures are counted for what is no address".into()))
 }
 
-/// In the order in which attempts hold rows.
+/// In the order in which attempts hold rows. What a gateway that died has left under way has failed by its end, whether
+/// anybody has come since or not, and is forgotten too.
 pub(super) async fn lift(link: &mut Link, what: &Lift, entry: &AuditEntry) -> Result<bool, StoreFault> {
     let detail = entry.detail.clone();
     let (lifted, user, detail) = match what {
         Lift::Account(account) => {
-            let accounts = Query::new("UPDATE login_accounts SET failures = 0 WHERE account = $1 AND failures > 0");
-            let lifted = accounts.bind(account.as_bytes()).execute(link).await?;
-            let pairs = Query::new("UPDATE login_pairs SET failures = 0 WHERE account = $1 AND failures > 0");
-            let lifted = lifted + pairs.bind(account.as_bytes()).execute(link).await?;
+            let accounts = Query::new(lifting!("login_accounts", "account = $1"));
+            let lifted = accounts.bind(account.as_bytes()).bind(entry.at).execute(link).await?;
+            let pairs = Query::new(lifting!("login_pairs", "account = $1"));
+            let lifted = lifted + pairs.bind(account.as_bytes()).bind(entry.at).execute(link).await?;
             let detail = detail.text(Particular::Counter, Some(Counter::Account.as_str()));
             (lifted, account.user(), detail.text(Particular::Name, account.digest().as_deref()))
         }
         Lift::Address(address) => {
             let address = address.to_string();
             let addresses = Query::new(
-                "UPDATE login_addresses SET counted_from = $2, waits_until = $3 WHERE address = $1 \
-                 AND last_at > $3 AND last_at >= counted_from",
+                "UPDATE login_addresses SET counted_from = $2, waits_until = $3, \
+                 pending = CASE WHEN pending_until <= $4 THEN 0 ELSE pending END WHERE address = $1 \
+                 AND ((last_at > $3 AND last_at >= counted_from) OR (pending > 0 AND pending_until <= $4))",
             );
             let from = entry.at.plus(Duration::from_micros(1));
-            let lifted = addresses.bind(address.as_str()).bind(from).bind(Tally::NONE.last).execute(link).await?;
+            let addresses = addresses.bind(address.as_str()).bind(from).bind(Tally::NONE.last).bind(entry.at);
+            let lifted = addresses.execute(link).await?;
             let detail = detail.text(Particular::Counter, Some(Counter::Address.as_str()));
             (lifted, None, detail.text(Particular::Prefix, Some(&address)))
         }
         Lift::Device(nonce) => {
-            let devices =
-                Query::new("UPDATE login_devices SET failures = 0 WHERE nonce = $1 AND failures > 0 RETURNING user_id");
-            let row = devices.bind(*nonce).row(link).await?;
+            let devices = Query::new(lifting!("login_devices", "nonce = $1", " RETURNING user_id"));
+            let row = devices.bind(*nonce).bind(entry.at).row(link).await?;
             let user = row.map(|row| row.id("user_id")).transpose()?.map(UserId);
             let detail = detail.text(Particular::Counter, Some(Counter::Device.as_str()));
             (u64::from(user.is_some()), user, detail)

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     super::{SqlStore, read, write},
-    listed::{address, attempted, lockout},
+    listed::{address, attempted, lifting, lockout},
     tally_of,
 };
 use crate::{
@@ -190,8 +190,8 @@ async fn lift_pair(
     entry: &AuditEntry,
 ) -> Result<bool, StoreFault> {
     let address = address.to_string();
-    let pairs = Query::new("UPDATE login_pairs SET failures = 0 WHERE address = $1 AND account = $2 AND failures > 0");
-    let lifted = pairs.bind(address.as_str()).bind(account.as_bytes()).execute(link).await?;
+    let pairs = Query::new(lifting!("login_pairs", "address = $1 AND account = $3"));
+    let lifted = pairs.bind(address.as_str()).bind(entry.at).bind(account.as_bytes()).execute(link).await?;
     if lifted > 0 {
         let detail = entry.detail.clone().text(Particular::Counter, Some(Counter::Pair.as_str()));
         let detail =
