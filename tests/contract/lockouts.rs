@@ -11,6 +11,7 @@ use portcullis::{
     },
     store::{
         AuditEvent,
+        lockout_lists::LockoutQuery,
         lockouts::{Attempt, AttemptEnd, Attempted, Lift, Locked, Paced, Reserved, Ticket},
         sql,
     },
@@ -107,8 +108,9 @@ async fn fails(on: &Fixture, attempt: &Attempt, now: Timestamp) -> Vec<Counter> 
 }
 
 async fn listed(on: &Fixture, counter: Counter, now: Timestamp) -> Vec<(Locked, u64, Option<Timestamp>)> {
-    let lockouts = on.store.lockouts(counter, &rules(), now, 100).await.unwrap();
-    lockouts.into_iter().map(|lockout| (lockout.what, lockout.failures, lockout.until)).collect()
+    let query = LockoutQuery { counter: Some(counter), ..LockoutQuery::default() };
+    let page = on.store.lockout_page(&query, &rules(), now, 100).await.unwrap();
+    page.lockouts.into_iter().map(|lockout| (lockout.what, lockout.failures, lockout.until)).collect()
 }
 
 async fn five_may_fail_and_then_the_waits_begin(on: Fixture) {

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 
 use super::{
     super::{SqlStore, read, write},
-    listed::{address, attempted, lifting, lockout},
+    lifted::lifting,
     tally_of,
 };
 use crate::{
     clock::Timestamp,
     policy::{
         ids::UserId,
-        lockout::{Counter, LockoutRules},
+        lockout::{Counter, LockoutRules, Tally, Verdict},
     },
     store::{
         AuditEntry, StoreFault,
@@ -181,6 +181,26 @@ fn judged(
         }
     };
     Ok((Place { what, last: row.time("last_at")? }, locked))
+}
+
+/// What a counter says of what is under way makes nothing locked.
+fn lockout(what: Locked, tally: &Tally, verdict: Verdict) -> Option<Lockout> {
+    let until = match verdict {
+        Verdict::Wait(_, until) => Some(until),
+        Verdict::Stopped => None,
+        Verdict::Admit | Verdict::Busy(_) => return None,
+    };
+    Some(Lockout { what, failures: tally.failures, last: tally.last, until })
+}
+
+fn attempted(row: &Row) -> Result<Attempted, StoreFault> {
+    let odd = || StoreFault::Inconsistent("an account that failures are counted for has an odd id".into());
+    Attempted::from_bytes(&row.bytes("account")?).ok_or_else(odd)
+}
+
+fn address(row: &Row) -> Result<IpAddr, StoreFault> {
+    let text = row.text("address")?;
+    text.parse().map_err(|_| StoreFault::Inconsistent("failures are counted for what is no address".into()))
 }
 
 async fn lift_pair(
