@@ -11,7 +11,7 @@ use self::by::By;
 use super::{
     checks::Checks,
     item::{At, Item, Named},
-    settings::{Cap, Limit, LimitKey, LimitScope, Limiting, SharedState},
+    settings::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting, SharedState},
     units::{Int, Rate},
     words,
 };
@@ -147,14 +147,27 @@ fn by_kind(limits: Vec<Kind>) -> Limiting {
     limiting
 }
 
-/// `shared`: `None` when its section was wrong, which has been noted.
-pub(super) fn check(item: Item<Named<RawLimit>>, shared: Option<&SharedState>, checks: &mut Checks) -> Limits {
-    let has_redis = shared.is_none_or(|shared| shared.redis.is_some());
-    let entries = item.value.unwrap_or_default().0;
-    Limits(entries.into_iter().map(|(name, raw)| (name.clone(), check_one(&name, raw, has_redis, checks))).collect())
+/// What limits can be counted with.
+#[derive(Clone, Copy)]
+struct Around {
+    has_redis: bool,
+    /// `store.url: none`.
+    no_store: bool,
 }
 
-fn check_one(name: &str, item: Item<RawLimit>, has_redis: bool, checks: &mut Checks) -> Option<Kind> {
+/// `shared`: `None` when its section was wrong, which has been noted.
+pub(super) fn check(
+    item: Item<Named<RawLimit>>,
+    shared: Option<&SharedState>,
+    no_store: bool,
+    checks: &mut Checks,
+) -> Limits {
+    let around = Around { has_redis: shared.is_none_or(|shared| shared.redis.is_some()), no_store };
+    let entries = item.value.unwrap_or_default().0;
+    Limits(entries.into_iter().map(|(name, raw)| (name.clone(), check_one(&name, raw, around, checks))).collect())
+}
+
+fn check_one(name: &str, item: Item<RawLimit>, around: Around, checks: &mut Checks) -> Option<Kind> {
     if !words::is_name(name) {
         checks.error(&item.at, "expected a name (letters, digits, _ . -, at most 64)");
     }
@@ -162,10 +175,27 @@ fn check_one(name: &str, item: Item<RawLimit>, has_redis: bool, checks: &mut Che
     let by_at = raw.by.at.or(&item.at, "by");
     let by = checks.required(raw.by.clone(), &item.at, "by", "say what is counted: address, subject, route, ...");
     let key = by.and_then(|by| by.key(&by_at, checks));
+    if around.no_store {
+        needs_store(key.as_ref(), &by_at, checks);
+    }
     if raw.concurrent.is_some() {
         return check_cap(name, key, raw, checks);
     }
-    check_rate(name, key, &item.at, raw, has_redis, checks)
+    check_rate(name, key, &item.at, raw, around.has_redis, checks)
+}
+
+/// Tokens of other issuers have no session here, and keys are looked up in the store: nobody would be held to the limit.
+fn needs_store(key: Option<&LimitKey>, at: &At, checks: &mut Checks) {
+    for part in key.into_iter().flat_map(|key| [Some(key.narrow()), key.wide()]).flatten() {
+        let none = match part {
+            KeyPart::Session => "sessions",
+            KeyPart::ApiKey => "API keys",
+            _ => continue,
+        };
+        let message =
+            format!("contradicts store.url: none; without a store there are no {none}: nobody would be held to it");
+        checks.error(at, message);
+    }
 }
 
 fn check_cap(name: &str, key: Option<LimitKey>, raw: RawLimit, checks: &mut Checks) -> Option<Kind> {

@@ -169,7 +169,7 @@ fn check(raw: RawSettings, checks: &mut Checks) -> Option<Settings> {
     let own_issuer = tokens.as_ref().map(|tokens| &*tokens.issuer);
     let issuers = issuers::check(raw.issuers, own_issuer, checks);
     let passwords = passwords::check(raw.passwords, compat, checks);
-    let limits = limits::check(raw.limits, shared_state.as_ref(), checks);
+    let limits = limits::check(raw.limits, shared_state.as_ref(), no_store, checks);
     let quotas = quotas::check(raw.quotas, no_store, checks);
     let (cluster_names, clusters) = clusters::check(raw.clusters, checks);
     let portal = portal::check(raw.portal, no_store, &limits, checks);

@@ -23,7 +23,10 @@ use quick_cache::{
     Weighter,
     sync::{Cache, DefaultLifecycle},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
 
 use crate::{
     clock::{Tick, Timestamp},
@@ -64,10 +67,13 @@ const BAD: Duration = Duration::from_secs(10);
 /// How long a request waits for the store to be asked again about a key that is known.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Keys that are remembered, about 1 KiB each; keys of which a use is to be noted; looks at once.
+/// Keys that are remembered, about 1 KiB each; keys of which a use is to be noted.
 const REMEMBERED: u64 = 16_384;
 const MOST_USES: usize = 16_384;
-const MOST_LOOKS: usize = 256;
+
+/// Looks at once, and requests that wait for all of them: a slow store holds up no more.
+const MOST_LOOKS: usize = 64;
+const MOST_WAITERS: usize = 256;
 
 /// When to come again while the store does not answer.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -148,6 +154,7 @@ pub(in crate::gate) struct Look {
     over: watch::Receiver<()>,
     /// `None`: there is no answer without it.
     patience: Option<Duration>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Look {
@@ -198,6 +205,7 @@ pub struct ApiKeyCheck {
     known: Arc<Revocations>,
     entries: Cache<TokenDigest, Arc<Entry>, BySize, ByDigest>,
     looks: Mutex<HashMap<TokenDigest, watch::Receiver<()>>>,
+    places: Arc<Semaphore>,
     uses: Mutex<HashMap<ApiKeyId, Timestamp>>,
     /// How long the feed's news is kept, at least.
     longest: Duration,
@@ -223,7 +231,8 @@ impl ApiKeyCheck {
         let items = usize::try_from(REMEMBERED).unwrap_or(usize::MAX);
         let entries = Cache::with(items, REMEMBERED, BySize, ByDigest, DefaultLifecycle::default());
         let (looks, uses) = (Mutex::default(), Mutex::default());
-        Self { mint, store, known, entries, looks, uses, longest, metrics }
+        let places = Arc::new(Semaphore::new(MOST_WAITERS));
+        Self { mint, store, known, entries, looks, places, uses, longest, metrics }
     }
 
     /// What is to be noted since it was last taken.
@@ -260,10 +269,15 @@ impl ApiKeyCheck {
             self.metrics.api_key_lookups.of(ApiKeyLookup::Malformed).inc();
             return Err(Reason::ApiKeyMalformed.into());
         };
-        match (self.look(digest, shown, exchange), entry) {
-            (Some(over), entry) => Err(Unsettled::Asked(Look { over, patience: entry.map(|_| PATIENCE) })),
+        match (self.waiting(digest, shown, exchange), entry) {
+            (Some((over, place)), entry) => {
+                Err(Unsettled::Asked(Look { over, patience: entry.map(|_| PATIENCE), _place: place }))
+            }
             (None, Some(entry)) => Ok(self.used(&digest, &entry, exchange, route)?),
-            (None, None) => Err(unavailable().into()),
+            (None, None) => {
+                self.metrics.api_key_lookups.of(ApiKeyLookup::Busy).inc();
+                Err(unavailable().into())
+            }
         }
     }
 
@@ -304,6 +318,17 @@ impl ApiKeyCheck {
         if uses.len() < MOST_USES {
             uses.insert(good.id, now);
         }
+    }
+
+    /// A place among those who wait for a look. `None`: too many do, or the store is being asked about too many keys.
+    fn waiting(
+        self: &Arc<Self>,
+        digest: TokenDigest,
+        shown: Shown,
+        exchange: &Exchange,
+    ) -> Option<(watch::Receiver<()>, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.look(digest, shown, exchange).map(|over| (over, place))
     }
 
     /// Asks the store, unless somebody is at it. `None`: it is being asked about too many.

@@ -122,7 +122,7 @@ reasons! {
     AddressLocked = "address_locked",
     /// As many logins of this kind are under way as could fail.
     LoginsUnderWay = "logins_under_way",
-    /// Too many of these calls, from one address or for one.
+    /// Too many of these calls: from one address, for one, or by one user.
     CallsPaced = "calls_paced",
     /// The refresh token is not good.
     RefreshInvalid = "refresh_invalid",

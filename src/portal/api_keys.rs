@@ -26,12 +26,14 @@ use crate::{
         answers::{Answer, rfc3339},
         caller::KnownCaller,
         fields::{Fields, one_fault},
+        lockout,
         state::{PortalState, Shared},
     },
     store::{
         AuditEvent,
         api_keys::{ApiKey, ApiKeyMade, NewApiKey},
     },
+    telemetry::metrics::PacedCall,
 };
 
 /// Roles or scopes of one key.
@@ -160,7 +162,7 @@ fn few(words: Vec<String>) -> Result<Vec<String>, &'static str> {
     if words.len() > MOST_WORDS || repeats { Err("holds too many, or one twice") } else { Ok(words) }
 }
 
-/// 201 with the key, once.
+/// 201 with the key, once; 429 too often.
 pub(crate) async fn create(State(state): State<Shared>, known: KnownCaller, fields: Fields) -> Result<Answer, Refusal> {
     let now = state.clock.now();
     let wanted = wanted(&state, fields, now)?;
@@ -169,6 +171,8 @@ pub(crate) async fn create(State(state): State<Shared>, known: KnownCaller, fiel
     if wanted.roles.iter().flatten().any(|role| !owner.roles.contains(role)) {
         return Err(one_fault("roles", &"holds a role that you do not have"));
     }
+    // Whoever makes and revokes them without end fills every gateway's memory of what was revoked.
+    lockout::pace_user(&state, PacedCall::ApiKey, known.user, state.portal.api_keys.made_per_user).await?;
     let id = ApiKeyId(state.entropy.uuid_v7(now));
     let mut secret = Zeroizing::new([0; SECRET_LEN]);
     state.entropy.fill(&mut *secret);

@@ -170,15 +170,24 @@ pub(crate) async fn pace(
     if !state.lockout.enabled {
         return Ok(());
     }
-    let purpose = match call {
-        PacedCall::Register => "register",
-    };
     let address = format!("address:{}", caller.prefix());
     let target = [b"target:", state.digest(target).as_slice()].concat();
-    let calls = [
-        Paced { purpose, subject: address.as_bytes(), pace: by_address },
-        Paced { purpose, subject: &target, pace: of_target },
-    ];
+    charge(state, call, &[(address.as_bytes(), by_address), (&target, of_target)]).await
+}
+
+/// Refuses a call that this user makes too often, whether failed logins are counted or not.
+pub(crate) async fn pace_user(state: &Shared, call: PacedCall, user: UserId, pace: Pace) -> Result<(), Refusal> {
+    let user = [b"user:", user.0.as_bytes().as_slice()].concat();
+    charge(state, call, &[(&user, pace)]).await
+}
+
+/// Counts one call for each subject, or for none; always the same kinds of subjects in the same order.
+async fn charge(state: &Shared, call: PacedCall, subjects: &[(&[u8], Pace)]) -> Result<(), Refusal> {
+    let purpose = match call {
+        PacedCall::Register => "register",
+        PacedCall::ApiKey => "api-key",
+    };
+    let calls: Vec<_> = subjects.iter().map(|(subject, pace)| Paced { purpose, subject, pace: *pace }).collect();
     let wait = state.store.pace(&calls, state.clock.now()).await?;
     let result = if wait.is_some() { LimitResult::Refused } else { LimitResult::Admitted };
     state.metrics.paced_calls.of(call).of(result).inc();
@@ -211,6 +220,13 @@ impl PortalState {
         let device =
             user.zip(caller.device_cookie()).and_then(|(user, cookie)| self.device(user, cookie.expose_secret()));
         device.is_some()
+    }
+
+    /// Whether the caller brings a device cookie of any account of ours; asks nobody.
+    pub(crate) fn is_device(&self, caller: &Caller) -> bool {
+        let Some(cookie) = caller.device_cookie() else { return false };
+        let (key, life) = (self.master.derive(DEVICE_KEY, &[], &[]), self.lockout.device_life);
+        device_cookie::authentic(key.expose_secret(), cookie.expose_secret(), life, self.clock.now()).is_some()
     }
 
     fn device(&self, user: UserId, cookie: &str) -> Option<Device> {

@@ -6,6 +6,7 @@
 
 mod admin;
 mod api_keys;
+mod refusals;
 
 use axum::extract::State;
 use http::StatusCode;
@@ -55,8 +56,8 @@ struct Shape {
 impl Shape {
     const fn of(call: Call) -> Self {
         use Reason::{
-            AccountExists, AddressLocked, CallsPaced, CrossSite, HashQueueFull, LoginFailed, LoginsUnderWay,
-            RefreshInvalid, RegistrationClosed, StoreUnavailable,
+            AccountExists, AddressLocked, CallsPaced, CrossSite, HashQueueFull, LoginFailed, LoginsRefused,
+            LoginsUnderWay, RefreshInvalid, RegistrationClosed, StoreUnavailable,
         };
 
         let (summary, required, optional, success, answer, refusals): Parts = match call {
@@ -74,7 +75,7 @@ impl Shape {
                 &["email", "username", "delivery"],
                 StatusCode::OK,
                 Some("Tokens"),
-                &[LoginFailed, AddressLocked, LoginsUnderWay, HashQueueFull, StoreUnavailable],
+                &[LoginFailed, AddressLocked, LoginsRefused, LoginsUnderWay, HashQueueFull, StoreUnavailable],
             ),
             Call::Refresh => (
                 "The next pair for a refresh token, in the body or as a cookie",
@@ -206,13 +207,6 @@ type Parts = (
 
 /// What a call to the OAuth endpoints may hold beside the token. Whatever else it holds is ignored.
 const OF_CLIENTS: &[&str] = &["token_type_hint", "client_id", "client_secret"];
-
-/// What any call with a body may meet.
-const BODY_REFUSALS: &[Reason] =
-    &[Reason::BodyBroken, Reason::BodyTimeout, Reason::BodyTooLarge, Reason::MediaType, Reason::Validation];
-
-/// What a call that needs a token may meet.
-const TOKEN_REFUSALS: &[Reason] = &[Reason::CredentialsMissing, Reason::TokenMalformed];
 
 /// The whole description.
 fn document(portal: &Portal, oauth: bool) -> Value {
@@ -377,15 +371,15 @@ fn responses(endpoint: &Endpoint, shape: &Shape, compat: Compat) -> Value {
         success["content"] = json!({(media): {"schema": reference(schema)}});
     }
     responses.insert(shape.success.as_str().to_owned(), success);
-    let of_body: &[Reason] = if takes_body(endpoint) && !endpoint.proves_client() { BODY_REFUSALS } else { &[] };
-    let of_token: &[Reason] = if endpoint.auth == AuthMode::Required { TOKEN_REFUSALS } else { &[] };
-    let of_form: &[Reason] = if takes_form(endpoint, compat) { &[Reason::CrossSite] } else { &[] };
-    for reason in shape.refusals.iter().chain(of_body).chain(of_form).chain(of_token).chain(&[Reason::AddressLimited]) {
+    let before = refusals::before(endpoint, takes_body(endpoint), takes_form(endpoint, compat));
+    for reason in shape.refusals.iter().chain(&before) {
         let row = row_for(compat, *reason);
         let said = format!("`{}`: {}", row.code, row.title);
         if let Some(known) = responses.get_mut(row.status.as_str()) {
-            let before = known["description"].as_str().unwrap_or_default();
-            known["description"] = json!(format!("{before}; {said}"));
+            let told = known["description"].as_str().unwrap_or_default();
+            if !told.split("; ").any(|one| one == said) {
+                known["description"] = json!(format!("{told}; {said}"));
+            }
         } else {
             let described = if is_oauth(*reason) { oauth_error(&said) } else { problem(&said) };
             responses.insert(row.status.as_str().to_owned(), described);

@@ -17,10 +17,10 @@ impl PortalState {
         self.stuffing_watch.refuses(caller.prefix(), self.clock.tick())
     }
 
-    /// Before anything is looked up: whoever brings no device cookie at all is refused here.
+    /// Before anything is looked up: whoever brings no device cookie of ours is refused here, a made-up one or none.
     pub(crate) fn refuse_stuffing(&self, caller: &Caller) -> Result<(), Refusal> {
         match self.stuffed(caller) {
-            Some(wait) if caller.device_cookie().is_none() => Err(refused(wait)),
+            Some(wait) if !self.is_device(caller) => Err(refused(wait)),
             _ => Ok(()),
         }
     }

@@ -1,5 +1,5 @@
-//! Failures to log in, counted for all gateways: what is asked before a password is hashed and told after, what is
-//! locked, and how that is lifted. What the counts mean is [`crate::policy::lockout`]'s to say.
+//! Failures to log in, counted for all gateways: what is asked before a password is hashed and told after, and how what
+//! is locked is lifted ([`super::lockout_lists`] lists it). What the counts mean is [`crate::policy::lockout`]'s to say.
 //!
 //! Also the pace of calls that anybody can make and that cost somebody else something: registrations now, mail later.
 
@@ -185,7 +185,8 @@ pub struct Paced<'a> {
 #[async_trait]
 pub trait Lockouts: Send + Sync {
     /// Says whether an attempt may be made and, if so, counts it among those under way, in one transaction. However many
-    /// ask at once and at whichever gateway, no more are under way than could fail without a wait.
+    /// ask at once and at whichever gateway, no more are under way than could fail without a wait. Nothing is written for
+    /// [`Verdict::Busy`], so that whoever waits may ask again and again.
     async fn reserve_attempt(
         &self,
         attempt: &Attempt,
@@ -203,15 +204,6 @@ pub trait Lockouts: Send + Sync {
         rules: &LockoutRules,
         audit: &AuditEntry,
     ) -> Result<Vec<Counter>, StoreFault>;
-
-    /// What is locked at `now` by one counter, the latest failure first, at most `most`.
-    async fn lockouts(
-        &self,
-        counter: Counter,
-        rules: &LockoutRules,
-        now: Timestamp,
-        most: u32,
-    ) -> Result<Vec<Lockout>, StoreFault>;
 
     /// Forgets failures and writes the audit row `lockout_lifted`, in one transaction. Gives whether there were any; no row
     /// when there were none.

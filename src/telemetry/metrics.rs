@@ -127,7 +127,7 @@ table! {
     /// Look-ups in the verified-token cache.
     token_cache: Each<CacheResult, Counter> = "token_cache";
     /// API keys that were shown, by what they were known by. Requests wait for the store when they are found, unknown or
-    /// lost.
+    /// lost; busy are those that were sent away because too many waited.
     api_key_lookups: Each<ApiKeyLookup, Counter> = "api_key_lookups";
     /// Attempts to fetch the keys of another issuer.
     issuer_fetches: Named<IssuerName, Each<FetchResult, Counter>> = "issuer_fetches";

@@ -68,6 +68,41 @@ fn a_signing_key_is_for_a_gateway_without_a_store_and_fits_its_algorithm() {
 }
 
 #[test]
+fn without_a_store_nothing_is_counted_by_what_only_a_store_gives() {
+    let told = |limit: &str| {
+        let text = format!(
+            "\
+tokens: {{issuer: 'https://a.example'}}
+store: {{url: none}}
+portal: {{enabled: false}}
+clusters: {{rag: {{endpoints: ['http://127.0.0.1:8000']}}}}
+issuers: {{sso: {{issuer: 'https://sso.example', audiences: [rag]}}}}
+limits: {{a: {{{limit}}}}}
+routes: [{{name: c, match: {{path: /c}}, issuers: [sso], limits: [a], cluster: rag}}]
+"
+        );
+        parse_text(&text, &Variables::new()).map(drop).map_err(|errors| errors.to_string())
+    };
+    for (by, none) in [
+        ("session", "sessions"),
+        ("api_key", "API keys"),
+        ("[route, session]", "sessions"),
+        ("[api_key, address]", "API keys"),
+    ] {
+        for rest in ["rate: 5/s", "concurrent: 5"] {
+            let expected = format!(
+                "f.yaml:6:14: limits.a.by: contradicts store.url: none; without a store there are no {none}: nobody \
+                 would be held to it"
+            );
+            assert_eq!(told(&format!("by: {by}, {rest}")).unwrap_err(), expected, "{by}, {rest}");
+        }
+    }
+    for by in ["subject", "client", "org", "address", "route", "[subject, route]"] {
+        assert_eq!(told(&format!("by: {by}, rate: 5/s")), Ok(()), "{by}");
+    }
+}
+
+#[test]
 fn without_a_store_no_route_takes_api_keys() {
     let text = "\
 tokens: {issuer: 'https://a.example'}

@@ -11,6 +11,7 @@ use portcullis::{
     },
     store::{
         AuditEvent,
+        lockout_lists::LockoutQuery,
         lockouts::{Attempt, AttemptEnd, Attempted, Lift, Locked, Paced, Reserved, Ticket},
         sql,
     },
@@ -28,6 +29,8 @@ on_both_engines! {
     a_success_forgets_the_account_s_failures_and_what_was_reserved,
     a_release_counts_nothing_and_leaves_no_row,
     an_attempt_whose_gateway_died_has_failed,
+    what_a_gateway_that_died_has_left_is_lifted_before_anybody_comes_again,
+    whoever_asks_again_while_others_are_under_way_writes_nothing,
     an_address_waits_by_the_accounts_it_failed_with_and_not_by_its_failures,
     a_name_that_no_account_has_counts_as_an_account_does,
     a_hundred_failures_from_as_many_addresses_stop_the_account_and_are_audited_once,
@@ -105,8 +108,9 @@ async fn fails(on: &Fixture, attempt: &Attempt, now: Timestamp) -> Vec<Counter> 
 }
 
 async fn listed(on: &Fixture, counter: Counter, now: Timestamp) -> Vec<(Locked, u64, Option<Timestamp>)> {
-    let lockouts = on.store.lockouts(counter, &rules(), now, 100).await.unwrap();
-    lockouts.into_iter().map(|lockout| (lockout.what, lockout.failures, lockout.until)).collect()
+    let query = LockoutQuery { counter: Some(counter), ..LockoutQuery::default() };
+    let page = on.store.lockout_page(&query, &rules(), now, 100).await.unwrap();
+    page.lockouts.into_iter().map(|lockout| (lockout.what, lockout.failures, lockout.until)).collect()
 }
 
 async fn five_may_fail_and_then_the_waits_begin(on: Fixture) {
@@ -193,6 +197,81 @@ async fn an_attempt_whose_gateway_died_has_failed(on: Fixture) {
     let until = over.plus(Duration::from_mins(1));
     assert_eq!(refused(&on, &who, over).await, Verdict::Wait(Counter::Pair, until));
     admitted(&on, &who, until).await;
+}
+
+async fn what_a_gateway_that_died_has_left_is_lifted_before_anybody_comes_again(on: Fixture) {
+    let over = NOW.plus(rules().hold);
+    let lifted = entry(AuditEvent::LockoutLifted, over);
+    let early = entry(AuditEvent::LockoutLifted, over.minus(seconds(1)));
+    // By account, with all its addresses; by account from one address; by device cookie; by address.
+    let (whole, paired, user) = (attempt(somebody(), 1), attempt(somebody(), 2), user_id());
+    let device = Device { user, nonce: Uuid::from_u128(1), expires: NOW.plus(seconds(1_000)) };
+    let owner = Attempt { device: Some(device), ..attempt(Attempted::User(user), 3) };
+    let spread: Vec<_> = (0..7).map(|_| attempt(somebody(), 4)).collect();
+    for _ in 0..5 {
+        admitted(&on, &whole, NOW).await;
+        admitted(&on, &paired, NOW).await;
+    }
+    for _ in 0..10 {
+        admitted(&on, &owner, NOW).await;
+    }
+    for one in &spread {
+        admitted(&on, one, NOW).await;
+    }
+    let lifts = [Lift::Account(whole.account), Lift::Device(device.nonce), Lift::Address(address(4))];
+    for lift in &lifts {
+        assert!(!on.store.lift_lockout(lift, &early).await.unwrap(), "it is under way: {lift:?}");
+    }
+    assert!(!on.store.lift_pair(&paired.account, paired.address, &early).await.unwrap());
+    for lift in &lifts {
+        assert!(on.store.lift_lockout(lift, &lifted).await.unwrap(), "{lift:?}");
+        assert!(!on.store.lift_lockout(lift, &lifted).await.unwrap(), "again: {lift:?}");
+    }
+    assert!(on.store.lift_pair(&paired.account, paired.address, &lifted).await.unwrap());
+    assert!(!on.store.lift_pair(&paired.account, paired.address, &lifted).await.unwrap());
+    assert_eq!(on.audited("lockout_lifted").await, 4);
+    for who in [&whole, &paired, &owner, &attempt(somebody(), 4)] {
+        admitted(&on, who, over).await;
+    }
+}
+
+/// As many as may be are under way. Whoever asks now gets an answer from tables that nobody can write to.
+async fn whoever_asks_again_while_others_are_under_way_writes_nothing(on: Fixture) {
+    let (hammered, user) = (somebody(), user_id());
+    for from in 0..20 {
+        admitted(&on, &attempt(hammered, 10 + from), NOW).await;
+    }
+    let paired = attempt(somebody(), 1);
+    for _ in 0..5 {
+        admitted(&on, &paired, NOW).await;
+    }
+    for _ in 0..7 {
+        admitted(&on, &attempt(somebody(), 2), NOW).await;
+    }
+    let device = Device { user, nonce: Uuid::from_u128(1), expires: NOW.plus(seconds(1_000)) };
+    let owner = Attempt { device: Some(device), ..attempt(Attempted::User(user), 3) };
+    for _ in 0..10 {
+        admitted(&on, &owner, NOW).await;
+    }
+    on.tamper(
+        "ALTER TABLE login_addresses RENAME TO kept_addresses; \
+         CREATE VIEW login_addresses AS SELECT DISTINCT * FROM kept_addresses; \
+         ALTER TABLE login_accounts RENAME TO kept_accounts; \
+         CREATE VIEW login_accounts AS SELECT DISTINCT * FROM kept_accounts; \
+         ALTER TABLE login_pairs RENAME TO kept_pairs; \
+         CREATE VIEW login_pairs AS SELECT DISTINCT * FROM kept_pairs; \
+         ALTER TABLE login_devices RENAME TO kept_devices; \
+         CREATE VIEW login_devices AS SELECT DISTINCT * FROM kept_devices",
+    )
+    .await;
+    for (who, counter) in [
+        (attempt(hammered, 9), Counter::Account),
+        (paired, Counter::Pair),
+        (attempt(somebody(), 2), Counter::Address),
+        (owner, Counter::Device),
+    ] {
+        assert_eq!(refused(&on, &who, NOW).await, Verdict::Busy(counter));
+    }
 }
 
 async fn an_address_waits_by_the_accounts_it_failed_with_and_not_by_its_failures(on: Fixture) {

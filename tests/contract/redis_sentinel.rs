@@ -1,7 +1,12 @@
 //! Limits counted by the master that sentinels name: one that is killed or frozen is followed by the replica that they
 //! promote; in between each gateway counts for itself, and nobody waits longer than one deadline.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
 
 use portcullis::{
     clock::{Clock, SystemClock},
@@ -11,11 +16,15 @@ use portcullis::{
         redis::{CallResult, Purpose, Redis},
     },
 };
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::unbounded_channel,
+};
 
 use crate::{
     redis::{PATIENT, Told, admitted, limit, open_by, soon},
-    support::redis_sentinel::{RedisSentinel, SENTINEL_PASSWORD, SERVICE},
+    support::redis_sentinel::{PASSWORD, RedisSentinel, SENTINEL_PASSWORD, SERVICE},
 };
 
 fn settings(servers: &RedisSentinel, deadline: Duration) -> settings::Redis {
@@ -125,6 +134,104 @@ async fn one_sentinel_is_enough_to_find_the_master_and_none_to_keep_it() {
     let alone = open_by(&settings(&servers, PATIENT), &Told::default()).await;
     let why = alone.check().await.unwrap_err();
     assert!(why.starts_with("no sentinel names a master: "), "{why}");
+}
+
+/// A sentinel that names this server, and says that it has seen so many failovers.
+async fn naming(server: (String, u16), epoch: u32) -> (String, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answers(stream, server.clone(), epoch));
+        }
+    });
+    (address.ip().to_string(), address.port())
+}
+
+async fn answers(stream: TcpStream, (host, port): (String, u16), epoch: u32) {
+    let mut stream = BufReader::new(stream);
+    let array = |words: &[&str]| {
+        let words: Vec<_> = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        format!("*{}\r\n{}", words.len(), words.concat())
+    };
+    while let Some(words) = command(&mut stream).await {
+        let (port, epoch) = (port.to_string(), epoch.to_string());
+        let answer = match words.get(1).map(String::as_str) {
+            Some("get-master-addr-by-name") => array(&[&host, &port]),
+            Some("master") => array(&["name", SERVICE, "ip", &host, "port", &port, "config-epoch", &epoch]),
+            _ => "+OK\r\n".to_owned(),
+        };
+        stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+/// An array of strings, as clients send commands.
+async fn command(stream: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
+    let mut words = Vec::new();
+    for _ in 0..line.trim().trim_start_matches('*').parse().ok()? {
+        line.clear();
+        stream.read_line(&mut line).await.ok()?;
+        let mut word = vec![0; line.trim().trim_start_matches('$').parse::<usize>().ok()? + 2];
+        stream.read_exact(&mut word).await.ok()?;
+        words.push(String::from_utf8(word).ok()?.trim_end().to_owned());
+    }
+    Some(words)
+}
+
+/// What a server answers to this command.
+fn ask(servers: &RedisSentinel, which: usize, command: &str) -> String {
+    let (host, port) = &servers.addresses()[which];
+    let mut stream = std::net::TcpStream::connect((host.as_str(), *port)).unwrap();
+    // It answers in order, and closes after QUIT.
+    stream.write_all(format!("AUTH {PASSWORD}\r\n{command}\r\nQUIT\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.strip_prefix("+OK\r\n").and_then(|answer| answer.strip_suffix("+OK\r\n")).unwrap().to_owned()
+}
+
+/// A gateway that asks these sentinels.
+async fn told_by(servers: &RedisSentinel, sentinels: Vec<(String, u16)>) -> Arc<Redis> {
+    let mut settings = settings(servers, PATIENT);
+    settings.sentinel.as_mut().unwrap().servers = sentinels;
+    open_by(&settings, &Told::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_sentinels_that_differ_most_are_believed_or_the_one_whose_server_is_a_master() {
+    let servers = RedisSentinel::private();
+    let (master, replica) = (servers.addresses()[0].clone(), servers.addresses()[1].clone());
+    // The first that is asked names a replica: a failover that was undone behind its back.
+    for names in [&[&replica, &master][..], &[&replica, &master, &master], &[&replica, &replica, &master, &master]] {
+        let mut sentinels = Vec::new();
+        for server in names {
+            sentinels.push(naming((*server).clone(), 1).await);
+        }
+        let redis = told_by(&servers, sentinels).await;
+        assert_eq!(redis.check().await, Ok(()), "{names:?}");
+        assert!(redis.is_up() && admitted(&limiter(&redis, 100)).await, "{names:?}");
+    }
+    // Most of them are believed, whatever the server says of itself: what it is not shows when it is written to.
+    let most = [naming(replica.clone(), 1).await, naming(replica, 1).await, naming(master, 1).await];
+    assert!(!told_by(&servers, most.to_vec()).await.is_up());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_both_say_master_the_one_of_the_latest_failover_is_believed() {
+    let mut servers = RedisSentinel::private();
+    for sentinel in 2..5 {
+        servers.stop(sentinel);
+    }
+    // The one before is cut off from the others, though not from here.
+    assert_eq!(ask(&servers, 1, "REPLICAOF NO ONE"), "+OK\r\n");
+    assert_eq!((ask(&servers, 0, "DBSIZE"), ask(&servers, 1, "DBSIZE")), (":0\r\n".to_owned(), ":0\r\n".to_owned()));
+    let sentinels =
+        vec![naming(servers.addresses()[0].clone(), 1).await, naming(servers.addresses()[1].clone(), 2).await];
+    let redis = told_by(&servers, sentinels).await;
+    assert!(admitted(&limiter(&redis, 100)).await);
+    assert_eq!(ask(&servers, 0, "DBSIZE"), ":0\r\n");
+    assert_ne!(ask(&servers, 1, "DBSIZE"), ":0\r\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,6 +136,11 @@ impl Socket {
         }
     }
 
+    /// The same; `None` when the connection is closed instead.
+    pub(crate) async fn try_over(io: Box<dyn Io>, request: Request<()>) -> Option<Self> {
+        soon("the handshake's answer", client_async(request, io)).await.ok().map(|(socket, _)| Self(socket))
+    }
+
     pub(crate) async fn send(&mut self, message: Message) {
         soon("a message to be taken", self.0.send(message)).await.unwrap();
     }

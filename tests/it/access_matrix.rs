@@ -114,7 +114,7 @@ listeners: {{public: {{bind: "127.0.0.1:0"}}, admin: {{bind: "127.0.0.1:0"}}, tr
 forward_auth: {{trusted: [{PROXY}]}}
 clusters:
   rag: {{endpoints: ["{}"]}}
-portal: {{default_role: {default_role}, api_keys: {{max_per_user: 1000}}, admin_api: public}}
+portal: {{default_role: {default_role}, api_keys: {{max_per_user: 1000, made_per_user: 1000/1s}}, admin_api: public}}
 oauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}
 routes:
   - {{name: required, match: {{path: "/required/{{*rest}}"}}, cluster: rag}}

@@ -5,10 +5,13 @@ use std::time::Duration;
 use portcullis::store::audit::{AuditQuery, AuditRow};
 use serde_json::{Value, json};
 
-use crate::harness::{
-    client::{Answer, Client, PASSWORD},
-    gateway::{Engine, Gateway, standard},
-    upstream::Upstream,
+use crate::{
+    harness::{
+        client::{Answer, Client, PASSWORD},
+        gateway::{Engine, Gateway, Setup, standard},
+        upstream::Upstream,
+    },
+    support::postgres::Cluster,
 };
 
 const WRONG: &str = "not the password of anybody here";
@@ -87,6 +90,27 @@ async fn a_list_is_stuffed_out_and_an_owner_s_device_and_other_addresses_are_not
 
     gateway.clock.advance(Duration::from_mins(15));
     login(&robber, "ann@example.org", PASSWORD).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_device_cookie_is_refused_before_anything_is_looked_up() {
+    let (upstream, mut cluster) = (Upstream::start().await, Cluster::private());
+    let store = "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 3, timeout: 500ms}\n";
+    let yaml = format!("{store}credential_stuffing: {{pairs: 20}}\n{}", standard(&upstream));
+    let gateway = Setup::new(Engine::Sqlite, &yaml).on(&cluster.create_database().url).start().await;
+    let (home, robber) = (gateway.client(), gateway.client_at("127.0.0.2"));
+    home.register("ann@example.org").await;
+    let anns = device_of(&with_device(&home, "ann@example.org", "none=1").await.expect(200));
+    list(&robber, 0..60).await.last().unwrap().refused(429, "logins_refused");
+
+    // Whoever gets as far as a look-up learns that there is none.
+    cluster.stop();
+    let other = if anns.ends_with('A') { "B" } else { "A" };
+    let altered = format!("{}{other}", &anns[..anns.len() - 1]);
+    for forged in [format!("{DEVICE}=x"), format!("{DEVICE}={}", "A".repeat(98)), altered] {
+        with_device(&robber, "ann@example.org", &forged).await.refused(429, "logins_refused");
+    }
+    with_device(&robber, "ann@example.org", &anns).await.refused(503, "store_unavailable");
 }
 
 #[tokio::test]

@@ -95,13 +95,31 @@ async fn a_place_is_free_again_however_its_connection_ends() {
         let (name, value) = bearer("unread");
         let request = crate::harness::websocket::handshake("/ws/a", &[(name, &value)]);
         let stream = from("127.0.0.1", gateway.address()).await;
-        tokio::time::timeout(Duration::from_secs(5), Socket::over(Box::new(stream), request)).await.ok()?.ok()
+        Socket::try_over(Box::new(stream), request).await
     };
-    let mut socket = open().await.expect("the first");
-    socket.echoed("hello").await;
-    let mut raw = Raw::over(from("127.0.0.1", gateway.address()).await, &gateway.invariants);
-    assert_eq!(raw.closed().await, b"", "a tunnel holds its place");
-    drop(socket);
+    // A tunnel ends by a client that is gone, by one that says so, and by its service.
+    for end in ["gone", "close", "service"] {
+        let opened = async {
+            loop {
+                if let Some(socket) = open().await {
+                    return socket;
+                }
+            }
+        };
+        let mut socket = soon("a place for a tunnel", opened).await;
+        socket.echoed("hello").await;
+        let before = refused(&gateway, "held").await;
+        assert!(asks("127.0.0.1", &gateway).await.is_none(), "a tunnel holds its place: {end}");
+        assert!(refused(&gateway, "held").await > before, "{end}");
+        match end {
+            "gone" => drop(socket),
+            "close" => socket.close().await,
+            _ => {
+                echo.kill();
+                socket.closed().await;
+            }
+        }
+    }
     // Silent, half-typed and malformed ones end each in its own way.
     for bytes in ["", "GET /op", "\0\r\n\r\n"] {
         let failed = "portcullis_connections_total{result=\"failed\"}";
@@ -116,7 +134,7 @@ async fn a_place_is_free_again_however_its_connection_ends() {
         };
         soon("a place, and its end", fails).await;
     }
-    soon("a place for the last", async { while open().await.is_none() {} }).await;
+    soon("a place for the last", async { while asks("127.0.0.1", &gateway).await.is_none() {} }).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     client::{Answer, Client, PASSWORD},
-    gateway::{Engine, Gateway, Setup},
+    gateway::{Engine, Gateway, Setup, standard},
     tokens::{claims_of, good_header, signed, with},
     upstream::Upstream,
 };
@@ -316,6 +316,62 @@ async fn answers_about_api_keys(client: &Client, access: &str, check: &mut impl 
         for token in of_it {
             check(id, &client.call(method, path).bearer(token).send().await);
         }
+    }
+}
+
+/// Too much of everything, from an address each.
+#[tokio::test]
+async fn whatever_is_too_much_is_described() {
+    let upstream = Upstream::start().await;
+    let yaml = "\
+listeners:
+  public: {bind: \"127.0.0.1:0\", flood: {window: 30s, bad_requests: 6, failed_tokens: 3}}
+  admin: {bind: \"127.0.0.1:0\"}
+portal: {api_keys: {made_per_user: 1/1h}}
+lockout: {registration: {per_address: 1/1h}}
+credential_stuffing: {pairs: 20}
+";
+    let gateway = Gateway::start(Engine::Sqlite, &format!("{yaml}{}", standard(&upstream))).await;
+    let client = gateway.client();
+    let document = described(&client).await;
+    let check = |id: &str, answer: &Answer, code: &str| {
+        answer.refused(429, code);
+        described_so(&document, id, answer, &mut BTreeSet::new());
+    };
+    let ann = client.register("ann@example.org").await;
+    let bob = json!({"email": "bob@example.org", "password": PASSWORD});
+    check("portal_register", &client.post("/auth/register").json(&bob).send().await, "calls_paced");
+    let key = || client.post("/auth/api-keys").bearer(&ann.access).json(&json!({"name": "k"})).send();
+    key().await.expect(201);
+    check("portal_api_key_create", &key().await, "calls_paced");
+
+    let robber = gateway.client_at("127.0.0.2");
+    for number in 0..60 {
+        let pair = json!({"email": format!("{number}@example.org"), "password": format!("of number {number}")});
+        robber.post("/auth/login").json(&pair).send().await;
+    }
+    let pair = json!({"email": "ann@example.org", "password": PASSWORD});
+    check("portal_login", &robber.post("/auth/login").json(&pair).send().await, "logins_refused");
+
+    let forger = gateway.client_at("127.0.0.3");
+    let cut = ann.access.len() - 20;
+    let altered = |letter: &str| format!("{}{}{}", &ann.access[..cut], letter.repeat(4), &ann.access[cut + 4..]);
+    for letter in ["a", "b", "c"] {
+        forger.get("/auth/me").bearer(&altered(letter)).send().await.refused(401, "invalid_token");
+    }
+    check("portal_me", &forger.get("/auth/me").bearer(&altered("d")).send().await, "tokens_unchecked");
+
+    let flooder = gateway.client_at("127.0.0.4");
+    for _ in 0..7 {
+        flooder.get("/nowhere").send().await;
+    }
+    for (id, path) in [("portal_me", "/auth/me"), ("portal_jwks", "/.well-known/jwks.json")] {
+        check(id, &flooder.get(path).send().await, "address_flooding");
+    }
+    // What takes a full machine to see.
+    let login = operations(&document)["portal_login"].2["responses"]["503"]["description"].as_str().unwrap().to_owned();
+    for code in ["hash_queue_full", "logins_under_way", "overloaded", "store_unavailable"] {
+        assert!(login.contains(&format!("`{code}`")), "{code} not in {login}");
     }
 }
 

@@ -123,7 +123,12 @@ impl RedisSentinel {
 
     /// Host and port of each sentinel.
     pub(crate) fn sentinels(&self) -> Vec<(String, u16)> {
-        self.ports[2..].iter().map(|port| (self.address.to_string(), *port)).collect()
+        self.addresses()[2..].to_vec()
+    }
+
+    /// Host and port of both servers, and then of each sentinel.
+    pub(crate) fn addresses(&self) -> Vec<(String, u16)> {
+        self.ports.iter().map(|port| (self.address.to_string(), *port)).collect()
     }
 
     /// For `shared_state.redis.url`: how the servers are reached, but not where.

@@ -15,7 +15,7 @@ pub(super) const fn shape(call: Call) -> Parts {
             &["roles", "scopes", "expires_in", "expires_at"],
             StatusCode::CREATED,
             Some("NewApiKey"),
-            &[Reason::ApiKeyLimit, Reason::ApiKeyNotAccepted, Reason::StoreUnavailable],
+            &[Reason::ApiKeyLimit, Reason::ApiKeyNotAccepted, Reason::CallsPaced, Reason::StoreUnavailable],
         ),
         Call::ApiKeys => (
             "The caller's API keys, the newest first",

@@ -27,7 +27,7 @@ use crate::{
         audit::{AuditQuery, AuditRow, Sealed, Sealing},
         feed::{FeedPage, FeedPosition, FeedReach},
         lockout_lists::{LockoutLists, LockoutPage, LockoutQuery},
-        lockouts::{Attempt, AttemptEnd, Attempted, Lift, Lockout, Lockouts, Paced, Reserved, Ticket},
+        lockouts::{Attempt, AttemptEnd, Attempted, Lift, Lockouts, Paced, Reserved, Ticket},
         quotas::{QuotaAsk, QuotaGrant, QuotaReturn, QuotaUsage, Quotas},
         security::Message,
     },
@@ -108,16 +108,6 @@ impl Lockouts for Cuttable {
         e: &AuditEntry,
     ) -> Result<Vec<Counter>, StoreFault> {
         self.there()?.end_attempt(ticket, end, rules, e).await
-    }
-
-    async fn lockouts(
-        &self,
-        counter: Counter,
-        rules: &LockoutRules,
-        now: Timestamp,
-        most: u32,
-    ) -> Result<Vec<Lockout>, StoreFault> {
-        self.there()?.lockouts(counter, rules, now, most).await
     }
 
     async fn lift_lockout(&self, what: &Lift, e: &AuditEntry) -> Result<bool, StoreFault> {

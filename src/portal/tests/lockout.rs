@@ -4,7 +4,11 @@ use super::*;
 use crate::{
     policy::lockout::Counter,
     portal::hash_pool::tests::held,
-    store::{Store, audit::AuditQuery, lockouts::Lockouts},
+    store::{
+        Store,
+        audit::AuditQuery,
+        lockout_lists::{LockoutLists, LockoutQuery},
+    },
 };
 
 const WRONG: &str = "wrong password, long enough";
@@ -30,7 +34,8 @@ fn device_of(reply: &Reply) -> Option<String> {
 
 async fn counted(harness: &Harness, counter: Counter) -> usize {
     let now = harness.clock.now();
-    harness.store.lockouts(counter, &lockout().rules, now, 100).await.unwrap().len()
+    let query = LockoutQuery { counter: Some(counter), ..LockoutQuery::default() };
+    harness.store.lockout_page(&query, &lockout().rules, now, 100).await.unwrap().lockouts.len()
 }
 
 #[tokio::test]

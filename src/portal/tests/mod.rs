@@ -79,7 +79,12 @@ pub(crate) fn portal() -> Portal {
         access_cookie_name: "__Host-access".into(),
         sets_access_cookie: false,
         allowed_origins: vec!["https://app.test".into()],
-        api_keys: ApiKeys { max_per_user: 3, max_life: None, scopes: vec!["docs:read".into()] },
+        api_keys: ApiKeys {
+            max_per_user: 3,
+            made_per_user: Pace { calls: NonZeroU32::new(30).unwrap(), period: Duration::from_hours(1) },
+            max_life: None,
+            scopes: vec!["docs:read".into()],
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! One Redis server: how it is reached, and whether it was there when it was last asked.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use redis::{
@@ -103,6 +103,26 @@ impl Node {
         match timeout(CONNECT, ask.arg("get-master-addr-by-name").arg(service).query_async(&mut connection)).await {
             Ok(told) => told,
             Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer in time"))),
+        }
+    }
+
+    /// How many failovers of the service this sentinel has seen or heard of, as it counts them.
+    pub(super) async fn epoch_of(&self, service: &str) -> RedisResult<u64> {
+        let mut connection = self.connect().await?;
+        let mut ask = redis::cmd("SENTINEL");
+        let told = timeout(CONNECT, ask.arg("master").arg(service).query_async(&mut connection)).await;
+        let told: HashMap<String, String> =
+            told.unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "no answer in time"))))?;
+        let epoch = told.get("config-epoch").and_then(|epoch| epoch.parse().ok());
+        epoch.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "no config-epoch")))
+    }
+
+    /// Whether this server takes itself for a master, on a connection of its own. No request waits for it.
+    pub(super) async fn says_master(&self) -> RedisResult<bool> {
+        let mut connection = self.connect().await?;
+        match timeout(CONNECT, redis::cmd("ROLE").query_async::<Vec<Value>>(&mut connection)).await {
+            Ok(role) => Ok(matches!(role?.first(), Some(Value::BulkString(word)) if word == b"master")),
+            Err(_) => Err(RedisError::from((ErrorKind::Io, "no role in time"))),
         }
     }
 

@@ -1,11 +1,12 @@
-//! Failures to log in: reserved before a password is hashed, settled after it (`attempts`), listed and lifted
-//! (`listed`, `pages`); calls that are paced (`paced`).
+//! Failures to log in: looked at (`glance`) and reserved before a password is hashed, settled after it (`attempts`),
+//! listed (`pages`), lifted and forgotten (`lifted`); calls that are paced (`paced`).
 //!
 //! A row that is read is held until the transaction ends, and always in this order: device, address, account, pair. So
 //! attempts at the same thing follow each other on every gateway, and none waits in a circle.
 
 mod attempts;
-mod listed;
+mod glance;
+mod lifted;
 mod paced;
 mod pages;
 
@@ -23,7 +24,7 @@ use crate::{
     policy::lockout::{Counter, LockoutRules, Tally},
     store::{
         AuditEntry, StoreFault,
-        lockouts::{Attempt, AttemptEnd, Lift, Lockout, Lockouts, Paced, Reserved, Ticket},
+        lockouts::{Attempt, AttemptEnd, Lift, Lockouts, Paced, Reserved, Ticket},
     },
 };
 
@@ -35,10 +36,7 @@ impl Lockouts for SqlStore {
         rules: &LockoutRules,
         now: Timestamp,
     ) -> Result<Reserved, StoreFault> {
-        // Looked at first without a lock or a write: what an address in its wait costs is this.
-        if attempt.device.is_none()
-            && let Some(verdict) = read!(self, link => attempts::address_waits(&mut link, attempt, now))?
-        {
+        if let Some(verdict) = read!(self, link => glance::refusal(&mut link, attempt, rules, now))? {
             return Ok(Reserved::Refused(verdict));
         }
         write!(self, link => attempts::reserve(&mut link, attempt, rules, now))
@@ -54,22 +52,12 @@ impl Lockouts for SqlStore {
         write!(self, link => attempts::end(&mut link, ticket, end, rules, audit))
     }
 
-    async fn lockouts(
-        &self,
-        counter: Counter,
-        rules: &LockoutRules,
-        now: Timestamp,
-        most: u32,
-    ) -> Result<Vec<Lockout>, StoreFault> {
-        read!(self, link => listed::list(&mut link, counter, rules, now, most))
-    }
-
     async fn lift_lockout(&self, what: &Lift, audit: &AuditEntry) -> Result<bool, StoreFault> {
-        write!(self, link => listed::lift(&mut link, what, audit))
+        write!(self, link => lifted::lift(&mut link, what, audit))
     }
 
     async fn prune_lockouts(&self, rules: &LockoutRules, now: Timestamp, most: u32) -> Result<u64, StoreFault> {
-        write!(self, link => listed::prune(&mut link, rules, now, most))
+        write!(self, link => lifted::prune(&mut link, rules, now, most))
     }
 
     async fn pace(&self, calls: &[Paced<'_>], now: Timestamp) -> Result<Option<Duration>, StoreFault> {

@@ -157,6 +157,8 @@ labels! {
         Unknown = "unknown",
         /// The store did not answer.
         Lost = "lost",
+        /// Not known, because too many waited for the store: told to come again.
+        Busy = "busy",
     }
 
     /// What came of an attempt to fetch an issuer's keys.
@@ -245,6 +247,8 @@ labels! {
     PacedCall: "call" {
         /// Registration.
         Register = "register",
+        /// Making an API key.
+        ApiKey = "api_key",
     }
 
     /// What came of a request to an upstream.

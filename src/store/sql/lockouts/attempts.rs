@@ -16,17 +16,17 @@ use crate::{
 };
 
 /// An address and what counts against it.
-struct Place {
+pub(super) struct Place {
     address: String,
-    waits_until: Timestamp,
-    counted_from: Timestamp,
+    pub(super) waits_until: Timestamp,
+    pub(super) counted_from: Timestamp,
     /// Its failures are accounts, and are counted among the pairs.
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
-/// Everything that an attempt without a device cookie is judged by, held.
-struct Held {
-    place: Place,
+/// Everything that an attempt without a device cookie is judged by; held, if it is to be written.
+pub(super) struct Held {
+    pub(super) place: Place,
     account: Tally,
     pair: Tally,
 }
@@ -47,20 +47,10 @@ pub(super) async fn reserve(
             return Ok(if admitted { Reserved::Admitted(ticket) } else { Reserved::Refused(verdict) });
         }
     }
-    // Of others it was looked at before.
-    if attempt.device.is_some()
-        && let Some(verdict) = address_waits(link, attempt, now).await?
-    {
-        return Ok(Reserved::Refused(verdict));
-    }
     let address = attempt.address.to_string();
     let mut held = hold(link, address, &attempt.account, rules, now).await?;
     let known = held.is_known(rules, now);
-    let verdict = rules
-        .address
-        .judge(&held.place.tally, held.place.waits_until, known, now)
-        .and(rules.account.judge(&held.account, now))
-        .and(rules.pair.judge(&held.pair, now));
+    let verdict = held.judge(rules, now);
     let admitted = verdict == Verdict::Admit;
     if admitted {
         if !known {
@@ -72,16 +62,6 @@ pub(super) async fn reserve(
     keep(link, &held, &attempt.account).await?;
     let ticket = Ticket { attempt: *attempt, by_device: false, by_address: !known };
     Ok(if admitted { Reserved::Admitted(ticket) } else { Reserved::Refused(verdict) })
-}
-
-/// The wait that an address is in.
-pub(super) async fn address_waits(
-    link: &mut Link,
-    attempt: &Attempt,
-    now: Timestamp,
-) -> Result<Option<Verdict>, StoreFault> {
-    let until = waits_until(link, &attempt.address.to_string()).await?;
-    Ok(until.filter(|until| now < *until).map(|until| Verdict::Wait(Counter::Address, until)))
 }
 
 pub(super) async fn end(
@@ -202,6 +182,21 @@ async fn end_by_all(
 }
 
 impl Held {
+    /// As it stands at `now`. The address's own failures are those of the accounts it failed with.
+    pub(super) fn new(place: Place, account: Tally, pair: Tally, rules: &LockoutRules, now: Timestamp) -> Self {
+        let pair = pair.at(now).since(now.minus(rules.address.window));
+        Self { place, account: rules.account.remembered(account.at(now), now), pair }
+    }
+
+    /// What all three counters say.
+    pub(super) fn judge(&self, rules: &LockoutRules, now: Timestamp) -> Verdict {
+        rules
+            .address
+            .judge(&self.place.tally, self.place.waits_until, self.is_known(rules, now), now)
+            .and(rules.account.judge(&self.account, now))
+            .and(rules.pair.judge(&self.pair, now))
+    }
+
     /// Whether its account is counted against the address already.
     fn is_known(&self, rules: &LockoutRules, now: Timestamp) -> bool {
         self.pair.since(self.place.counts_since(rules, now)).failures > 0
@@ -209,6 +204,17 @@ impl Held {
 }
 
 impl Place {
+    /// An address that nothing is known of.
+    pub(super) fn unknown(address: String) -> Self {
+        let never = Tally::NONE.last;
+        Self { address, waits_until: never, counted_from: never, tally: Tally::NONE }
+    }
+
+    /// What is said of whoever comes from it in its wait.
+    pub(super) fn wait(&self) -> Verdict {
+        Verdict::Wait(Counter::Address, self.waits_until)
+    }
+
     fn counts_since(&self, rules: &LockoutRules, now: Timestamp) -> Timestamp {
         self.counted_from.max(now.minus(rules.address.window))
     }
@@ -225,10 +231,9 @@ async fn hold(
     place.tally = place.tally.at(now);
     // Those have failed with their pairs, which is where they are counted.
     place.tally.failures = accounts_failed(link, &place, rules, now).await?;
-    let held = hold_account(link, account).await?.at(now);
-    let pair = hold_pair(link, &place.address, account).await?.at(now);
-    let pair = pair.since(now.minus(rules.address.window));
-    Ok(Held { account: rules.account.remembered(held, now), pair, place })
+    let held = hold_account(link, account).await?;
+    let pair = hold_pair(link, &place.address, account).await?;
+    Ok(Held::new(place, held, pair, rules, now))
 }
 
 /// Writes what was held; what says nothing any more goes.
@@ -236,11 +241,6 @@ async fn keep(link: &mut Link, held: &Held, account: &Attempted) -> Result<(), s
     keep_address(link, &held.place).await?;
     keep_account(link, account, &held.account).await?;
     keep_pair(link, &held.place.address, account, &held.pair).await
-}
-
-async fn waits_until(link: &mut Link, address: &str) -> Result<Option<Timestamp>, sqlx::Error> {
-    let row = Query::new("SELECT waits_until FROM login_addresses WHERE address = $1").bind(address).row(link).await?;
-    row.map(|row| row.time("waits_until")).transpose()
 }
 
 async fn hold_address(link: &mut Link, address: String) -> Result<Place, StoreFault> {
@@ -288,7 +288,7 @@ async fn keep_address(link: &mut Link, place: &Place) -> Result<(), sqlx::Error>
 }
 
 /// How many accounts somebody has failed to log in to from an address.
-async fn accounts_failed(
+pub(super) async fn accounts_failed(
     link: &mut Link,
     place: &Place,
     rules: &LockoutRules,

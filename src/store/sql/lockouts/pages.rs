@@ -7,14 +7,14 @@ use async_trait::async_trait;
 
 use super::{
     super::{SqlStore, read, write},
-    listed::{address, attempted, lockout},
+    lifted::lifting,
     tally_of,
 };
 use crate::{
     clock::Timestamp,
     policy::{
         ids::UserId,
-        lockout::{Counter, LockoutRules},
+        lockout::{Counter, LockoutRules, Tally, Verdict},
     },
     store::{
         AuditEntry, StoreFault,
@@ -183,6 +183,26 @@ fn judged(
     Ok((Place { what, last: row.time("last_at")? }, locked))
 }
 
+/// What a counter says of what is under way makes nothing locked.
+fn lockout(what: Locked, tally: &Tally, verdict: Verdict) -> Option<Lockout> {
+    let until = match verdict {
+        Verdict::Wait(_, until) => Some(until),
+        Verdict::Stopped => None,
+        Verdict::Admit | Verdict::Busy(_) => return None,
+    };
+    Some(Lockout { what, failures: tally.failures, last: tally.last, until })
+}
+
+fn attempted(row: &Row) -> Result<Attempted, StoreFault> {
+    let odd = || StoreFault::Inconsistent("an account that failures are counted for has an odd id".into());
+    Attempted::from_bytes(&row.bytes("account")?).ok_or_else(odd)
+}
+
+fn address(row: &Row) -> Result<IpAddr, StoreFault> {
+    let text = row.text("address")?;
+    text.parse().map_err(|_| StoreFault::Inconsistent("failures are counted for what is no address".into()))
+}
+
 async fn lift_pair(
     link: &mut Link,
     account: &Attempted,
@@ -190,8 +210,8 @@ async fn lift_pair(
     entry: &AuditEntry,
 ) -> Result<bool, StoreFault> {
     let address = address.to_string();
-    let pairs = Query::new("UPDATE login_pairs SET failures = 0 WHERE address = $1 AND account = $2 AND failures > 0");
-    let lifted = pairs.bind(address.as_str()).bind(account.as_bytes()).execute(link).await?;
+    let pairs = Query::new(lifting!("login_pairs", "address = $1 AND account = $3"));
+    let lifted = pairs.bind(address.as_str()).bind(entry.at).bind(account.as_bytes()).execute(link).await?;
     if lifted > 0 {
         let detail = entry.detail.clone().text(Particular::Counter, Some(Counter::Pair.as_str()));
         let detail =

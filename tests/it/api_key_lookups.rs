@@ -1,0 +1,104 @@
+//! What looking up API keys costs the store: nothing for made-up ones, one look for a key however many show it, and no
+//! more requests waiting than there are places.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::{
+    api_keys::{altered, by_header, gateway, looked_up, made, revoke, yaml},
+    harness::{
+        gateway::{Engine, Gateway, Setup},
+        soon,
+        upstream::Upstream,
+    },
+    support::postgres::cluster,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_keys_ask_nothing_of_the_store_and_one_key_is_looked_up_once() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let (key, id) = made(&client, &ann, json!({"name": "k"})).await;
+    for made_up in [altered(&key), key[..80].to_owned(), "pk_x".to_owned(), "x".repeat(90)] {
+        for _ in 0..5 {
+            by_header(&client, "/keys/a", &made_up).await.refused(401, "invalid_token");
+        }
+    }
+    let asked = async |gateway: &Gateway| looked_up(gateway, "found").await + looked_up(gateway, "unknown").await;
+    assert!(asked(&gateway).await < 0.5);
+    let calls = (0..20).map(|_| by_header(&client, "/keys/a", &key));
+    for answer in futures_util::future::join_all(calls).await {
+        answer.expect(200);
+    }
+    assert!((asked(&gateway).await - 1.0).abs() < 0.1, "{}", asked(&gateway).await);
+    // One that is gone is asked about once in a while.
+    revoke(&client, &ann, &id).await.expect(204);
+    gateway.clock.advance(Duration::from_mins(20));
+    for _ in 0..20 {
+        by_header(&client, "/keys/a", &key).await.refused(401, "invalid_token");
+    }
+    assert!((looked_up(&gateway, "unknown").await - 1.0).abs() < 0.1);
+}
+
+/// Keys that are looked up at once, and requests that may wait for all of them.
+const LOOKS: usize = 64;
+const PLACES: usize = 256;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_look_up_holds_up_no_more_requests_than_there_are_places() {
+    let upstream = Upstream::start().await;
+    let database = cluster().create_database();
+    let store = "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 3, timeout: 60s}\n";
+    let many = "max_per_user: 100, made_per_user: 1000/1s";
+    let yaml = store.to_owned() + &yaml(&upstream).replace("max_per_user: 3", many);
+    let gateway = Setup::new(Engine::Sqlite, &yaml).on(&database.url).start().await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let (known, _) = made(&client, &ann, json!({"name": "known"})).await;
+    by_header(&client, "/keys/a", &known).await.expect(200);
+    let mut keys = Vec::new();
+    for _ in 0..LOOKS + 6 {
+        keys.push(made(&client, &ann, json!({"name": "k"})).await.0);
+    }
+
+    let mut held = PgConnection::connect(&database.url).await.unwrap();
+    let mut lock = held.begin().await.unwrap();
+    sqlx::query("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let (told, mut answers) = unbounded_channel();
+    let ask = |key: &str| {
+        let (client, key, told) = (client.clone(), key.to_owned(), told.clone());
+        tokio::spawn(async move {
+            let answer = by_header(&client, "/keys/a", &key).await;
+            told.send((key, answer)).unwrap();
+        });
+    };
+    for key in &keys {
+        ask(key);
+    }
+    for _ in 0..6 {
+        let (key, refused) = soon("one key too many to be refused", answers.recv()).await.unwrap();
+        refused.refused(503, "store_unavailable");
+        assert_eq!(refused.header("retry-after"), Some("5"));
+        keys.retain(|other| *other != key);
+    }
+    // One that is being looked up is no exception.
+    for _ in 0..PLACES - LOOKS + 8 {
+        ask(&keys[0]);
+    }
+    for _ in 0..8 {
+        let (_, refused) = soon("one request too many to be refused", answers.recv()).await.unwrap();
+        refused.refused(503, "store_unavailable");
+    }
+    by_header(&client, "/keys/a", &known).await.expect(200);
+    assert!((looked_up(&gateway, "busy").await - 14.0).abs() < 0.1, "{}", looked_up(&gateway, "busy").await);
+
+    lock.commit().await.unwrap();
+    for _ in 0..PLACES {
+        soon("those who waited", answers.recv()).await.unwrap().1.expect(200);
+    }
+}
