@@ -26,15 +26,15 @@ use crate::{
     clock::Tick,
     gate::{
         body::GateBody,
+        caps::{self, Holds, Streams},
         exchange::Exchange,
         limit_keys::Known,
         limits::{refuse_if, report, used_up},
-        refusal::{Detail, Refusal},
-        route_limits::{Met, RouteCap, RouteLimit},
+        refusal::Refusal,
+        route_limits::{Met, RouteLimit},
         snapshot::RouteEntry,
         stage::{Decided, Outcome, refused},
     },
-    policy::reason::Reason,
     store::{
         limits::{Charge, Waiting},
         memory::{
@@ -87,23 +87,13 @@ where
                 let clone = self.inner.clone();
                 let mut inner = mem::replace(&mut self.inner, clone);
                 Either::Right(Box::pin(async move {
-                    let holds = pending.finish().await?;
-                    let mut response = inner.call(request).await?;
-                    if let Some(holds) = holds {
-                        response.extensions_mut().insert(holds);
-                    }
-                    Ok(response)
+                    let let_in = pending.finish().await?;
+                    let_in.answered(inner.call(request).await)
                 }))
             }
             Err(refusal) => Either::Left(refused(refusal)),
         }
     }
-}
-
-/// What a request holds until its answer has ended. Cloneable only because extensions must be.
-#[derive(Debug, Clone)]
-pub(in crate::gate) struct Holds {
-    _slots: Arc<[Slot]>,
 }
 
 /// A request in the middle of its limits.
@@ -146,30 +136,6 @@ impl Run {
         Ok(())
     }
 
-    /// Enters the caps.
-    fn enter(&mut self, record: &Record, route: &RouteEntry, known: &Known<'_>) -> Result<Vec<Slot>, Refusal> {
-        let mut slots = Vec::with_capacity(route.limits.caps().len());
-        for (at, cap) in route.limits.caps().iter().enumerate() {
-            let Some(key) = known.key(&cap.key) else { continue };
-            let most = if cap.shadow { u32::MAX } else { cap.most };
-            let Ok((slot, under_way)) = cap.in_flight.enter(&key, most) else {
-                cap.metrics.decisions.of(LimitResult::Refused).inc();
-                self.met.push(Met::Cap { at, remaining: 0 });
-                return Err(full(cap));
-            };
-            slots.push(slot);
-            let result = if under_way <= cap.most {
-                LimitResult::Admitted
-            } else {
-                record.set_shadow_refused(&cap.name);
-                LimitResult::ShadowRefused
-            };
-            cap.metrics.decisions.of(result).inc();
-            self.met.push(Met::Cap { at, remaining: cap.most.saturating_sub(under_way) });
-        }
-        Ok(slots)
-    }
-
     /// The rate that is charged next, and its key.
     fn next<'a>(&mut self, route: &'a RouteEntry) -> Option<(&'a RouteLimit, CounterKey)> {
         loop {
@@ -196,6 +162,19 @@ impl Run {
         Step::Decided(Ok(()))
     }
 
+    /// Goes on when an answer has come, until one refuses.
+    async fn wait(&mut self, record: &Record, route: &RouteEntry, mut waiting: Waiting) -> Result<(), Refusal> {
+        loop {
+            let decision = waiting.await;
+            let Some((limit, _)) = self.next(route) else { return Ok(()) };
+            self.note(record, limit, decision)?;
+            match self.charge(record, route) {
+                Step::Decided(outcome) => return outcome,
+                Step::Waits(next) => waiting = next,
+            }
+        }
+    }
+
     /// What came of the next one.
     fn note(&mut self, record: &Record, limit: &RouteLimit, decision: Decision) -> Result<(), Refusal> {
         let at = self.done;
@@ -220,10 +199,6 @@ impl Run {
     }
 }
 
-fn full(cap: &RouteCap) -> Refusal {
-    Refusal::with(Reason::ConcurrencyLimited, Detail::Full(Arc::clone(&cap.name)))
-}
-
 /// Charges what can be charged at once; the rest, and what is held, is given back.
 fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
     let exchange = Exchange::of(request)?;
@@ -235,53 +210,71 @@ fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
     let record = exchange.record();
     let mut run = Run::begin(route, &known, exchange.tick());
     run.foresee(record, route)?;
-    let entered = run.enter(record, route, &known);
-    let slots = entered.inspect_err(|_| report(record, &route.limits, &run.met))?;
-    let step = run.charge(record, route);
-    let waiting = match step {
-        Step::Decided(outcome) => {
-            report(record, &route.limits, &run.met);
-            outcome?;
-            if slots.is_empty() {
-                return Ok(None);
-            }
-            None
+    let outcome = caps::enter(route, &known, (record, &mut run.met)).and_then(|slots| {
+        let streams = Streams::begin(route, &known, request, &mut run.met)?;
+        match run.charge(record, route) {
+            Step::Decided(outcome) => outcome.map(|()| (slots, streams, None)),
+            Step::Waits(waiting) => Ok((slots, streams, Some(waiting))),
         }
-        Step::Waits(waiting) => Some((waiting, run)),
-    };
-    Ok(Some(Pending { record: Arc::clone(record), route: Arc::clone(route), slots, waiting }))
+    });
+    let (slots, streams, waiting) = outcome.inspect_err(|_| report(record, &route.limits, &run.met))?;
+    if slots.is_empty() && streams.is_none() && waiting.is_none() {
+        report(record, &route.limits, &run.met);
+        return Ok(None);
+    }
+    let (record, route) = (Arc::clone(record), Arc::clone(route));
+    Ok(Some(Pending { waiting, let_in: LetIn { record, route, run, slots, streams } }))
 }
 
-/// A request that holds something, or waits for Redis.
+/// A request that holds something, may come to, or waits for Redis.
 struct Pending {
-    record: Arc<Record>,
-    route: Arc<RouteEntry>,
-    slots: Vec<Slot>,
-    waiting: Option<(Waiting, Run)>,
+    waiting: Option<Waiting>,
+    let_in: LetIn,
 }
 
 impl Pending {
-    async fn finish(self) -> Result<Option<Holds>, Refusal> {
-        let Self { record, route, slots, waiting } = self;
-        if let Some((waiting, run)) = waiting {
-            wait(&record, &route, waiting, run).await?;
+    async fn finish(self) -> Result<LetIn, Refusal> {
+        let Self { waiting, mut let_in } = self;
+        let LetIn { record, route, run, streams, .. } = &mut let_in;
+        let outcome = match waiting {
+            Some(waiting) => run.wait(record, route, waiting).await,
+            None => Ok(()),
+        };
+        if outcome.is_err() || streams.is_none() {
+            report(record, &route.limits, &run.met);
         }
-        Ok((!slots.is_empty()).then(|| Holds { _slots: slots.into() }))
+        outcome.map(|()| let_in)
     }
 }
 
-async fn wait(record: &Record, route: &RouteEntry, mut waiting: Waiting, mut run: Run) -> Result<(), Refusal> {
-    let outcome = loop {
-        let decision = waiting.await;
-        let Some((limit, _)) = run.next(route) else { break Ok(()) };
-        if let Err(refusal) = run.note(record, limit, decision) {
-            break Err(refusal);
+/// A request that its limits have let in, until its answer has a head.
+struct LetIn {
+    record: Arc<Record>,
+    route: Arc<RouteEntry>,
+    run: Run,
+    slots: Vec<Slot>,
+    /// What it is held to if it is a stream; then the headers, too, are told of only when that is known.
+    streams: Option<Streams>,
+}
+
+impl LetIn {
+    /// What is held goes with the answer, to its end.
+    fn answered(self, outcome: Outcome) -> Outcome {
+        let Self { record, route, mut run, mut slots, streams } = self;
+        let mut outcome = outcome;
+        if let Some(streams) = streams {
+            outcome = outcome.and_then(|answer| {
+                slots.extend(streams.settle(&answer, &route, (&record, &mut run.met))?);
+                Ok(answer)
+            });
+            run.met.sort_unstable_by_key(Met::place);
+            report(&record, &route.limits, &run.met);
         }
-        match run.charge(record, route) {
-            Step::Decided(outcome) => break outcome,
-            Step::Waits(next) => waiting = next,
-        }
-    };
-    report(record, &route.limits, &run.met);
-    outcome
+        outcome.map(|mut answer| {
+            if let Some(holds) = Holds::of(slots) {
+                answer.extensions_mut().insert(holds);
+            }
+            answer
+        })
+    }
 }

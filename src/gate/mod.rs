@@ -10,8 +10,8 @@
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`floods`], [`decision`], [`hygiene`],
 //! [`route`], [`cors`], [`limits`] (those that need no caller, peeked), [`authenticate`] (with [`api_keys`]),
-//! [`admission`] (whom there is room for), [`charge`] (caps, then rates, the caller's before the address's),
-//! [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`].
+//! [`admission`] (whom there is room for), [`charge`] (caps, then rates, the caller's before the address's;
+//! `caps`: what is held, and what a stream is), [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`].
 //!
 //! Around them: [`snapshot`] is the configuration a request sees ([`route_table`] finds its route, [`route_limits`] are
 //! the route's limits, `limit_keys` what they count by), [`keyring`] the keys, [`token_cache`] and [`caller`] what a
@@ -26,6 +26,7 @@ pub mod bad_tokens;
 pub mod body;
 pub mod body_limit;
 pub mod caller;
+mod caps;
 pub mod charge;
 pub mod client_address;
 pub mod cors;

@@ -140,6 +140,7 @@ pub const fn row(reason: Reason) -> Row {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
         Reason::ConcurrencyLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests are under way", Silent, Quiet),
+        Reason::StreamsLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many streams are open", Silent, Quiet),
         Reason::QuotaUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The quota is used up", Silent, Quiet),
         // Noted in records, and in the last event of a stream.
         Reason::BudgetUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The budget is used up", Silent, Quiet),
@@ -216,6 +217,7 @@ const fn code(reason: Reason, challenge: Challenge) -> &'static str {
         | Reason::SubjectLimited
         | Reason::RouteLimited
         | Reason::ConcurrencyLimited
+        | Reason::StreamsLimited
         | Reason::QuotaUsedUp
         | Reason::BudgetUsedUp => "quota_exceeded",
         other => other.as_str(),

@@ -112,7 +112,9 @@ reasons! {
     RouteLimited = "route_limited",
     /// As many requests are under way at once as a cap allows.
     ConcurrencyLimited = "concurrency_limited",
-    /// A quota of a day or a month is used up.
+    /// As many streams are open at once as a cap allows.
+    StreamsLimited = "streams_limited",
+    /// A quota of an hour, a day or a month is used up.
     QuotaUsedUp = "quota_used_up",
     /// A hard budget was used up while the answer flowed.
     BudgetUsedUp = "budget_used_up",

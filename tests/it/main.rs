@@ -10,7 +10,7 @@
 //! [`wrong_tokens`] (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours),
 //! [`cross_origin`] (which pages may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what
 //! services are told of tokens), [`revocations`] (what is taken away from tokens that are out there), [`api_keys`]
-//! (what they are worth, and until when), [`limits`], [`limit_keys`], [`limit_caps`], [`limit_bound`],
+//! (what they are worth, and until when), [`limits`], [`limit_keys`], [`limit_caps`], [`limit_streams`], [`limit_bound`],
 //! [`limit_evasion`], [`shared_limits`] and [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that
 //! keeps out), [`isolation`] and [`overload`] (what others do costs nobody else), [`floods`] and [`frame_floods`] (who
 //! is refused before anybody is known).
@@ -140,6 +140,7 @@ mod limit_caps;
 mod limit_evasion;
 #[cfg(test)]
 mod limit_keys;
+mod limit_streams;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
