@@ -1,4 +1,4 @@
-//! Quotas: what a caller may use in a day or a month, whichever gateway is asked. The last thing that may say no.
+//! Quotas: what a caller may use in an hour, a day or a month, whichever gateway is asked. The last thing that may say no.
 //!
 //! Requests are counted when they are admitted. Of tokens and money what the route expects a request to use is set
 //! aside; the [`Budget`] goes on with the exchange, and whoever meters the answer settles it. A quota that refuses

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use portcullis::{
     clock::{Clock, Tick, Timestamp},
-    config::settings::{KeyPart, LimitKey, Quota},
+    config::settings::{Engine, KeyPart, LimitKey, Quota},
     policy::quota::{Amounts, Period, Unit},
     store::{
         memory::limits::CounterKey,
@@ -26,11 +26,12 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
+use sqlx::{Connection, SqliteConnection};
 
 use crate::{
     fixture::{Fixture, NOW, postgres_settings},
     redis::PATIENT,
-    support::postgres::Cluster,
+    support::postgres::{Cluster, cluster},
 };
 
 on_both_engines! {
@@ -428,6 +429,61 @@ async fn a_queue_for_the_store_is_no_lost_store() {
     let count = answers.into_iter().filter(|answer| *answer.as_ref().unwrap()).count();
     assert!((1..40).contains(&count), "{count}");
     assert!(gateways.lost.lock().unwrap().is_empty(), "it always answered in time");
+}
+
+/// A question that waits for its turn for longer than the store may take to answer, and its ledger does not count alone.
+async fn is_busy_and_not_lost(gateways: &Gateways) {
+    // Told to come again after a second: by then a question that was being asked would have lost the store.
+    assert!(matches!(reserve(&gateways.ledgers[0], &KEY, 1).await.outcome, Outcome::Busy));
+    assert!(gateways.lost.lock().unwrap().is_empty(), "nobody has asked it yet");
+}
+
+/// The same once it has its turn.
+async fn is_answered(gateways: &Gateways) {
+    let answered = async { while !request(&gateways.ledgers[0], &KEY).await {} };
+    tokio::time::timeout(PATIENT, answered).await.expect("it has its turn");
+    assert!(gateways.lost.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_the_one_writer_of_sqlite_is_no_lost_store() {
+    let on = Fixture::sqlite().await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let Engine::Sqlite { path } = &on.settings.engine else { panic!("on SQLite") };
+    let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
+    is_busy_and_not_lost(&gateways).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
+    is_answered(&gateways).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_connection_while_all_are_in_use_is_no_lost_store() {
+    let mut settings = postgres_settings(cluster().create_database().url);
+    settings.pool = 1;
+    let on = Fixture::of(settings).await;
+    let (_, session) = on.registered("ann@example.org").await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let mut rival = on.rival().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions").execute(&mut rival).await.unwrap();
+    let store = on.store.clone();
+    let other = tokio::spawn(async move { store.session(session).await.unwrap().is_some() });
+    on.somebody_waits().await;
+    is_busy_and_not_lost(&gateways).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
+    assert!(other.await.unwrap());
+    is_answered(&gateways).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_is_asked_and_not_answered_loses_the_store() {
+    let on = Fixture::postgres().await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let mut rival = on.rival().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE quota_usage").execute(&mut rival).await.unwrap();
+    assert!(matches!(reserve(&gateways.ledgers[0], &KEY, 1).await.outcome, Outcome::Alone(_)));
+    assert_eq!(*gateways.lost.lock().unwrap(), [true]);
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
 }
 
 /// Counts alone while the store is gone, and tells it afterwards.
