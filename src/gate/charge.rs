@@ -10,17 +10,9 @@
 //! With authentication and quotas one of the three layers that may wait: a shared limit without a lease at hand asks
 //! Redis. Only then, and for a route with caps, is anything boxed.
 
-use std::{
-    future::Future,
-    mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use futures_util::future::Either;
-use http::{Request, Response};
-use tower::{Layer, Service};
+use http::Request;
 
 use crate::{
     clock::Tick,
@@ -33,7 +25,8 @@ use crate::{
         refusal::Refusal,
         route_limits::{Met, RouteLimit},
         snapshot::RouteEntry,
-        stage::{Decided, Outcome, refused},
+        stage::Outcome,
+        waiting::{Decide, LetIn, Pending},
     },
     store::{
         limits::{Charge, Waiting},
@@ -52,47 +45,12 @@ const MOST: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct SubjectLimit;
 
-impl<S> Layer<S> for SubjectLimit {
-    type Service = Charged<S>;
+impl Decide for SubjectLimit {
+    type Pending = Charging;
 
-    fn layer(&self, inner: S) -> Charged<S> {
-        Charged { inner }
-    }
-}
-
-/// [`SubjectLimit`] and what comes after it.
-#[derive(Debug, Clone)]
-pub struct Charged<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<GateBody>> for Charged<S>
-where
-    S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<GateBody>;
-    type Error = Refusal;
-    type Future = Either<Decided<S::Future>, Pin<Box<dyn Future<Output = Outcome> + Send>>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<GateBody>) -> Self::Future {
-        match begin(&request) {
-            Ok(None) => Either::Left(Either::Left(self.inner.call(request))),
-            Ok(Some(pending)) => {
-                // The service that was polled ready goes with the request.
-                let clone = self.inner.clone();
-                let mut inner = mem::replace(&mut self.inner, clone);
-                Either::Right(Box::pin(async move {
-                    let let_in = pending.finish().await?;
-                    let_in.answered(inner.call(request).await)
-                }))
-            }
-            Err(refusal) => Either::Left(refused(refusal)),
-        }
+    /// Charges what can be charged at once.
+    fn decide(&self, request: &mut Request<GateBody>) -> Result<Option<Charging>, Refusal> {
+        begin(request)
     }
 }
 
@@ -200,7 +158,7 @@ impl Run {
 }
 
 /// Charges what can be charged at once; the rest, and what is held, is given back.
-fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
+fn begin(request: &Request<GateBody>) -> Result<Option<Charging>, Refusal> {
     let exchange = Exchange::of(request)?;
     let route = exchange.route()?;
     if !route.limits.are_charged() {
@@ -223,19 +181,21 @@ fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
         return Ok(None);
     }
     let (record, route) = (Arc::clone(record), Arc::clone(route));
-    Ok(Some(Pending { waiting, let_in: LetIn { record, route, run, slots, streams } }))
+    Ok(Some(Charging { waiting, let_in: Charged { record, route, run, slots, streams } }))
 }
 
 /// A request that holds something, may come to, or waits for Redis.
-struct Pending {
+pub(in crate::gate) struct Charging {
     waiting: Option<Waiting>,
-    let_in: LetIn,
+    let_in: Charged,
 }
 
-impl Pending {
-    async fn finish(self) -> Result<LetIn, Refusal> {
+impl Pending for Charging {
+    type LetIn = Charged;
+
+    async fn wait(self, _: &mut Request<GateBody>) -> Result<Charged, Refusal> {
         let Self { waiting, mut let_in } = self;
-        let LetIn { record, route, run, streams, .. } = &mut let_in;
+        let Charged { record, route, run, streams, .. } = &mut let_in;
         let outcome = match waiting {
             Some(waiting) => run.wait(record, route, waiting).await,
             None => Ok(()),
@@ -248,7 +208,7 @@ impl Pending {
 }
 
 /// A request that its limits have let in, until its answer has a head.
-struct LetIn {
+pub(in crate::gate) struct Charged {
     record: Arc<Record>,
     route: Arc<RouteEntry>,
     run: Run,
@@ -257,11 +217,10 @@ struct LetIn {
     streams: Option<Streams>,
 }
 
-impl LetIn {
+impl LetIn for Charged {
     /// What is held goes with the answer, to its end.
-    fn answered(self, outcome: Outcome) -> Outcome {
+    fn answered(self, mut outcome: Outcome) -> Outcome {
         let Self { record, route, mut run, mut slots, streams } = self;
-        let mut outcome = outcome;
         if let Some(streams) = streams {
             outcome = outcome.and_then(|answer| {
                 slots.extend(streams.settle(&answer, &route, (&record, &mut run.met))?);

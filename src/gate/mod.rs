@@ -1,7 +1,8 @@
 //! The pipeline that every request of the public listener goes through, one layer a file, the order in [`stack`]. (Of
 //! the admin listener's only those of the admin API do; all else there is [`crate::telemetry::health`]'s.)
 //!
-//! A layer decides ([`stage`] is the common shape of one that only does that) and fails with a [`refusal`]: it writes
+//! A layer decides ([`stage`] is the common shape of one that only does that, `waiting` of one that may
+//! have to wait first) and fails with a [`refusal`]: it writes
 //! no answer, but a preflight's ([`cors`]) and the yes to another proxy ([`decision`]). [`rescue`] is the one table
 //! that turns a refusal into an answer ([`problem`] renders it). [`exchange`] is what the layers know about the
 //! request; [`body`] is the one body type, [`guard`] watches bodies, [`tunnel`] what a connection becomes after an
@@ -59,6 +60,7 @@ pub mod stack;
 pub mod stage;
 pub mod token_cache;
 pub mod tunnel;
+mod waiting;
 mod watch;
 
 #[cfg(test)]
