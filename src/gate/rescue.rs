@@ -97,6 +97,7 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ApiKeyNotAccepted => (StatusCode::FORBIDDEN, "API keys are not accepted here", Silent, Quiet),
         Reason::ApiKeyLimit => (StatusCode::CONFLICT, "There are too many API keys already", Silent, Quiet),
         Reason::LockoutUnknown => (StatusCode::NOT_FOUND, "There is no such lockout", Silent, Quiet),
+        Reason::QuotaUnknown => (StatusCode::NOT_FOUND, "Nothing of the quota is used", Silent, Quiet),
         Reason::LoginsRefused => {
             (StatusCode::TOO_MANY_REQUESTS, "Logins from here are refused for a while", Silent, Quiet)
         }

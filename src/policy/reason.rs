@@ -134,6 +134,8 @@ reasons! {
     SessionUnknown = "session_unknown",
     /// Nothing is locked that goes by this name.
     LockoutUnknown = "lockout_unknown",
+    /// Nothing is used of a quota by whoever was named.
+    QuotaUnknown = "quota_unknown",
     /// Logins from this part of the network are refused for a while: many people's passwords were tried from there.
     LoginsRefused = "logins_refused",
     /// The client of an OAuth endpoint has not proven who it is.

@@ -5,7 +5,7 @@
 //! its user sees and ends it), [`browsers`] (what front ends rely on), [`openapi`] (the portal is as it is described),
 //! [`storeless`] (a gateway that keeps nothing).
 //!
-//! Who may: [`access_matrix`] (who may call what), [`admin_api`] and [`admin_lockouts`] (what administrators see and
+//! Who may: [`access_matrix`] (who may call what), [`admin_api`], [`admin_lockouts`] and [`admin_quotas`] (what administrators see and
 //! do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`], [`smuggling`] and
 //! [`wrong_tokens`] (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours),
 //! [`cross_origin`] (which pages may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what
@@ -89,6 +89,7 @@ mod account_commands;
 mod admin_api;
 #[cfg(test)]
 mod admin_lockouts;
+mod admin_quotas;
 mod api_keys;
 #[cfg(test)]
 mod audit;

@@ -65,6 +65,12 @@ impl Book {
         Self { store, clock, flights, lost, losing, told, roll: Mutex::default() }
     }
 
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
     /// Whether the store is lost, so that each gateway counts alone.
     #[must_use]
     pub fn is_lost(&self) -> bool {
