@@ -1,10 +1,11 @@
 //! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
-//! gateways (`api-keys`, `audit`, `keys`, `lockouts`, `revoke`, `users`). The question that `health` puts to an admin
+//! gateways (`api-keys`, `audit`, `keys`, `lockouts`, `quotas`, `revoke`, `users`). The question that `health` puts to an admin
 //! listener is asked here too; the others are `main.rs`'s to do, and the families' `app/commands`'s.
 
 pub mod api_keys;
 pub mod keys;
 pub mod lockouts;
+pub mod quotas;
 pub mod revoke;
 pub mod users;
 
@@ -73,6 +74,9 @@ pub enum Beside {
     /// Look at what failed logins have locked, and lift it.
     #[command(subcommand)]
     Lockouts(lockouts::Lockouts),
+    /// Look at what is used of quotas, and set it to nothing.
+    #[command(subcommand)]
+    Quotas(quotas::Quotas),
     /// Refuse a session, a user's sessions, or tokens from now on.
     #[command(subcommand)]
     Revoke(revoke::Revoke),
@@ -90,6 +94,7 @@ impl Beside {
             Self::Audit(command) => command.config(),
             Self::Keys(command) => &command.at().config,
             Self::Lockouts(command) => &command.at().config,
+            Self::Quotas(command) => &command.at().config,
             Self::Revoke(command) => command.config(),
             Self::Users(command) => &command.at().config,
         }

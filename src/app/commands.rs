@@ -5,6 +5,7 @@ mod api_keys;
 mod audit;
 mod keys;
 mod lockouts;
+mod quotas;
 mod revoke;
 mod users;
 
@@ -39,6 +40,7 @@ pub async fn run(
         Beside::ApiKeys(command) => api_keys::api_keys(command, settings, rim).await?,
         Beside::Keys(command) => keys(command, settings, rim).await?,
         Beside::Lockouts(command) => lockouts::lockouts(command, settings, rim).await?,
+        Beside::Quotas(command) => quotas::quotas(command, settings, rim).await?,
         Beside::Revoke(command) => revoke::revoke(command, settings, rim).await?,
         Beside::Users(command) => users::users(command, settings, rim).await?,
     };
@@ -87,6 +89,18 @@ pub enum CommandFault {
     /// Nothing is locked by this name.
     #[error("nothing is locked that goes by {0}; `portcullis lockouts list` shows what is")]
     UnknownLockout(String),
+    /// There is no such quota.
+    #[error("no quota is named {0} in the configuration; `portcullis quotas list` shows keys that are used")]
+    UnknownQuota(String),
+    /// Whose account is meant is not said as the quota counts it.
+    #[error("the quota {0} counts by {1}: say that and nothing else, or --key as `portcullis quotas list` shows it")]
+    NotCountedBy(String, String),
+    /// No key of an account.
+    #[error("{0} is no key of an account; `portcullis quotas list` shows those there are")]
+    QuotaKey(String),
+    /// There is nothing to reset.
+    #[error("nothing of the quota {0} is used there; `portcullis quotas list` shows what is")]
+    NothingUsed(String),
     /// There is no such issuer.
     #[error("no issuer is named {0} in the configuration")]
     UnknownIssuer(String),

@@ -22,6 +22,7 @@ use crate::{
         SharedStore, StoreFault,
         feed::{Authorization, FeedEntry, FeedPosition, FeedReach, News},
         memory::{ended_sessions::Expiry, revocations::Revocations},
+        quotas::Book,
         redis::Redis,
     },
     telemetry::metrics::{Metrics, ReadResult, RevocationKind},
@@ -126,6 +127,8 @@ pub(super) struct Feed {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     reach: Reach,
+    /// Told when what was used of a quota was set to nothing.
+    book: Arc<Book>,
     /// Called when the signing keys have changed.
     pub(super) keys: Notify,
     /// Held by whoever reads, one at a time.
@@ -140,7 +143,7 @@ impl Feed {
     pub(super) async fn open(
         kept: &settings::Store,
         tokens: &settings::Tokens,
-        store: SharedStore,
+        book: Arc<Book>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreFault> {
@@ -148,7 +151,8 @@ impl Feed {
             known: Arc::default(),
             wake: Arc::default(),
             keys: Notify::new(),
-            store,
+            store: Arc::clone(book.store()),
+            book,
             reach: Reach::of(kept, tokens),
             progress: Mutex::new(Progress { position: FeedPosition::START, beginning: true, rights: None }),
             clock,
@@ -249,8 +253,10 @@ impl Feed {
                 page.odd.iter().for_each(|_| self.metrics.revocation_oddities.inc());
             }
             for entry in &page.entries {
-                if entry.news == News::Keys {
-                    self.keys.notify_one();
+                match &entry.news {
+                    News::Keys => self.keys.notify_one(),
+                    News::Quota(reset) => self.book.doubt(reset),
+                    _ => {}
                 }
                 let kept = self.reach.kept(entry, begun);
                 match (&entry.news, &mut progress.rights) {

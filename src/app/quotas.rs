@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{Rim, force::Force};
 use crate::{
@@ -75,12 +75,16 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// For ever.
-    pub(super) async fn run(self) {
+    /// Until the gateway ends; then gives back what is at hand, of ledgers that a reload has replaced too. It is not ended
+    /// in the middle: what it is just giving back would be lost.
+    pub(super) async fn run(self, mut stopped: watch::Receiver<bool>) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
+            tokio::select! {
+                _ = every.tick() => {}
+                _ = stopped.changed() => return self.book.dismiss(|_| false).await,
+            }
             self.book.look().await;
             let force = self.force.load_full();
             for quota in force.ledgers.values() {
@@ -94,14 +98,6 @@ impl Keeper {
 
 fn is_in_force(ledger: &Arc<Ledger>, force: &Force) -> bool {
     force.ledgers.values().any(|quota| Arc::ptr_eq(&quota.ledger, ledger))
-}
-
-/// The gateway ends: gives back what is at hand.
-pub(super) async fn close(force: &ArcSwap<Force>) {
-    let force = force.load_full();
-    for quota in force.ledgers.values() {
-        quota.ledger.close().await;
-    }
 }
 
 /// Forgets periods that are over, for ever.

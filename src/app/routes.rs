@@ -88,12 +88,15 @@ pub(super) fn counters(
         (Arc::clone(&limit.name), route_limit)
     };
     let cap = |cap: &Arc<Cap>| {
-        let kept = before.and_then(|(_, counters)| counters.caps.get(&cap.name)).filter(|kept| kept.key == cap.key);
+        let kept = before
+            .and_then(|(_, counters)| counters.caps.get(&cap.name))
+            .filter(|kept| kept.key == cap.key && kept.of == cap.of);
         let route_cap = RouteCap {
             name: Arc::clone(&cap.name),
             quoted_name: quoted(&cap.name).into(),
             key: cap.key.clone(),
             shadow: cap.shadow,
+            of: cap.of,
             most: cap.most.get(),
             in_flight: kept.map(|kept| Arc::clone(&kept.in_flight)).unwrap_or_default(),
             metrics: metrics.limit(&cap.name),

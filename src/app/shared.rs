@@ -136,8 +136,8 @@ impl Facts {
         let master = vault.master();
         let keys = Arc::new(keys::KeyKeeper::open(vault, settings, Arc::clone(metrics)).await?);
         let (clock, told) = (Arc::clone(&rim.clock), Arc::clone(metrics));
-        let feed = Feed::open(kept, &settings.tokens, Arc::clone(&store), clock, told).await?;
         let book = quotas::book(&store, rim, metrics);
+        let feed = Feed::open(kept, &settings.tokens, Arc::clone(&book), clock, told).await?;
         Ok(Self { _claim: claim, store, master, keys, feed: Arc::new(feed), book })
     }
 
@@ -271,6 +271,7 @@ impl Shared {
             lockout: settings.lockout.clone(),
             lines: Arc::clone(&self.lines),
             oauth: settings.oauth.clone(),
+            quotas: settings.quotas.clone(),
             stuffing: settings.stuffing,
             stuffing_watch: Arc::clone(&self.stuffing),
             store: Arc::clone(&facts.store),

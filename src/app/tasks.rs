@@ -71,7 +71,8 @@ pub(super) fn queues() -> (Senders, Queues) {
 /// The tasks; they end when stopped or dropped.
 pub(super) struct Tasks {
     running: JoinSet<()>,
-    force: Arc<ArcSwap<Force>>,
+    /// Gives back what quotas hold here once told to stop, and ends.
+    keeper: Option<(watch::Sender<bool>, JoinHandle<()>)>,
     /// Ends by itself once told to stop and everything has been handed over.
     export: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
@@ -129,9 +130,12 @@ impl Tasks {
             let (keys, feed, force) = (Arc::clone(&facts.keys), Arc::clone(&facts.feed), Arc::clone(&force));
             tasks.spawn(async move { keys.follow(&force, &feed.keys).await });
         }
-        if let Some(facts) = &shared.facts {
+        let keeper = shared.facts.as_ref().map(|facts| {
             let keeper = quotas::Keeper { force: Arc::clone(&force), book: Arc::clone(&facts.book) };
-            tasks.spawn(keeper.run());
+            let (stop, stopped) = watch::channel(false);
+            (stop, tokio::spawn(keeper.run(stopped)))
+        });
+        if let Some(facts) = &shared.facts {
             tasks.spawn(quotas::prune(Arc::clone(&facts.store), Arc::clone(&shared.rim.clock)));
         }
         if let Some(store) = store.clone() {
@@ -167,15 +171,14 @@ impl Tasks {
             let (stop, stopped) = watch::channel(false);
             (stop, tokio::spawn(collector::export(queue, otlp, Arc::clone(&shared.metrics), stopped)))
         });
-        Self { running: tasks, force, export }
+        Self { running: tasks, keeper, export }
     }
 
     pub(super) async fn stop(mut self) {
         self.running.shutdown().await;
-        quotas::close(&self.force).await;
-        if let Some((stop, export)) = self.export {
+        for (stop, task) in [self.keeper, self.export].into_iter().flatten() {
             let _ = stop.send(true);
-            let _ = export.await;
+            let _ = task.await;
         }
     }
 }

@@ -11,7 +11,7 @@ use self::by::By;
 use super::{
     checks::Checks,
     item::{At, Item, Named},
-    settings::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting, SharedState},
+    settings::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting, SharedState, UnderWay},
     units::{Int, Rate},
     words,
 };
@@ -39,6 +39,10 @@ pub(super) struct RawLimit {
     /// for itself.
     #[serde(default)]
     concurrent: Option<Item<Int<1, 1_000_000>>>,
+    /// Instead of a rate: streams open at once, each until it has ended. Answers of `text/event-stream`, of lines or a
+    /// sequence of JSON texts, and WebSockets are streams; no other request is counted. Each gateway counts for itself.
+    #[serde(default)]
+    streams: Option<Item<Int<1, 1_000_000>>>,
     /// true: it counts, and tells in metrics and log what it would have refused, but refuses nothing and is in no header.
     #[serde(default = "no")]
     shadow: Item<bool>,
@@ -128,6 +132,13 @@ impl Limits {
         Some(limiting)
     }
 
+    /// Whether a named limit counts streams.
+    pub(super) fn is_of_streams(&self, reference: &Item<words::Name>) -> bool {
+        let Some(name) = &reference.value else { return false };
+        let found = self.0.iter().find(|(known, _)| *known == name.0);
+        matches!(found, Some((_, Some(Kind::Cap(cap)))) if cap.of == UnderWay::Streams)
+    }
+
     /// What only callers have and a named limit counts by.
     pub(super) fn of_callers(&self, reference: &Item<words::Name>) -> Option<&LimitKey> {
         let name = &reference.value.as_ref()?.0;
@@ -178,8 +189,15 @@ fn check_one(name: &str, item: Item<RawLimit>, around: Around, checks: &mut Chec
     if around.no_store {
         needs_store(key.as_ref(), &by_at, checks);
     }
-    if raw.concurrent.is_some() {
-        return check_cap(name, key, raw, checks);
+    if let (Some(_), Some(streams)) = (&raw.concurrent, &raw.streams) {
+        checks.error(&streams.at, "contradicts concurrent; requests and streams are counted apart: name two limits");
+        return None;
+    }
+    if let Some(most) = raw.concurrent.clone() {
+        return check_cap(name, key, (UnderWay::Requests, most), raw, checks);
+    }
+    if let Some(most) = raw.streams.clone() {
+        return check_cap(name, key, (UnderWay::Streams, most), raw, checks);
     }
     check_rate(name, key, &item.at, raw, around.has_redis, checks)
 }
@@ -198,7 +216,17 @@ fn needs_store(key: Option<&LimitKey>, at: &At, checks: &mut Checks) {
     }
 }
 
-fn check_cap(name: &str, key: Option<LimitKey>, raw: RawLimit, checks: &mut Checks) -> Option<Kind> {
+fn check_cap(
+    name: &str,
+    key: Option<LimitKey>,
+    (of, most): (UnderWay, Item<Int<1, 1_000_000>>),
+    raw: RawLimit,
+    checks: &mut Checks,
+) -> Option<Kind> {
+    let word = match of {
+        UnderWay::Requests => "concurrent",
+        UnderWay::Streams => "streams",
+    };
     let scope = Some(&raw.scope.at).filter(|_| raw.scope.value == Some(Scope::Shared));
     let others = [
         (raw.rate.as_ref().map(|item| &item.at), "rate"),
@@ -208,14 +236,14 @@ fn check_cap(name: &str, key: Option<LimitKey>, raw: RawLimit, checks: &mut Chec
     ];
     for (at, other) in others {
         if let Some(at) = at {
-            checks.error(at, format!("contradicts concurrent; {other} is of a rate: name two limits"));
+            checks.error(at, format!("contradicts {word}; {other} is of a rate: name two limits"));
         }
     }
     if let Some(at) = scope {
-        checks.error(at, "contradicts concurrent; what is under way is counted by each gateway for itself");
+        checks.error(at, format!("contradicts {word}; what is under way is counted by each gateway for itself"));
     }
-    let most = raw.concurrent?.value.and_then(|most| NonZeroU32::new(most.get()?))?;
-    Some(Kind::Cap(Arc::new(Cap { name: name.into(), key: key?, most, shadow: raw.shadow.value? })))
+    let most = most.value.and_then(|most| NonZeroU32::new(most.get()?))?;
+    Some(Kind::Cap(Arc::new(Cap { name: name.into(), key: key?, of, most, shadow: raw.shadow.value? })))
 }
 
 fn check_rate(
@@ -227,7 +255,7 @@ fn check_rate(
     checks: &mut Checks,
 ) -> Option<Kind> {
     if raw.rate.is_none() {
-        checks.error(&at.child("rate"), "missing; e.g. 20/s or 100/1m, or concurrent: 20 instead");
+        checks.error(&at.child("rate"), "missing; e.g. 20/s or 100/1m, or concurrent: 20 or streams: 4 instead");
     }
     let rate = raw.rate.and_then(|rate| rate.value);
     let burst = match raw.burst {

@@ -22,6 +22,7 @@ mod limits;
 mod listeners;
 pub mod living;
 mod lockout;
+mod money;
 mod oauth;
 mod overload;
 mod passwords;

@@ -138,6 +138,10 @@ pub(super) fn check(item: Item<RawPortal>, no_store: bool, limits: &Limits, chec
     }
     checks.no_repeats(raw.allowed_origins.value.as_deref().unwrap_or_default());
     let limits_at = raw.limits.at.clone();
+    for reference in raw.limits.value.iter().flatten().filter(|reference| limits.is_of_streams(reference)) {
+        checks
+            .error(&reference.at, format!("{} counts streams, and no answer of the portal is one", reference.quoted()));
+    }
     let limits = raw.limits.value.and_then(|references| limits.resolve(&references, &limits_at, checks));
     let host = match raw.host {
         None => None,

@@ -1,21 +1,20 @@
 //! `quotas:` named quotas of requests, tokens or money in a calendar period, which routes refer to.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{Checks, Noted},
-    errors::Fault,
     item::{At, Item, Named},
     limits::by::By,
-    scalar::{Scalar, scalar},
+    money::Money,
     settings::{Quota, Usage},
     units::Int,
     words,
 };
-use crate::policy::quota::{MICROS, Period, Unit};
+use crate::policy::quota::{Period, Unit};
 
 /// The most that fits into the headers (RFC 9651 §3.3.1), and far from overflow.
 const MOST: u64 = 999_999_999_999_999;
@@ -41,7 +40,7 @@ pub(super) struct RawQuota {
     tokens: Option<Item<Int<1, MOST>>>,
     /// Money, by the prices of the route's usage: a number with at most six decimals, in whatever currency they are.
     #[serde(default)]
-    cost: Option<Item<Money>>,
+    cost: Option<Item<Money<1, MOST>>>,
     /// With tokens or cost: an answer that runs over the quota is ended. Else it goes on, and the next request is refused.
     #[serde(default = "no")]
     hard: Item<bool>,
@@ -65,38 +64,6 @@ enum Per {
     /// From midnight of the first.
     Month,
 }
-
-/// An amount of money, in millionths; none is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Money(u64);
-
-impl Scalar for Money {
-    fn read(text: &str) -> Result<Self, Fault> {
-        let fault = || Fault::expected("money such as \"12.50\" (more than 0, below 1000000000, at most six decimals)");
-        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-        let is_digits =
-            |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_digits(whole, 9) || !is_digits(part, 6) {
-            return Err(fault());
-        }
-        let number = |text: &str| text.parse::<u64>().map_err(|_| fault());
-        let micros = number(whole)? * MICROS + number(&format!("{part:0<6}"))?;
-        if micros == 0 { Err(fault()) } else { Ok(Self(micros)) }
-    }
-
-    fn write(&self) -> String {
-        let text = format!("{}.{:06}", self.0 / MICROS, self.0 % MICROS);
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    }
-
-    fn schema() -> serde_json::Value {
-        serde_json::json!({ "anyOf": [
-            { "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1_000_000_000 },
-            { "type": "string", "pattern": "^[0-9]{1,9}(\\.[0-9]{1,6})?$|\\$\\{" },
-        ] })
-    }
-}
-scalar!(Money);
 
 /// The quotas by name; `None` in place of one that was wrong, so that references to it still resolve.
 pub(super) struct Quotas(Vec<(String, Option<Arc<Quota>>)>);
@@ -202,26 +169,4 @@ fn check_amount(raw: &RawQuota, at: &At, checks: &mut Checks) -> Result<(Unit, u
         checks.error(at, format!("contradicts {unit}; a quota counts one thing: name another for {other}"));
     }
     limit.map(|limit| (unit, limit)).ok_or(Noted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn money_is_exact() {
-        for (text, micros, written) in [
-            ("12.50", 12_500_000, "12.5"),
-            ("0.000001", 1, "0.000001"),
-            ("100", 100_000_000, "100"),
-            ("999999999.999999", MOST, "999999999.999999"),
-        ] {
-            let money = Money::read(text).unwrap();
-            assert_eq!((money.0, &*money.write()), (micros, written), "{text}");
-            assert_eq!(Money::read(&money.write()).unwrap(), money);
-        }
-        for text in ["", "0", "0.0", "-1", "1.", ".5", "1.0000001", "1e3", "1,50", "1000000000", "1.5 €", "+1"] {
-            assert!(Money::read(text).is_err(), "{text}");
-        }
-    }
 }

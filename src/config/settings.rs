@@ -29,7 +29,7 @@ pub use self::{
     floods::Flood,
     identity::{Identity, IdentityHeaders},
     issuers::{Issuer, IssuerKeys, KeySource},
-    limits::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting},
+    limits::{Cap, KeyPart, Limit, LimitKey, LimitScope, Limiting, UnderWay},
     lockout::Lockout,
     overload::{MaxMemory, Overload},
     quotas::Quota,

@@ -10,31 +10,24 @@
 //! With authentication and quotas one of the three layers that may wait: a shared limit without a lease at hand asks
 //! Redis. Only then, and for a route with caps, is anything boxed.
 
-use std::{
-    future::Future,
-    mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use futures_util::future::Either;
-use http::{Request, Response};
-use tower::{Layer, Service};
+use http::Request;
 
 use crate::{
     clock::Tick,
     gate::{
         body::GateBody,
+        caps::{self, Holds, Streams},
         exchange::Exchange,
         limit_keys::Known,
         limits::{refuse_if, report, used_up},
-        refusal::{Detail, Refusal},
-        route_limits::{Met, RouteCap, RouteLimit},
+        refusal::Refusal,
+        route_limits::{Met, RouteLimit},
         snapshot::RouteEntry,
-        stage::{Decided, Outcome, refused},
+        stage::Outcome,
+        waiting::{Decide, LetIn, Pending},
     },
-    policy::reason::Reason,
     store::{
         limits::{Charge, Waiting},
         memory::{
@@ -52,58 +45,13 @@ const MOST: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct SubjectLimit;
 
-impl<S> Layer<S> for SubjectLimit {
-    type Service = Charged<S>;
+impl Decide for SubjectLimit {
+    type Pending = Charging;
 
-    fn layer(&self, inner: S) -> Charged<S> {
-        Charged { inner }
+    /// Charges what can be charged at once.
+    fn decide(&self, request: &mut Request<GateBody>) -> Result<Option<Charging>, Refusal> {
+        begin(request)
     }
-}
-
-/// [`SubjectLimit`] and what comes after it.
-#[derive(Debug, Clone)]
-pub struct Charged<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<GateBody>> for Charged<S>
-where
-    S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<GateBody>;
-    type Error = Refusal;
-    type Future = Either<Decided<S::Future>, Pin<Box<dyn Future<Output = Outcome> + Send>>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<GateBody>) -> Self::Future {
-        match begin(&request) {
-            Ok(None) => Either::Left(Either::Left(self.inner.call(request))),
-            Ok(Some(pending)) => {
-                // The service that was polled ready goes with the request.
-                let clone = self.inner.clone();
-                let mut inner = mem::replace(&mut self.inner, clone);
-                Either::Right(Box::pin(async move {
-                    let holds = pending.finish().await?;
-                    let mut response = inner.call(request).await?;
-                    if let Some(holds) = holds {
-                        response.extensions_mut().insert(holds);
-                    }
-                    Ok(response)
-                }))
-            }
-            Err(refusal) => Either::Left(refused(refusal)),
-        }
-    }
-}
-
-/// What a request holds until its answer has ended. Cloneable only because extensions must be.
-#[derive(Debug, Clone)]
-pub(in crate::gate) struct Holds {
-    _slots: Arc<[Slot]>,
 }
 
 /// A request in the middle of its limits.
@@ -146,30 +94,6 @@ impl Run {
         Ok(())
     }
 
-    /// Enters the caps.
-    fn enter(&mut self, record: &Record, route: &RouteEntry, known: &Known<'_>) -> Result<Vec<Slot>, Refusal> {
-        let mut slots = Vec::with_capacity(route.limits.caps().len());
-        for (at, cap) in route.limits.caps().iter().enumerate() {
-            let Some(key) = known.key(&cap.key) else { continue };
-            let most = if cap.shadow { u32::MAX } else { cap.most };
-            let Ok((slot, under_way)) = cap.in_flight.enter(&key, most) else {
-                cap.metrics.decisions.of(LimitResult::Refused).inc();
-                self.met.push(Met::Cap { at, remaining: 0 });
-                return Err(full(cap));
-            };
-            slots.push(slot);
-            let result = if under_way <= cap.most {
-                LimitResult::Admitted
-            } else {
-                record.set_shadow_refused(&cap.name);
-                LimitResult::ShadowRefused
-            };
-            cap.metrics.decisions.of(result).inc();
-            self.met.push(Met::Cap { at, remaining: cap.most.saturating_sub(under_way) });
-        }
-        Ok(slots)
-    }
-
     /// The rate that is charged next, and its key.
     fn next<'a>(&mut self, route: &'a RouteEntry) -> Option<(&'a RouteLimit, CounterKey)> {
         loop {
@@ -196,6 +120,19 @@ impl Run {
         Step::Decided(Ok(()))
     }
 
+    /// Goes on when an answer has come, until one refuses.
+    async fn wait(&mut self, record: &Record, route: &RouteEntry, mut waiting: Waiting) -> Result<(), Refusal> {
+        loop {
+            let decision = waiting.await;
+            let Some((limit, _)) = self.next(route) else { return Ok(()) };
+            self.note(record, limit, decision)?;
+            match self.charge(record, route) {
+                Step::Decided(outcome) => return outcome,
+                Step::Waits(next) => waiting = next,
+            }
+        }
+    }
+
     /// What came of the next one.
     fn note(&mut self, record: &Record, limit: &RouteLimit, decision: Decision) -> Result<(), Refusal> {
         let at = self.done;
@@ -220,12 +157,8 @@ impl Run {
     }
 }
 
-fn full(cap: &RouteCap) -> Refusal {
-    Refusal::with(Reason::ConcurrencyLimited, Detail::Full(Arc::clone(&cap.name)))
-}
-
 /// Charges what can be charged at once; the rest, and what is held, is given back.
-fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
+fn begin(request: &Request<GateBody>) -> Result<Option<Charging>, Refusal> {
     let exchange = Exchange::of(request)?;
     let route = exchange.route()?;
     if !route.limits.are_charged() {
@@ -235,53 +168,72 @@ fn begin(request: &Request<GateBody>) -> Result<Option<Pending>, Refusal> {
     let record = exchange.record();
     let mut run = Run::begin(route, &known, exchange.tick());
     run.foresee(record, route)?;
-    let entered = run.enter(record, route, &known);
-    let slots = entered.inspect_err(|_| report(record, &route.limits, &run.met))?;
-    let step = run.charge(record, route);
-    let waiting = match step {
-        Step::Decided(outcome) => {
+    let outcome = caps::enter(route, &known, (record, &mut run.met)).and_then(|slots| {
+        let streams = Streams::begin(route, &known, request, &mut run.met)?;
+        match run.charge(record, route) {
+            Step::Decided(outcome) => outcome.map(|()| (slots, streams, None)),
+            Step::Waits(waiting) => Ok((slots, streams, Some(waiting))),
+        }
+    });
+    let (slots, streams, waiting) = outcome.inspect_err(|_| report(record, &route.limits, &run.met))?;
+    if slots.is_empty() && streams.is_none() && waiting.is_none() {
+        report(record, &route.limits, &run.met);
+        return Ok(None);
+    }
+    let (record, route) = (Arc::clone(record), Arc::clone(route));
+    Ok(Some(Charging { waiting, let_in: Charged { record, route, run, slots, streams } }))
+}
+
+/// A request that holds something, may come to, or waits for Redis.
+pub(in crate::gate) struct Charging {
+    waiting: Option<Waiting>,
+    let_in: Charged,
+}
+
+impl Pending for Charging {
+    type LetIn = Charged;
+
+    async fn wait(self, _: &mut Request<GateBody>) -> Result<Charged, Refusal> {
+        let Self { waiting, mut let_in } = self;
+        let Charged { record, route, run, streams, .. } = &mut let_in;
+        let outcome = match waiting {
+            Some(waiting) => run.wait(record, route, waiting).await,
+            None => Ok(()),
+        };
+        if outcome.is_err() || streams.is_none() {
             report(record, &route.limits, &run.met);
-            outcome?;
-            if slots.is_empty() {
-                return Ok(None);
-            }
-            None
         }
-        Step::Waits(waiting) => Some((waiting, run)),
-    };
-    Ok(Some(Pending { record: Arc::clone(record), route: Arc::clone(route), slots, waiting }))
-}
-
-/// A request that holds something, or waits for Redis.
-struct Pending {
-    record: Arc<Record>,
-    route: Arc<RouteEntry>,
-    slots: Vec<Slot>,
-    waiting: Option<(Waiting, Run)>,
-}
-
-impl Pending {
-    async fn finish(self) -> Result<Option<Holds>, Refusal> {
-        let Self { record, route, slots, waiting } = self;
-        if let Some((waiting, run)) = waiting {
-            wait(&record, &route, waiting, run).await?;
-        }
-        Ok((!slots.is_empty()).then(|| Holds { _slots: slots.into() }))
+        outcome.map(|()| let_in)
     }
 }
 
-async fn wait(record: &Record, route: &RouteEntry, mut waiting: Waiting, mut run: Run) -> Result<(), Refusal> {
-    let outcome = loop {
-        let decision = waiting.await;
-        let Some((limit, _)) = run.next(route) else { break Ok(()) };
-        if let Err(refusal) = run.note(record, limit, decision) {
-            break Err(refusal);
+/// A request that its limits have let in, until its answer has a head.
+pub(in crate::gate) struct Charged {
+    record: Arc<Record>,
+    route: Arc<RouteEntry>,
+    run: Run,
+    slots: Vec<Slot>,
+    /// What it is held to if it is a stream; then the headers, too, are told of only when that is known.
+    streams: Option<Streams>,
+}
+
+impl LetIn for Charged {
+    /// What is held goes with the answer, to its end.
+    fn answered(self, mut outcome: Outcome) -> Outcome {
+        let Self { record, route, mut run, mut slots, streams } = self;
+        if let Some(streams) = streams {
+            outcome = outcome.and_then(|answer| {
+                slots.extend(streams.settle(&answer, &route, (&record, &mut run.met))?);
+                Ok(answer)
+            });
+            run.met.sort_unstable_by_key(Met::place);
+            report(&record, &route.limits, &run.met);
         }
-        match run.charge(record, route) {
-            Step::Decided(outcome) => break outcome,
-            Step::Waits(next) => waiting = next,
-        }
-    };
-    report(record, &route.limits, &run.met);
-    outcome
+        outcome.map(|mut answer| {
+            if let Some(holds) = Holds::of(slots) {
+                answer.extensions_mut().insert(holds);
+            }
+            answer
+        })
+    }
 }

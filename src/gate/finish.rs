@@ -9,7 +9,7 @@ use http::{StatusCode, Version};
 
 use crate::{
     clock::Clock,
-    gate::charge::Holds,
+    gate::caps::Holds,
     policy::{forward_auth::Form, reason::Reason},
     telemetry::{
         metrics::{Metrics, RouteMetrics},

@@ -1,7 +1,8 @@
 //! The pipeline that every request of the public listener goes through, one layer a file, the order in [`stack`]. (Of
 //! the admin listener's only those of the admin API do; all else there is [`crate::telemetry::health`]'s.)
 //!
-//! A layer decides ([`stage`] is the common shape of one that only does that) and fails with a [`refusal`]: it writes
+//! A layer decides ([`stage`] is the common shape of one that only does that, `waiting` of one that may
+//! have to wait first) and fails with a [`refusal`]: it writes
 //! no answer, but a preflight's ([`cors`]) and the yes to another proxy ([`decision`]). [`rescue`] is the one table
 //! that turns a refusal into an answer ([`problem`] renders it). [`exchange`] is what the layers know about the
 //! request; [`body`] is the one body type, [`guard`] watches bodies, [`tunnel`] what a connection becomes after an
@@ -10,8 +11,8 @@
 //!
 //! In the order of a request: [`observe`], [`rescue`], [`client_address`], [`floods`], [`decision`], [`hygiene`],
 //! [`route`], [`cors`], [`limits`] (those that need no caller, peeked), [`authenticate`] (with [`api_keys`]),
-//! [`admission`] (whom there is room for), [`charge`] (caps, then rates, the caller's before the address's),
-//! [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`].
+//! [`admission`] (whom there is room for), [`charge`] (caps, then rates, the caller's before the address's;
+//! `caps`: what is held, and what a stream is), [`authorise`], [`body_limit`], [`quotas`], [`identity`] (with [`preset`]), [`dispatch`].
 //!
 //! Around them: [`snapshot`] is the configuration a request sees ([`route_table`] finds its route, [`route_limits`] are
 //! the route's limits, `limit_keys` what they count by), [`keyring`] the keys, [`token_cache`] and [`caller`] what a
@@ -26,6 +27,7 @@ pub mod bad_tokens;
 pub mod body;
 pub mod body_limit;
 pub mod caller;
+mod caps;
 pub mod charge;
 pub mod client_address;
 pub mod cors;
@@ -58,6 +60,7 @@ pub mod stack;
 pub mod stage;
 pub mod token_cache;
 pub mod tunnel;
+mod waiting;
 mod watch;
 
 #[cfg(test)]

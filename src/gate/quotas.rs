@@ -1,4 +1,4 @@
-//! Quotas: what a caller may use in a day or a month, whichever gateway is asked. The last thing that may say no.
+//! Quotas: what a caller may use in an hour, a day or a month, whichever gateway is asked. The last thing that may say no.
 //!
 //! Requests are counted when they are admitted. Of tokens and money what the route expects a request to use is set
 //! aside; the [`Budget`] goes on with the exchange, and whoever meters the answer settles it. A quota that refuses
@@ -6,18 +6,9 @@
 //!
 //! May wait, when nothing is at hand: for the store, a second at most. Only then is anything boxed.
 
-use std::{
-    future::Future,
-    mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::future::Either;
-use http::{HeaderValue, Request, Response};
-use tower::{Layer, Service};
+use http::{HeaderValue, Request};
 
 use crate::{
     gate::{
@@ -26,7 +17,7 @@ use crate::{
         limit_keys::Known,
         refusal::{Detail, Refusal},
         snapshot::RouteEntry,
-        stage::{Decided, Outcome, refused},
+        waiting::{Decide, Pending},
     },
     policy::{
         quota::Amounts,
@@ -70,61 +61,37 @@ pub struct RouteQuotas {
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaLayer;
 
-impl<S> Layer<S> for QuotaLayer {
-    type Service = Quotas<S>;
+impl Decide for QuotaLayer {
+    type Pending = Visiting;
 
-    fn layer(&self, inner: S) -> Quotas<S> {
-        Quotas { inner }
+    /// Counts what is at hand.
+    fn decide(&self, request: &mut Request<GateBody>) -> Result<Option<Visiting>, Refusal> {
+        let Some(mut visit) = begin(request)? else { return Ok(None) };
+        match visit.go_on() {
+            Some(waiting) => Ok(Some(Visiting { visit, waiting })),
+            None => visit.end(request).map(|()| None),
+        }
     }
 }
 
-/// [`QuotaLayer`] and what comes after it.
-#[derive(Debug, Clone)]
-pub struct Quotas<S> {
-    inner: S,
+/// A request that waits for the store.
+pub(in crate::gate) struct Visiting {
+    visit: Visit,
+    waiting: Waiting,
 }
 
-impl<S> Service<Request<GateBody>> for Quotas<S>
-where
-    S: Service<Request<GateBody>, Response = Response<GateBody>, Error = Refusal> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<GateBody>;
-    type Error = Refusal;
-    type Future = Either<Decided<S::Future>, Pin<Box<dyn Future<Output = Outcome> + Send>>>;
+impl Pending for Visiting {
+    type LetIn = ();
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<GateBody>) -> Self::Future {
-        let begun = begin(&request).and_then(|visit| match visit {
-            None => Ok(None),
-            Some(mut visit) => match visit.go_on() {
-                Some(waiting) => Ok(Some((visit, waiting))),
-                None => visit.end(&mut request).map(|()| None),
-            },
-        });
-        match begun {
-            Ok(None) => Either::Left(Either::Left(self.inner.call(request))),
-            Ok(Some((mut visit, mut waiting))) => {
-                // The service that was polled ready goes with the request.
-                let clone = self.inner.clone();
-                let mut inner = mem::replace(&mut self.inner, clone);
-                Either::Right(Box::pin(async move {
-                    loop {
-                        let verdict = waiting.await;
-                        visit.note(verdict);
-                        match visit.go_on() {
-                            Some(next) => waiting = next,
-                            None => break,
-                        }
-                    }
-                    visit.end(&mut request)?;
-                    inner.call(request).await
-                }))
+    async fn wait(self, request: &mut Request<GateBody>) -> Result<(), Refusal> {
+        let Self { mut visit, mut waiting } = self;
+        loop {
+            let verdict = waiting.await;
+            visit.note(verdict);
+            match visit.go_on() {
+                Some(next) => waiting = next,
+                None => return visit.end(request),
             }
-            Err(refusal) => Either::Left(refused(refusal)),
         }
     }
 }

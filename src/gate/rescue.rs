@@ -97,6 +97,7 @@ pub const fn row(reason: Reason) -> Row {
         Reason::ApiKeyNotAccepted => (StatusCode::FORBIDDEN, "API keys are not accepted here", Silent, Quiet),
         Reason::ApiKeyLimit => (StatusCode::CONFLICT, "There are too many API keys already", Silent, Quiet),
         Reason::LockoutUnknown => (StatusCode::NOT_FOUND, "There is no such lockout", Silent, Quiet),
+        Reason::QuotaUnknown => (StatusCode::NOT_FOUND, "Nothing of the quota is used", Silent, Quiet),
         Reason::LoginsRefused => {
             (StatusCode::TOO_MANY_REQUESTS, "Logins from here are refused for a while", Silent, Quiet)
         }
@@ -140,6 +141,7 @@ pub const fn row(reason: Reason) -> Row {
             (StatusCode::TOO_MANY_REQUESTS, "The limit is used up", Silent, Quiet)
         }
         Reason::ConcurrencyLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests are under way", Silent, Quiet),
+        Reason::StreamsLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many streams are open", Silent, Quiet),
         Reason::QuotaUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The quota is used up", Silent, Quiet),
         // Noted in records, and in the last event of a stream.
         Reason::BudgetUsedUp => (StatusCode::TOO_MANY_REQUESTS, "The budget is used up", Silent, Quiet),
@@ -216,6 +218,7 @@ const fn code(reason: Reason, challenge: Challenge) -> &'static str {
         | Reason::SubjectLimited
         | Reason::RouteLimited
         | Reason::ConcurrencyLimited
+        | Reason::StreamsLimited
         | Reason::QuotaUsedUp
         | Reason::BudgetUsedUp => "quota_exceeded",
         other => other.as_str(),

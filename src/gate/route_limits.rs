@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderValue;
 
 use crate::{
-    config::settings::LimitKey,
-    policy::limit_headers::{self, LimitState},
+    config::settings::{LimitKey, UnderWay},
+    policy::limit_headers::{self, Counts, LimitState},
     store::{
         limits::Limiter,
         memory::{in_flight::InFlight, limits::CounterKey},
@@ -46,7 +46,9 @@ pub struct RouteCap {
     pub key: LimitKey,
     /// It refuses nothing.
     pub shadow: bool,
-    /// Requests that may be under way at once.
+    /// What it counts.
+    pub of: UnderWay,
+    /// How many of them may be under way at once.
     pub most: u32,
     /// Counts; shared by every route that names the cap.
     pub in_flight: Arc<InFlight>,
@@ -70,9 +72,20 @@ pub enum Met {
     Cap {
         /// Which.
         at: usize,
-        /// Requests that may begin now.
+        /// How many may begin now.
         remaining: u32,
     },
+}
+
+impl Met {
+    /// Where headers tell of it: caps before rates, each in their order.
+    #[must_use]
+    pub const fn place(&self) -> (bool, usize) {
+        match *self {
+            Self::Cap { at, .. } => (false, at),
+            Self::Rate { at, .. } => (true, at),
+        }
+    }
 }
 
 /// The limits of a route, in the order they are asked.
@@ -81,7 +94,10 @@ pub struct RouteLimits {
     rates: Vec<RouteLimit>,
     caps: Vec<RouteCap>,
     route: CounterKey,
+    /// Of a request that has met all of them.
     policy: Option<HeaderValue>,
+    /// Of one that is no stream, where there are caps on streams.
+    policy_without_streams: Option<HeaderValue>,
     /// Some rate is known before authentication.
     is_peeked: bool,
     failures_only: bool,
@@ -93,15 +109,25 @@ impl RouteLimits {
     pub fn new(route: &str, rates: Vec<RouteLimit>, caps: Vec<RouteCap>) -> Self {
         let is_peeked = rates.iter().any(|limit| !limit.key.needs_caller());
         let route = CounterKey::route(route);
-        Self { rates, caps, route, policy: None, is_peeked, failures_only: false }.with_policy()
+        Self { rates, caps, route, policy: None, policy_without_streams: None, is_peeked, failures_only: false }
+            .with_policies()
     }
 
-    fn with_policy(mut self) -> Self {
-        let all: Vec<_> = self.in_headers().collect();
-        let all = all.iter().filter_map(|met| self.state(met));
-        let policy = HeaderValue::try_from(limit_headers::rate_limit_policy(all)).ok();
-        self.policy = policy.filter(|policy| !policy.is_empty());
+    fn with_policies(mut self) -> Self {
+        self.policy = self.policy_of(|_| true);
+        self.policy_without_streams = self.policy_of(|met| !self.is_of_streams(met));
         self
+    }
+
+    fn policy_of(&self, which: impl Fn(&Met) -> bool) -> Option<HeaderValue> {
+        let met: Vec<_> = self.in_headers().filter(which).collect();
+        let states = met.iter().filter_map(|met| self.state(met));
+        let policy = HeaderValue::try_from(limit_headers::rate_limit_policy(states)).ok();
+        policy.filter(|policy| !policy.is_empty())
+    }
+
+    fn is_of_streams(&self, met: &Met) -> bool {
+        matches!(*met, Met::Cap { at, .. } if self.caps.get(at).is_some_and(|cap| cap.of == UnderWay::Streams))
     }
 
     /// No limits.
@@ -115,7 +141,7 @@ impl RouteLimits {
     #[must_use]
     pub fn of_failures(self) -> Self {
         let rates = self.rates.into_iter().filter(|limit| !limit.key.needs_caller()).collect();
-        Self { rates, caps: Vec::new(), failures_only: true, ..self }.with_policy()
+        Self { rates, caps: Vec::new(), failures_only: true, ..self }.with_policies()
     }
 
     /// Limits of a rate, narrow before wide.
@@ -165,13 +191,17 @@ impl RouteLimits {
         match *met {
             Met::Rate { at, remaining, reset } => {
                 let limit = self.rates.get(at).filter(|limit| !limit.shadow)?;
-                let (quota, window) = (limit.quota, Some(limit.window));
-                Some(LimitState { name: &limit.quoted_name, quota, window, remaining, reset })
+                let (quota, counts) = (limit.quota, Counts::In(limit.window));
+                Some(LimitState { name: &limit.quoted_name, quota, counts, remaining, reset })
             }
             Met::Cap { at, remaining } => {
                 let cap = self.caps.get(at).filter(|cap| !cap.shadow)?;
                 let (quota, reset) = (cap.most, Duration::ZERO);
-                Some(LimitState { name: &cap.quoted_name, quota, window: None, remaining, reset })
+                let counts = match cap.of {
+                    UnderWay::Requests => Counts::RequestsAtOnce,
+                    UnderWay::Streams => Counts::StreamsAtOnce,
+                };
+                Some(LimitState { name: &cap.quoted_name, quota, counts, remaining, reset })
             }
         }
     }
@@ -184,9 +214,15 @@ impl RouteLimits {
         if all == 0 {
             return None;
         }
-        let policy = match &self.policy {
-            // The same for each that has met all of them, so it is made once.
-            Some(policy) if all == self.in_headers().count() => policy.clone(),
+        // The same for each that has met all of them, or all but those of streams, so each is made once.
+        let whole = |which: &dyn Fn(&Met) -> bool| all == self.in_headers().filter(which).count();
+        let policy = match (&self.policy, &self.policy_without_streams) {
+            (Some(policy), _) if whole(&|_| true) => policy.clone(),
+            (_, Some(policy))
+                if !met.iter().any(|met| self.is_of_streams(met)) && whole(&|met| !self.is_of_streams(met)) =>
+            {
+                policy.clone()
+            }
             _ => HeaderValue::try_from(limit_headers::rate_limit_policy(states.clone())).ok()?,
         };
         Some((policy, HeaderValue::try_from(limit_headers::rate_limit(states)).ok()?))

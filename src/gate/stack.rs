@@ -25,6 +25,7 @@ use crate::gate::{
     rescue::RescueLayer,
     route::Routing,
     stage::StageLayer,
+    waiting::WaitingLayer,
 };
 
 /// The layers that need parts of their own.
@@ -87,14 +88,14 @@ where
         .layer(StageLayer(layers.admission))
         // Narrow before wide: the subject's own limit first, then the address is charged. Before authorisation, so
         // that probing for forbidden things is limited too. May wait: for Redis, when a limit is shared.
-        .layer(layers.subject_limit)
+        .layer(WaitingLayer(layers.subject_limit))
         // The only maker of the permit that portal and upstream demand.
         .layer(StageLayer(layers.authorise))
         // After authorisation: no byte of a body is read for a request that is refused.
         .layer(StageLayer(BodyLimit))
         // After the limits, which keep a flood away from the store, and after all else that may refuse: what is counted
         // for a day or a month is what was let through. May wait: for the store, when nothing is at hand.
-        .layer(QuotaLayer)
+        .layer(WaitingLayer(QuotaLayer))
         // Last: signs only for requests that will be sent.
         .layer(StageLayer(layers.identity))
         .service(terminal)

@@ -2,7 +2,7 @@
 //!
 //! Both are structured-field lists (RFC 9651 §3.1) with one item per policy, its name a quoted string. Seconds are
 //! rounded up: a client that comes back when told finds the door open. A cap on what is under way has no window and no
-//! time to wait: it says its unit (`qu`) instead.
+//! time to wait: it says its unit (`qu`) instead, of streams in a word of our own.
 
 use std::time::Duration;
 
@@ -11,14 +11,25 @@ use std::time::Duration;
 pub struct LimitState<'a> {
     /// The policy's name, as [`quoted`].
     pub name: &'a str,
-    /// `q`: requests in the window, or at once.
+    /// `q`: requests in the window, or what may be under way at once.
     pub quota: u32,
-    /// `w`: the window; `None`: requests at once are counted, which come back when others end.
-    pub window: Option<Duration>,
-    /// `r`: requests left now.
+    /// `w`, or `qu`.
+    pub counts: Counts,
+    /// `r`: how many are left now.
     pub remaining: u32,
     /// `t`: until there is more; zero when all of the quota is there.
     pub reset: Duration,
+}
+
+/// What a policy counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// Requests in a window of this length.
+    In(Duration),
+    /// Requests at once, which come back when others end.
+    RequestsAtOnce,
+    /// Streams at once, the same.
+    StreamsAtOnce,
 }
 
 /// A name as a structured-field string (RFC 9651 §3.3.3): printable ASCII in quotes, `"` and `\` escaped. What has no
@@ -42,7 +53,7 @@ pub fn quoted(name: &str) -> String {
 pub fn rate_limit<'a>(states: impl Iterator<Item = LimitState<'a>> + Clone) -> String {
     list(states, |out, state| {
         number(out, ";r=", u64::from(state.remaining));
-        if state.window.is_some() {
+        if matches!(state.counts, Counts::In(_)) {
             number(out, ";t=", seconds_up(state.reset));
         }
     })
@@ -53,15 +64,13 @@ pub fn rate_limit<'a>(states: impl Iterator<Item = LimitState<'a>> + Clone) -> S
 pub fn rate_limit_policy<'a>(states: impl Iterator<Item = LimitState<'a>> + Clone) -> String {
     list(states, |out, state| {
         number(out, ";q=", u64::from(state.quota));
-        match state.window {
-            Some(window) => number(out, ";w=", seconds_up(window)),
-            None => out.push_str(CONCURRENT),
+        match state.counts {
+            Counts::In(window) => number(out, ";w=", seconds_up(window)),
+            Counts::RequestsAtOnce => out.push_str(r#";qu="concurrent-requests""#),
+            Counts::StreamsAtOnce => out.push_str(r#";qu="concurrent-streams""#),
         }
     })
 }
-
-/// What is counted, where it is not requests in a window.
-const CONCURRENT: &str = r#";qu="concurrent-requests""#;
 
 /// Whole seconds, rounded up; `Retry-After` (RFC 9110 §10.2.3) and the `t` beside it must agree.
 #[must_use]
@@ -110,7 +119,7 @@ mod tests {
     const PER_USER: LimitState<'static> = LimitState {
         name: "\"per-user\"",
         quota: 100,
-        window: Some(Duration::from_mins(1)),
+        counts: Counts::In(Duration::from_mins(1)),
         remaining: 7,
         reset: Duration::from_millis(1_200),
     };
@@ -124,10 +133,12 @@ mod tests {
 
     #[test]
     fn what_is_under_way_has_no_window_and_nothing_to_wait_for() {
-        let states = [LimitState { name: "\"streams\"", quota: 4, window: None, ..PER_USER }, PER_USER];
-        assert_eq!(rate_limit(states.into_iter()), r#""streams";r=7, "per-user";r=7;t=2"#);
-        let policy = rate_limit_policy(states.into_iter());
-        assert_eq!(policy, r#""streams";q=4;qu="concurrent-requests", "per-user";q=100;w=60"#);
+        let at_once = LimitState { name: "\"at-once\"", quota: 9, counts: Counts::RequestsAtOnce, ..PER_USER };
+        let streams = LimitState { name: "\"streams\"", quota: 4, counts: Counts::StreamsAtOnce, ..PER_USER };
+        let states = [at_once, streams, PER_USER];
+        assert_eq!(rate_limit(states.into_iter()), r#""at-once";r=7, "streams";r=7, "per-user";r=7;t=2"#);
+        let caps = r#""at-once";q=9;qu="concurrent-requests", "streams";q=4;qu="concurrent-streams""#;
+        assert_eq!(rate_limit_policy(states.into_iter()), format!(r#"{caps}, "per-user";q=100;w=60"#));
     }
 
     #[test]

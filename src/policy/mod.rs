@@ -46,6 +46,7 @@ pub mod rewrite;
 pub mod rfc3339;
 pub mod sse;
 pub mod standing;
+pub mod streams;
 pub mod stuffing;
 pub mod token;
 pub mod trace;

@@ -112,7 +112,9 @@ reasons! {
     RouteLimited = "route_limited",
     /// As many requests are under way at once as a cap allows.
     ConcurrencyLimited = "concurrency_limited",
-    /// A quota of a day or a month is used up.
+    /// As many streams are open at once as a cap allows.
+    StreamsLimited = "streams_limited",
+    /// A quota of an hour, a day or a month is used up.
     QuotaUsedUp = "quota_used_up",
     /// A hard budget was used up while the answer flowed.
     BudgetUsedUp = "budget_used_up",
@@ -132,6 +134,8 @@ reasons! {
     SessionUnknown = "session_unknown",
     /// Nothing is locked that goes by this name.
     LockoutUnknown = "lockout_unknown",
+    /// Nothing is used of a quota by whoever was named.
+    QuotaUnknown = "quota_unknown",
     /// Logins from this part of the network are refused for a while: many people's passwords were tried from there.
     LoginsRefused = "logins_refused",
     /// The client of an OAuth endpoint has not proven who it is.

@@ -54,7 +54,7 @@ pub fn asked(
     headers: &HeaderMap,
     has_body: bool,
 ) -> Result<Option<Accept>, HandshakeFault> {
-    if version != Version::HTTP_11 || !switches(headers) {
+    if !is_asked(version, headers) {
         return Ok(None);
     }
     if method != Method::GET {
@@ -72,6 +72,12 @@ pub fn asked(
     }
     let hashed = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID.as_bytes()].concat());
     Ok(Some(Accept(STANDARD.encode(hashed))))
+}
+
+/// Whether a request asks for a WebSocket, in whatever way.
+#[must_use]
+pub fn is_asked(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11 && switches(headers)
 }
 
 /// Whether a 101 answers the very handshake: this protocol, and this key.

@@ -100,6 +100,8 @@ pub(crate) enum Call {
     AdminLockouts,
     AdminLift,
     AdminLiftOne,
+    AdminQuotas,
+    AdminQuotaReset,
 }
 
 /// Every endpoint.
@@ -154,6 +156,8 @@ pub static ENDPOINTS: &[Endpoint] = &[
     of_admins("admin_lockouts", Method::GET, "/admin/v1/lockouts", Call::AdminLockouts),
     of_admins("admin_lockouts_lift", Method::DELETE, "/admin/v1/lockouts", Call::AdminLift),
     of_admins("admin_lockout_lift", Method::DELETE, "/admin/v1/lockouts/{id}", Call::AdminLiftOne),
+    of_admins("admin_quotas", Method::GET, "/admin/v1/quotas", Call::AdminQuotas),
+    of_admins("admin_quotas_reset", Method::DELETE, "/admin/v1/quotas", Call::AdminQuotaReset),
 ];
 
 const fn post(name: &'static str, path: &'static str, auth: AuthMode, call: Call) -> Endpoint {
@@ -243,7 +247,9 @@ impl Endpoint {
             | Call::AdminAudit
             | Call::AdminLockouts
             | Call::AdminLift
-            | Call::AdminLiftOne => Calls::Vital,
+            | Call::AdminLiftOne
+            | Call::AdminQuotas
+            | Call::AdminQuotaReset => Calls::Vital,
             Call::Refresh | Call::Logout | Call::Revoke | Call::Introspect => Calls::Returning,
             Call::Register
             | Call::Login
@@ -289,6 +295,8 @@ impl Endpoint {
             Call::AdminLockouts => self.on(admin::lockouts::list, accounts()?),
             Call::AdminLift => self.on(admin::lockouts::lift, accounts()?),
             Call::AdminLiftOne => self.on(admin::lockouts::lift_one, accounts()?),
+            Call::AdminQuotas => self.on(admin::quotas::list, accounts()?),
+            Call::AdminQuotaReset => self.on(admin::quotas::reset, accounts()?),
         })
     }
 

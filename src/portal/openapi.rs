@@ -22,7 +22,7 @@ use crate::{
     },
     policy::reason::Reason,
     portal::{
-        admin::{audit::AuditPage, lockouts::LockoutsAnswer},
+        admin::{audit::AuditPage, lockouts::LockoutsAnswer, quotas::QuotasAnswer},
         answers::{Answer, TokenAnswer, UserAnswer},
         api_keys::{ApiKeyAnswer, ApiKeysAnswer, NewApiKeyAnswer},
         endpoints::{Call, ENDPOINTS, Endpoint, EndpointPath, Served},
@@ -123,7 +123,12 @@ impl Shape {
                 Some("ReferredClaims"),
                 &[Reason::CredentialsMissing, Reason::ReferenceUnknown],
             ),
-            Call::AdminAudit | Call::AdminLockouts | Call::AdminLift | Call::AdminLiftOne => admin::shape(call),
+            Call::AdminAudit
+            | Call::AdminLockouts
+            | Call::AdminLift
+            | Call::AdminLiftOne
+            | Call::AdminQuotas
+            | Call::AdminQuotaReset => admin::shape(call),
             Call::OpenApi => ("This description", &[], &[], StatusCode::OK, Some("Description"), &[]),
         };
         Self { summary, required, optional, success, answer, refusals }
@@ -463,6 +468,7 @@ fn schemas() -> Value {
     define::<IntrospectAnswer>(&mut generator);
     define::<AuditPage>(&mut generator);
     define::<LockoutsAnswer>(&mut generator);
+    define::<QuotasAnswer>(&mut generator);
     define::<OAuthError<'static>>(&mut generator);
     define::<Document<'static>>(&mut generator);
     let mut schemas = generator.take_definitions(true);

@@ -6,7 +6,7 @@ use secrecy::SecretBox;
 
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    config::settings::{Lockout, Portal, Tokens},
+    config::settings::{Lockout, Portal, Quota, Tokens},
     gate::{keyring::Keyring, open_streams::OpenStreams, references::References, refusal::Refusal},
     policy::{
         ids::{ApiKeyId, SessionId},
@@ -39,6 +39,8 @@ pub struct PortalState {
     pub lines: Arc<Lines>,
     /// Who may ask about tokens and revoke them.
     pub oauth: Vec<OAuthClient>,
+    /// Quotas, for administrators.
+    pub quotas: Vec<Arc<Quota>>,
     /// When failed logins are taken for credential stuffing; `None`: never.
     pub stuffing: Option<StuffingRules>,
     /// What was seen of it here.

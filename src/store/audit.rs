@@ -109,6 +109,8 @@ audit_events! {
     DeviceVoided = "device_voided",
     /// Failures to log in were forgotten because somebody said so.
     LockoutLifted = "lockout_lifted",
+    /// What was used of a quota was set to nothing because somebody said so.
+    QuotaReset = "quota_reset",
     /// An administrator looked at something over the admin API.
     AdminRead = "admin_read",
     /// So many different logins to so many accounts failed from one part of the network that it is refused for a while.
@@ -262,6 +264,10 @@ pub enum Particular {
     Prefix,
     /// A wait, seconds.
     Wait,
+    /// A quota, by its name in the configuration.
+    Quota,
+    /// Whose account of it, by the store's key: a hash.
+    QuotaKey,
 }
 
 /// A particular's value.

@@ -34,7 +34,13 @@ pub struct Call<'a> {
     pub asked: Asked,
     /// Where it is; `None`: in a file.
     pub server: Option<&'a Server>,
+    /// It waits for its turn, behind other calls: for one of our connections while all are in use, or for the one writer
+    /// that SQLite has. Else it is the database that is waited for.
+    pub queues: bool,
 }
+
+/// What begins a transaction that writes, on SQLite: there is one at a time, of all processes.
+pub(super) const BEGIN_WRITING: &str = "BEGIN IMMEDIATE";
 
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,11 @@ pub fn watched<R>(watcher: Arc<dyn Watcher>, work: impl FnOnce() -> R) -> R {
     WATCHER.sync_scope(watcher, work)
 }
 
+/// Work whose calls are told to a watcher of its own.
+pub(super) fn watched_by<F: Future>(watcher: Arc<dyn Watcher>, work: F) -> impl Future<Output = F::Output> {
+    WATCHER.scope(watcher, work)
+}
+
 /// Work for a task of its own that is watched as the request is that hands it over.
 pub fn still_watched<F: Future>(work: F) -> impl Future<Output = F::Output> {
     match WATCHER.try_with(Arc::clone) {
@@ -110,8 +121,16 @@ pub(super) struct Telling(Option<Box<dyn Ending>>);
 impl Telling {
     /// Tells whoever watches, if anybody does.
     pub(super) fn begin(system: System, asked: Asked, server: Option<&Server>) -> Self {
-        let began = WATCHER.try_with(|watcher| Arc::clone(watcher).began(&Call { system, asked, server }));
-        Self(began.ok().flatten())
+        Self::of(&Call { system, asked, server, queues: asked == Asked::Statement(BEGIN_WRITING) })
+    }
+
+    /// The same, of a call for a connection while all are in use.
+    pub(super) fn in_queue(system: System, server: Option<&Server>) -> Self {
+        Self::of(&Call { system, asked: Asked::Connection, server, queues: true })
+    }
+
+    fn of(call: &Call<'_>) -> Self {
+        Self(WATCHER.try_with(|watcher| Arc::clone(watcher).began(call)).ok().flatten())
     }
 
     /// Tells how it ended, and gives that on.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Timestamp,
     policy::ids::{ApiKeyId, SessionId, UserId},
+    store::quota_lists::QuotaReset,
 };
 
 /// What there is to know.
@@ -28,6 +29,8 @@ pub enum News {
     ApiKey(ApiKeyId),
     /// The signing keys have changed. Which they are now is asked of the store.
     Keys,
+    /// What was used of a quota was set to nothing.
+    Quota(QuotaReset),
 }
 
 /// Tokens of one subject up to a moment.

@@ -6,7 +6,7 @@
 //! that several gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what
 //! gateways tell each other. `sessions`, `keys` and `api_keys` are rows of those, `audit` is what a row of the audit
 //! says, `security` who hears of some of them at once. `lockouts` counts failures to log in (`lockout_lists` shows what
-//! is locked), `quotas` what is used of quotas. `calls` tells a request's trace what it waited for. Callers never see
+//! is locked), `quotas` what is used of quotas (`quota_lists` shows it). `calls` tells a request's trace what it waited for. Callers never see
 //! SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract
 //! suite in `tests/contract/` holds every engine to the comments below.
 
@@ -20,6 +20,7 @@ pub mod lockout_lists;
 pub mod lockouts;
 pub mod master_key;
 pub mod memory;
+pub mod quota_lists;
 pub mod quotas;
 pub mod redis;
 pub mod security;
@@ -49,7 +50,6 @@ use crate::{
 pub use self::{
     audit::{AuditEntry, AuditEvent},
     keys::{KeyAsk, KeyLife, KeyState, KeysAdvanced, NewKey, StoredKey},
-    quotas::Quotas,
     sessions::{NewSession, Opened, RefreshOutcome, Session, SessionLimit, Use},
 };
 
@@ -171,7 +171,9 @@ pub struct ProfilePatch {
 
 /// The facts that outlive a request.
 #[async_trait]
-pub trait Store: api_keys::ApiKeys + lockout_lists::LockoutLists + Quotas + Send + Sync + 'static {
+pub trait Store:
+    api_keys::ApiKeys + lockout_lists::LockoutLists + quota_lists::QuotaLists + Send + Sync + 'static
+{
     /// How many connections wait and work.
     fn pool(&self) -> PoolStats;
 

@@ -109,10 +109,6 @@ pub trait Quotas {
         most: u32,
     ) -> Result<Vec<QuotaUsage>, StoreFault>;
 
-    /// Sets what is used in periods that are not over at `now` to nothing, of one key or of all. Gives how many accounts
-    /// there were.
-    async fn reset_quota(&self, quota: &str, key: Option<[u8; 16]>, now: Timestamp) -> Result<u64, StoreFault>;
-
     /// Forgets some of the periods that were over before this moment; gives how many, 0 once none is left. Several
     /// gateways that do so are not in each other's way.
     async fn prune_quotas(&self, before: Timestamp) -> Result<u64, StoreFault>;

@@ -57,12 +57,19 @@ fn what_cannot_be_counted_by_is_refused_with_its_place() {
 #[test]
 fn a_cap_is_no_rate() {
     for (limit, message) in [
-        ("by: address", "limits.a.rate: missing; e.g. 20/s or 100/1m, or concurrent: 20 instead"),
+        ("by: address", "limits.a.rate: missing; e.g. 20/s or 100/1m, or concurrent: 20 or streams: 4 instead"),
         ("by: address, concurrent: 5, rate: 5/s", "limits.a.rate: contradicts concurrent; rate is of a rate"),
         ("by: address, concurrent: 5, burst: 5", "limits.a.burst: contradicts concurrent"),
         ("by: address, concurrent: 5, lease: 5", "limits.a.lease: contradicts concurrent"),
         ("by: address, concurrent: 5, max_keys: 500", "limits.a.max_keys: contradicts concurrent"),
         ("by: address, concurrent: 5, scope: shared", "limits.a.scope: contradicts concurrent"),
+        (
+            "by: address, concurrent: 5, streams: 5",
+            "limits.a.streams: contradicts concurrent; requests and streams are",
+        ),
+        ("by: address, streams: 5, rate: 5/s", "limits.a.rate: contradicts streams; rate is of a rate"),
+        ("by: address, streams: 5, scope: shared", "limits.a.scope: contradicts streams; what is under way is counted"),
+        ("by: address, streams: 0", "limits.a.streams: expected a whole number from 1 to 1000000"),
         ("by: address, concurrent: 0", "limits.a.concurrent: expected a whole number from 1 to 1000000"),
         ("by: address, rate: 5/s, max_keys: 63", "limits.a.max_keys: expected a whole number from 64 to 10000000"),
         ("by: address, rate: 5/s, shadow: maybe", "limits.a.shadow: expected true or false"),
@@ -73,9 +80,16 @@ fn a_cap_is_no_rate() {
 }
 
 #[test]
+fn the_portal_which_answers_no_streams_has_no_cap_on_them() {
+    let rest = "routes: [{name: c, match: {path: /c}, auth: none, cluster: rag}]\nportal: {limits: [a]}\n";
+    let told = errors_with(&format!("{REST}{rest}limits: {{a: {{by: address, streams: 4}}}}\n"), &Variables::new());
+    assert!(told.contains("portal.limits[0]: \"a\" counts streams, and no answer of the portal is one"), "{told}");
+}
+
+#[test]
 fn a_route_that_looks_at_no_caller_counts_by_none_and_no_route_has_nine_limits() {
     for by in ["subject", "session", "client", "org", "[address, subject]", "[org, route]"] {
-        for what in ["rate: 5/s", "concurrent: 5"] {
+        for what in ["rate: 5/s", "concurrent: 5", "streams: 5"] {
             let routes = "routes: [{name: c, match: {path: /c}, auth: none, cluster: rag, limits: [a]}]\n";
             let told = errors_with(&format!("{REST}{routes}limits:\n  a: {{by: {by}, {what}}}\n"), &Variables::new());
             assert!(told.contains("routes[0].limits[0]: contradicts auth: none; \"a\" counts by "), "{by}: {told}");

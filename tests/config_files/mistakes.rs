@@ -91,7 +91,7 @@ fn missing_keys_are_named_where_they_belong() {
          f.yaml:3:3: clusters.rag.endpoints: missing; a cluster needs at least one endpoint, \
          e.g. http://127.0.0.1:8000\n\
          f.yaml:5:3: limits.l.by: missing; say what is counted: address, subject, route, ...\n\
-         f.yaml:5:3: limits.l.rate: missing; e.g. 20/s or 100/1m, or concurrent: 20 instead\n\
+         f.yaml:5:3: limits.l.rate: missing; e.g. 20/s or 100/1m, or concurrent: 20 or streams: 4 instead\n\
          f.yaml:7:5: routes[0].name: missing; metrics and logs call the route by it\n\
          f.yaml:7:5: routes[0].match: missing; it needs at least a path\n\
          f.yaml:7:5: routes[0].cluster: missing; name the cluster it goes to"

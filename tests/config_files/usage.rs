@@ -43,9 +43,9 @@ fn what_makes_no_sense_is_said_so() {
         told("usage: {estimate: 0, format: anthropic, prices: {\"*\": {input: -1, output: 0.0000001, per: 1B}}}"),
         "f.yaml:9:14: routes[0].usage.estimate: expected a whole number from 1 to 10000000, found \"0\"\n\
          f.yaml:9:27: routes[0].usage.format: expected openai, found \"anthropic\"\n\
-         f.yaml:9:61: routes[0].usage.prices.*.input: expected money such as 0.15 (at most six decimals, up to 1000000), \
+         f.yaml:9:61: routes[0].usage.prices.*.input: expected money such as \"12.50\" (at most six decimals, from 0 to 1000000), \
          found \"-1\"\n\
-         f.yaml:9:72: routes[0].usage.prices.*.output: expected money such as 0.15 (at most six decimals, up to 1000000), \
+         f.yaml:9:72: routes[0].usage.prices.*.output: expected money such as \"12.50\" (at most six decimals, from 0 to 1000000), \
          found \"0.0000001\"\n\
          f.yaml:9:91: routes[0].usage.prices.*.per: expected a number of tokens such as 1000, 1K or 1M, found \"1B\""
     );

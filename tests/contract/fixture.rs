@@ -59,6 +59,11 @@ impl Fixture {
         Self::open(sqlite_settings(folder.path().join("data/portcullis.db")), Some(folder)).await
     }
 
+    /// On a store of these settings.
+    pub(crate) async fn of(settings: settings::Store) -> Self {
+        Self::open(settings, None).await
+    }
+
     async fn open(settings: settings::Store, folder: Option<TempDir>) -> Self {
         Self { store: sql::open(&settings).await.unwrap(), settings, _folder: folder }
     }

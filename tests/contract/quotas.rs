@@ -12,10 +12,13 @@ use std::{
 use futures_util::future::join_all;
 use portcullis::{
     clock::{Clock, Tick, Timestamp},
-    config::settings::{KeyPart, LimitKey, Quota},
+    config::settings::{Engine, KeyPart, LimitKey, Quota},
     policy::quota::{Amounts, Period, Unit},
     store::{
+        AuditEvent,
+        feed::News,
         memory::limits::CounterKey,
+        quota_lists::{QuotaPlace, QuotaQuery, QuotaReset, key_text},
         quotas::{
             Account, Book, Budget, Ledger, Outcome, QuotaAsk, QuotaReturn, Reservation, Reserve, Verdict, hashed,
         },
@@ -26,11 +29,12 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
+use sqlx::{Connection, SqliteConnection};
 
 use crate::{
-    fixture::{Fixture, NOW, postgres_settings},
+    fixture::{Fixture, NOW, entry, postgres_settings},
     redis::PATIENT,
-    support::postgres::Cluster,
+    support::postgres::{Cluster, cluster},
 };
 
 on_both_engines! {
@@ -49,6 +53,9 @@ on_both_engines! {
     what_is_at_hand_and_what_is_left_in_the_store_are_enough_together,
     units_lie_idle_though_a_client_asks_for_more_than_there_is,
     what_was_set_aside_before_a_reset_does_not_come_back_after_it,
+    accounts_are_listed_the_most_used_first_page_by_page,
+    a_reset_is_audited_and_told_to_every_gateway,
+    what_a_reset_leaves_at_a_ledger_is_spent_no_more,
 }
 
 const KEY: CounterKey = CounterKey::Subject(7);
@@ -88,6 +95,7 @@ fn quota(unit: Unit, limit: u64) -> Quota {
 struct Gateways {
     clock: Arc<Hand>,
     ledgers: Vec<Arc<Ledger>>,
+    books: Vec<Arc<Book>>,
     lost: Arc<Mutex<Vec<bool>>>,
 }
 
@@ -107,7 +115,7 @@ impl Gateways {
             })
             .collect();
         let ledgers = books.iter().map(|book| Arc::new(Ledger::new(&quota, book, max_keys))).collect();
-        Self { clock, ledgers, lost }
+        Self { clock, ledgers, books, lost }
     }
 }
 
@@ -124,6 +132,12 @@ async fn admitted(ledger: &Arc<Ledger>, key: &CounterKey, units: u64) -> Option<
         Outcome::Refused | Outcome::Busy => None,
         Outcome::Alone(_) => panic!("the store is there"),
     }
+}
+
+/// Sets accounts to nothing; gives how many.
+async fn reset(on: &Fixture, quota: &str, key: Option<[u8; 16]>, at: Timestamp) -> u64 {
+    let what = QuotaReset { quota: quota.to_owned(), key };
+    on.store.reset_quota(&what, &entry(AuditEvent::QuotaReset, at)).await.unwrap()
 }
 
 /// One request that is counted; whether it was admitted.
@@ -163,9 +177,9 @@ async fn units_are_given_up_to_the_limit_and_taken_back(on: Fixture) {
 
 async fn units_of_before_a_reset_are_not_taken_back(on: Fixture) {
     let before = on.store.take_quota(&ask(0, 60, 60)).await.unwrap();
-    assert_eq!(on.store.reset_quota("other", None, NOW).await.unwrap(), 0);
-    assert_eq!(on.store.reset_quota("daily", Some([9; 16]), NOW).await.unwrap(), 0);
-    assert_eq!(on.store.reset_quota("daily", Some(hashed(&KEY)), NOW).await.unwrap(), 1);
+    assert_eq!(reset(&on, "other", None, NOW).await, 0);
+    assert_eq!(reset(&on, "daily", Some([9; 16]), NOW).await, 0);
+    assert_eq!(reset(&on, "daily", Some(hashed(&KEY)), NOW).await, 1);
     let after = on.store.take_quota(&ask(0, 70, 70)).await.unwrap();
     assert_eq!((after.given, after.used), (70, 70));
     assert!(after.epoch > before.epoch);
@@ -173,7 +187,7 @@ async fn units_of_before_a_reset_are_not_taken_back(on: Fixture) {
     on.store.return_quota(&[late]).await.unwrap();
     assert_eq!(used(&on, NOW).await, 70);
     let tomorrow = NOW.plus(Duration::from_hours(24));
-    assert_eq!(on.store.reset_quota("daily", None, tomorrow).await.unwrap(), 0, "its day is over");
+    assert_eq!(reset(&on, "daily", None, tomorrow).await, 0, "its day is over");
 }
 
 async fn periods_that_are_over_are_forgotten(on: Fixture) {
@@ -401,11 +415,74 @@ async fn what_was_set_aside_before_a_reset_does_not_come_back_after_it(on: Fixtu
     let gateways = Gateways::of(&on, quota(Unit::Tokens, 100), 1);
     let ledger = &gateways.ledgers[0];
     let before = admitted(ledger, &KEY, 40).await.unwrap();
-    assert_eq!(on.store.reset_quota("daily", Some(hashed(&KEY)), NOW).await.unwrap(), 1);
+    assert_eq!(reset(&on, "daily", Some(hashed(&KEY)), NOW).await, 1);
     admitted(ledger, &KEY, 20).await.unwrap().settle(20);
     drop(before);
     ledger.close().await;
     assert_eq!(used(&on, NOW).await, 20);
+}
+
+async fn accounts_are_listed_the_most_used_first_page_by_page(on: Fixture) {
+    for (number, used) in [(1, 5), (2, 9), (3, 5), (4, 1)] {
+        let account = Account { key: [number; 16], ..account(NOW) };
+        on.store.take_quota(&QuotaAsk { account, ..ask(used, 0, 0) }).await.unwrap();
+    }
+    let other = Account { quota: "other", key: [2; 16], ..account(NOW) };
+    on.store.take_quota(&QuotaAsk { account: other, ..ask(7, 0, 0) }).await.unwrap();
+    let over = account(NOW.minus(Duration::from_hours(48)));
+    on.store.take_quota(&QuotaAsk { account: over, ..ask(100, 0, 0) }).await.unwrap();
+    let all = async |query: QuotaQuery| {
+        let (mut query, mut all) = (query, Vec::new());
+        loop {
+            let page = on.store.quota_page(&query, NOW, 2).await.unwrap();
+            assert!(page.accounts.len() <= 2);
+            all.extend(page.accounts.iter().map(|usage| (usage.quota.clone(), usage.key[0], usage.used)));
+            let Some(next) = page.next else { return all };
+            query.after = QuotaPlace::from_cursor(&next.to_cursor());
+        }
+    };
+    let of = |quota: &str, key, used| (quota.to_owned(), key, used);
+    let daily = [of("daily", 2, 9), of("daily", 1, 5), of("daily", 3, 5), of("daily", 4, 1)];
+    let [first, rest @ ..] = daily.clone();
+    assert_eq!(all(QuotaQuery::default()).await, [&[first, of("other", 2, 7)], &rest[..]].concat());
+    let quota = Some("daily".to_owned());
+    assert_eq!(all(QuotaQuery { quota: quota.clone(), ..QuotaQuery::default() }).await, daily);
+    assert_eq!(all(QuotaQuery { quota, key: Some([3; 16]), after: None }).await, [of("daily", 3, 5)]);
+    let key = Some([2; 16]);
+    assert_eq!(all(QuotaQuery { key, ..QuotaQuery::default() }).await, [of("daily", 2, 9), of("other", 2, 7)]);
+}
+
+async fn a_reset_is_audited_and_told_to_every_gateway(on: Fixture) {
+    assert_eq!(reset(&on, "daily", None, NOW).await, 0);
+    assert_eq!((on.audited("quota_reset").await, on.news().await), (0, Vec::new()), "nothing has changed");
+    on.store.take_quota(&ask(0, 5, 5)).await.unwrap();
+    on.store.take_quota(&QuotaAsk { account: Account { key: [9; 16], ..account(NOW) }, ..ask(0, 5, 5) }).await.unwrap();
+    assert_eq!(reset(&on, "daily", Some(hashed(&KEY)), NOW).await, 1);
+    assert_eq!(reset(&on, "daily", None, NOW).await, 1, "the other");
+    let told = [Some(hashed(&KEY)), None].map(|key| News::Quota(QuotaReset { quota: "daily".to_owned(), key }));
+    assert_eq!(on.news().await, told);
+    assert_eq!(on.audited("quota_reset").await, 2);
+    assert_eq!(on.audited_of("quota_reset", &key_text(&hashed(&KEY))).await, 1);
+}
+
+async fn what_a_reset_leaves_at_a_ledger_is_spent_no_more(on: Fixture) {
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 1_600), 1);
+    let (ledger, book) = (&gateways.ledgers[0], &gateways.books[0]);
+    book.enrol(Arc::clone(ledger));
+    for key in [KEY, CounterKey::Subject(8)] {
+        assert!(request(ledger, &key).await);
+    }
+    assert_eq!(used(&on, NOW).await, 100, "all but one lie here");
+    let what = QuotaReset { quota: "daily".to_owned(), key: Some(hashed(&KEY)) };
+    on.store.reset_quota(&what, &entry(AuditEvent::QuotaReset, NOW)).await.unwrap();
+    book.doubt(&what);
+    assert!(request(ledger, &KEY).await);
+    assert_eq!(used(&on, NOW).await, 100, "a hundred of after it");
+    ledger.close().await;
+    assert_eq!(used(&on, NOW).await, 1);
+    // Of whoever was not meant nothing is lost.
+    let other = on.store.quota_usage(None, Some(hashed(&CounterKey::Subject(8))), NOW, 1).await.unwrap();
+    assert_eq!(other[0].used, 1);
 }
 
 /// Forty keys at once, of which four are asked at a time, half a second each: those at the end of the queue are told to
@@ -428,6 +505,61 @@ async fn a_queue_for_the_store_is_no_lost_store() {
     let count = answers.into_iter().filter(|answer| *answer.as_ref().unwrap()).count();
     assert!((1..40).contains(&count), "{count}");
     assert!(gateways.lost.lock().unwrap().is_empty(), "it always answered in time");
+}
+
+/// A question that waits for its turn for longer than the store may take to answer, and its ledger does not count alone.
+async fn is_busy_and_not_lost(gateways: &Gateways) {
+    // Told to come again after a second: by then a question that was being asked would have lost the store.
+    assert!(matches!(reserve(&gateways.ledgers[0], &KEY, 1).await.outcome, Outcome::Busy));
+    assert!(gateways.lost.lock().unwrap().is_empty(), "nobody has asked it yet");
+}
+
+/// The same once it has its turn.
+async fn is_answered(gateways: &Gateways) {
+    let answered = async { while !request(&gateways.ledgers[0], &KEY).await {} };
+    tokio::time::timeout(PATIENT, answered).await.expect("it has its turn");
+    assert!(gateways.lost.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_the_one_writer_of_sqlite_is_no_lost_store() {
+    let on = Fixture::sqlite().await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let Engine::Sqlite { path } = &on.settings.engine else { panic!("on SQLite") };
+    let mut rival = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.unwrap();
+    is_busy_and_not_lost(&gateways).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
+    is_answered(&gateways).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_connection_while_all_are_in_use_is_no_lost_store() {
+    let mut settings = postgres_settings(cluster().create_database().url);
+    settings.pool = 1;
+    let on = Fixture::of(settings).await;
+    let (_, session) = on.registered("ann@example.org").await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let mut rival = on.rival().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions").execute(&mut rival).await.unwrap();
+    let store = on.store.clone();
+    let other = tokio::spawn(async move { store.session(session).await.unwrap().is_some() });
+    on.somebody_waits().await;
+    is_busy_and_not_lost(&gateways).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
+    assert!(other.await.unwrap());
+    is_answered(&gateways).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_is_asked_and_not_answered_loses_the_store() {
+    let on = Fixture::postgres().await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 10), 1);
+    let mut rival = on.rival().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE quota_usage").execute(&mut rival).await.unwrap();
+    assert!(matches!(reserve(&gateways.ledgers[0], &KEY, 1).await.outcome, Outcome::Alone(_)));
+    assert_eq!(*gateways.lost.lock().unwrap(), [true]);
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
 }
 
 /// Counts alone while the store is gone, and tells it afterwards.

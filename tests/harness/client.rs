@@ -212,6 +212,11 @@ impl Streamed {
         self.response.status().as_u16()
     }
 
+    /// A header, if it is there and text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
     fn is_from_upstream(&self) -> bool {
         self.response.headers().contains_key(MARK)
     }

@@ -3,12 +3,13 @@
 
 use std::{collections::HashMap, fmt::Write, net::SocketAddr, process::Output, sync::Arc};
 
+use clap::Parser;
 use portcullis::{
     app::{
         App, Rim, Running, StartFault,
         commands::{self, CommandFault},
     },
-    cli::keys::Keys,
+    cli::{Cli, Command, keys::Keys},
     clock::SystemEntropy,
     config::{
         self, ConfigErrors, Source,
@@ -232,6 +233,20 @@ impl Gateway {
         let file = self.setup.folder.path().join("portcullis.yaml");
         std::fs::write(&file, &self.setup.yaml).unwrap();
         binary::run(&[arguments, &["--config", file.to_str().unwrap()]].concat(), &self.setup.environment)
+    }
+
+    /// What the program would do with these arguments beside this gateway, by the test's clock; `Err`: its fault.
+    pub(crate) async fn beside(&self, arguments: &[&str]) -> Result<String, String> {
+        let all = [&["portcullis"], arguments, &["--config", "unread"]].concat();
+        let Command::Beside(command) = Cli::try_parse_from(all).map_err(|fault| fault.to_string())?.command else {
+            panic!("not beside a gateway")
+        };
+        let settings = self.setup.settings().unwrap();
+        let rim = Rim { clock: Arc::<ManualClock>::clone(&self.clock), entropy: Arc::new(SystemEntropy) };
+        let mut out = Vec::new();
+        let run = commands::run(&command, &settings, &rim, &mut out);
+        soon("the command to end", run).await.map_err(|fault| fault.to_string())?;
+        Ok(String::from_utf8(out).unwrap())
     }
 
     /// Runs SQL as somebody does who owns the tables: no trigger of the audit's is in the way.

@@ -140,8 +140,8 @@ impl Invariants {
         }
         if matches!(seen.status, 429 | 503) {
             let wait = seen.all("retry-after").first().and_then(|wait| wait.parse::<u64>().ok());
-            // Nobody knows when one of the requests that are under way ends.
-            let at_once = |policy: &&str| policy.contains(";qu=\"concurrent-requests\"");
+            // Nobody knows when one of the requests or streams that are under way ends.
+            let at_once = |policy: &&str| policy.contains(";qu=\"concurrent-");
             let is_full = seen.status == 429 && seen.all("ratelimit-policy").iter().any(at_once);
             let said = !seen.all("retry-after").is_empty();
             assert!(

@@ -44,7 +44,7 @@ const KEY: &str = "key"; // 403: no API keys here.
 const CLIENT: &str = "client"; // 401: no client has proven who it is.
 
 /// The promise. A column for each of [`CREDENTIALS`].
-const EXPECTED: [(&str, &str, [&str; 13]); 37] = [
+const EXPECTED: [(&str, &str, [&str; 13]); 39] = [
     ("portal_register", "POST /auth/register", [IN; 13]),
     ("portal_signup", "POST /auth/signup", [IN; 13]),
     ("portal_login", "POST /auth/login", [IN; 13]),
@@ -91,6 +91,12 @@ const EXPECTED: [(&str, &str, [&str; 13]); 37] = [
     (
         "admin_lockout_lift",
         "DELETE /admin/v1/lockouts/x",
+        [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, SITE, KEY, KEY],
+    ),
+    ("admin_quotas", "GET /admin/v1/quotas", [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, ROLE, KEY, KEY]),
+    (
+        "admin_quotas_reset",
+        "DELETE /admin/v1/quotas",
         [WHO, BAD, BAD, BAD, ROLE, ROLE, ROLE, BAD, ROLE, BAD, SITE, KEY, KEY],
     ),
     ("required", "GET /required/a", [WHO, BAD, BAD, BAD, IN, IN, IN, BAD, WHO, WHO, WHO, KEY, WHO]),

@@ -5,12 +5,13 @@
 //! its user sees and ends it), [`browsers`] (what front ends rely on), [`openapi`] (the portal is as it is described),
 //! [`storeless`] (a gateway that keeps nothing).
 //!
-//! Who may: [`access_matrix`] (who may call what), [`admin_api`] and [`admin_lockouts`] (what administrators see and
+//! Who may: [`access_matrix`] (who may call what), [`admin_api`], [`admin_lockouts`] and [`admin_quotas`] (what administrators see and
 //! do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`], [`smuggling`] and
 //! [`wrong_tokens`] (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours),
 //! [`cross_origin`] (which pages may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what
 //! services are told of tokens), [`revocations`] (what is taken away from tokens that are out there), [`api_keys`]
-//! (what they are worth, and until when) and [`api_key_lookups`] (what that costs the store), [`limits`], [`limit_keys`], [`limit_caps`], [`limit_bound`],
+//! (what they are worth, and until when) and [`api_key_lookups`] (what that costs the store), [`limits`],
+//! [`limit_keys`], [`limit_caps`], [`limit_streams`], [`limit_bound`],
 //! [`limit_evasion`], [`shared_limits`] and [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that
 //! keeps out), [`isolation`] and [`overload`] (what others do costs nobody else), [`floods`] and [`frame_floods`] (who
 //! is refused before anybody is known).
@@ -89,6 +90,8 @@ mod account_commands;
 mod admin_api;
 #[cfg(test)]
 mod admin_lockouts;
+mod admin_quotas;
+#[cfg(test)]
 mod api_key_lookups;
 mod api_keys;
 #[cfg(test)]
@@ -141,6 +144,7 @@ mod limit_caps;
 mod limit_evasion;
 #[cfg(test)]
 mod limit_keys;
+mod limit_streams;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

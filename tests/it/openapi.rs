@@ -27,7 +27,8 @@ async fn gateway(portal: &str) -> Gateway {
     let upstream = Upstream::start().await;
     let yaml = format!(
         "portal: {{admin_api: public, {portal}}}\noauth: {{clients: [{{id: docs, secret: {{env: DOCS_SECRET}}}}]}}\nclusters: {{rag: {{endpoints: [\"{}\"]}}}}\nroutes:\n  \
-         - {{name: page, match: {{path: /page}}, credentials: [bearer, cookie], cluster: rag}}\n",
+         - {{name: page, match: {{path: /page}}, credentials: [bearer, cookie], quotas: [daily], cluster: rag}}\n\
+         quotas: {{daily: {{by: route, per: day, requests: 1000000}}}}\n",
         upstream.url()
     );
     Setup::new(Engine::Sqlite, &yaml).variable("DOCS_SECRET", SECRET).start().await
@@ -181,12 +182,16 @@ async fn of_administrators(
         let wrong = json!({"email": "nobody@example.org", "password": "wrong"});
         client.post("/auth/login").json(&wrong).send().await.refused(401, "login_failed");
     }
+    client.get("/page").bearer(token).send().await;
     let locked = client.get("/admin/v1/lockouts").bearer(&admin).send().await;
     let one = format!("/admin/v1/lockouts/{}", locked.json()["lockouts"][0]["id"].as_str().unwrap());
     let mut answers = vec![("admin_lockouts".to_owned(), locked)];
-    for (id, path) in
-        [("admin_lockout_lift", one.as_str()), ("admin_lockouts_lift", "/admin/v1/lockouts?address=127.0.0.1")]
-    {
+    for (id, path) in [
+        ("admin_lockout_lift", one.as_str()),
+        ("admin_lockouts_lift", "/admin/v1/lockouts?address=127.0.0.1"),
+        ("admin_quotas_reset", "/admin/v1/quotas?quota=daily&all=true"),
+        ("admin_quotas_reset", "/admin/v1/quotas?quota=none&all=true"),
+    ] {
         answers.push((id.to_owned(), client.call("DELETE", path).bearer(&admin).send().await));
     }
     for (id, (method, path, _)) in operations.iter().filter(|(id, _)| id.starts_with("admin_")) {

@@ -50,6 +50,7 @@ fn assert_used_up(answer: &Answer, policy: &str) {
 on_both_stores! {
     a_quota_is_told_used_up_and_renewed_at_midnight,
     what_was_used_is_known_after_a_restart,
+    a_gateway_that_stops_gives_back_what_replaced_quotas_hold,
     of_two_quotas_the_one_that_refuses_costs_the_other_nothing,
     a_quota_in_the_shadow_counts_and_refuses_nothing,
     a_reload_keeps_what_was_used,
@@ -103,6 +104,26 @@ async fn what_was_used_is_known_after_a_restart(engine: Engine) {
         admitted += 1;
     }
     assert_eq!((admitted, upstream.received().len()), (160, 160));
+}
+
+async fn a_gateway_that_stops_gives_back_what_replaced_quotas_hold(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let of = |requests: u32| yaml(&upstream, &format!("  daily: {{by: subject, per: day, requests: {requests}}}"));
+    let mut gateway = Gateway::start(engine, &of(1_600)).await;
+    let ann = gateway.client().register("ann@example.org").await;
+    // A hundred lie at each ledger; while an answer is under way its own is held by it.
+    upstream.hold("/daily/slow");
+    let slow = tokio::spawn(gateway.client().get("/daily/slow").bearer(&ann.access).send());
+    let mut held = upstream.held().await;
+    for requests in [1_601, 1_602, 1_603] {
+        gateway.reload(&of(requests)).await;
+        assert_eq!(gateway.client().status("/daily/a", &ann.access).await, 200);
+    }
+    held.answer(&Reply::new(200, "")).await;
+    slow.await.unwrap().expect(200);
+    gateway.stop().await;
+    let usage = gateway.store().await.quota_usage(Some("daily"), None, crate::harness::clock::BEGIN, 10).await.unwrap();
+    assert_eq!(usage.iter().map(|usage| usage.used).sum::<u64>(), 4);
 }
 
 async fn of_two_quotas_the_one_that_refuses_costs_the_other_nothing(engine: Engine) {

@@ -151,6 +151,15 @@ pub struct Limit {
     pub max_keys: usize,
 }
 
+/// What a cap counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderWay {
+    /// Requests, each from its admission on.
+    Requests,
+    /// Those of them whose answer is a stream ([`crate::policy::streams`]) or a tunnel.
+    Streams,
+}
+
 /// One named cap on what is under way at the same time, counted by each gateway for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cap {
@@ -158,7 +167,9 @@ pub struct Cap {
     pub name: Arc<str>,
     /// What it counts by.
     pub key: LimitKey,
-    /// Requests under way at once.
+    /// What it counts.
+    pub of: UnderWay,
+    /// How many of them at once.
     pub most: NonZeroU32,
     /// It counts and tells, and refuses nothing.
     pub shadow: bool,

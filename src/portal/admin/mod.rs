@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod lockouts;
 pub(crate) mod page;
 pub(crate) mod query;
+pub(crate) mod quotas;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;

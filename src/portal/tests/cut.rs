@@ -28,6 +28,7 @@ use crate::{
         feed::{FeedPage, FeedPosition, FeedReach},
         lockout_lists::{LockoutLists, LockoutPage, LockoutQuery},
         lockouts::{Attempt, AttemptEnd, Attempted, Lift, Lockouts, Paced, Reserved, Ticket},
+        quota_lists::{QuotaLists, QuotaPage, QuotaQuery, QuotaReset},
         quotas::{QuotaAsk, QuotaGrant, QuotaReturn, QuotaUsage, Quotas},
         security::Message,
     },
@@ -85,12 +86,19 @@ impl Quotas for Cuttable {
         self.there()?.quota_usage(quota, key, now, most).await
     }
 
-    async fn reset_quota(&self, quota: &str, key: Option<[u8; 16]>, now: Timestamp) -> Result<u64, StoreFault> {
-        self.there()?.reset_quota(quota, key, now).await
-    }
-
     async fn prune_quotas(&self, before: Timestamp) -> Result<u64, StoreFault> {
         self.there()?.prune_quotas(before).await
+    }
+}
+
+#[async_trait]
+impl QuotaLists for Cuttable {
+    async fn quota_page(&self, query: &QuotaQuery, now: Timestamp, most: u32) -> Result<QuotaPage, StoreFault> {
+        self.there()?.quota_page(query, now, most).await
+    }
+
+    async fn reset_quota(&self, what: &QuotaReset, audit: &AuditEntry) -> Result<u64, StoreFault> {
+        self.there()?.reset_quota(what, audit).await
     }
 }
 

@@ -215,6 +215,7 @@ impl Harness {
             tokens: tokens.clone(),
             lockout: rules,
             lines: Arc::default(),
+            quotas: Vec::new(),
             stuffing: None,
             stuffing_watch: Arc::new(crate::store::memory::stuffing::StuffingWatch::new(&SystemEntropy)),
             oauth: vec![OAuthClient::new(CLIENT_ID, CLIENT_SECRET.as_bytes())],

@@ -114,7 +114,7 @@ impl Revocations {
                 let kept = keys.entry(*key).or_insert(until);
                 *kept = until.later(*kept);
             }),
-            News::Keys => {}
+            News::Keys | News::Quota(_) => {}
         }
     }
 

@@ -10,12 +10,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::sleep,
+};
 
 use super::Ledger;
 use crate::{
     clock::Clock,
-    store::{SharedStore, StoreFault},
+    store::{
+        SharedStore, StoreFault,
+        calls::{self, Call, Ending, Failure, Watcher},
+    },
 };
 
 /// Questions about quotas under way at once: logins need connections too.
@@ -25,7 +31,8 @@ const AT_ONCE: usize = 4;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest the store may take to answer a question that it is being asked; then it counts as lost. A little less than
-/// [`PATIENCE`], so that who waits for the first one learns of it.
+/// [`PATIENCE`], so that who waits for the first one learns of it. A question that waits for its turn is not being asked:
+/// for a connection while all are in use here, for SQLite's writer while another writes.
 const ANSWERS: Duration = Duration::from_millis(900);
 
 /// Told when the store is lost (`true`) or found again.
@@ -58,6 +65,12 @@ impl Book {
         Self { store, clock, flights, lost, losing, told, roll: Mutex::default() }
     }
 
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
     /// Whether the store is lost, so that each gateway counts alone.
     #[must_use]
     pub fn is_lost(&self) -> bool {
@@ -80,14 +93,17 @@ impl Book {
         }
     }
 
-    /// A question that the store is being asked. If it does not answer in time it is lost, but the question goes on: the
-    /// answer may give units.
+    /// A question to the store. If it is not answered in time once it is being asked, the store is lost, but the question
+    /// goes on: the answer may give units.
     pub(super) async fn patiently<T>(&self, question: impl Future<Output = T>) -> T {
-        let mut question = pin!(question);
-        if let Ok(answer) = tokio::time::timeout(ANSWERS, question.as_mut()).await {
-            return answer;
+        let turn = Arc::new(Turn(watch::Sender::new(false)));
+        let watcher: Arc<dyn Watcher> = Arc::<Turn>::clone(&turn);
+        let mut question = pin!(calls::watched_by(watcher, question));
+        tokio::select! {
+            biased;
+            answer = question.as_mut() => return answer,
+            () = turn.is_over_for(ANSWERS) => self.lose(None),
         }
-        self.lose(None);
         question.await
     }
 
@@ -106,5 +122,50 @@ impl Book {
             (self.told)(true);
             self.losing.notify_waiters();
         }
+    }
+}
+
+/// Whether a question waits for its turn in the store, as its calls tell.
+struct Turn(watch::Sender<bool>);
+
+impl Turn {
+    /// Until it has waited for nothing but the answer for so long.
+    async fn is_over_for(&self, long: Duration) {
+        let mut waits = self.0.subscribe();
+        loop {
+            until(&mut waits, false).await;
+            tokio::select! {
+                () = sleep(long) => return,
+                () = until(&mut waits, true) => {}
+            }
+        }
+    }
+}
+
+async fn until(waits: &mut watch::Receiver<bool>, expected: bool) {
+    // It is never closed: whoever waits holds the other end.
+    let _ = waits.wait_for(|waits| *waits == expected).await;
+}
+
+impl Watcher for Turn {
+    fn began(self: Arc<Self>, call: &Call<'_>) -> Option<Box<dyn Ending>> {
+        if !call.queues {
+            return None;
+        }
+        self.0.send_replace(true);
+        Some(Box::new(InQueue(self)))
+    }
+}
+
+/// A call that waits for its turn.
+struct InQueue(Arc<Turn>);
+
+impl Ending for InQueue {
+    fn ended(self: Box<Self>, _: Option<Failure>) {}
+}
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.0.0.send_replace(false);
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Spend {
     Alone,
     /// They are not there.
     Refused,
-    /// The store must be asked for so many more.
+    /// The store must be asked for so many more; 0: whether what is at hand is still good.
     Ask(u64),
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Asking {
     pub(super) owed: u64,
     pub(super) least: u64,
     pub(super) wanted: u64,
+    /// The answer tells whether what is at hand is still good.
+    pub(super) settles_doubt: bool,
 }
 
 /// Where units are from: they are good for nothing in another period, nor after a reset.
@@ -74,6 +76,8 @@ pub(super) struct Held {
     /// When units were last spent. Asking for more than there is keeps nothing here.
     touched: u64,
     pub(super) flight: Option<Flight>,
+    /// Somebody may have set it to nothing: what is at hand is good only if the store says so.
+    doubted: bool,
 }
 
 impl Fades for Held {
@@ -96,7 +100,13 @@ impl Held {
             dry_until: 0,
             touched: tick.nanos(),
             flight: None,
+            doubted: false,
         }
+    }
+
+    /// Somebody has set it to nothing, or is about to: the store is asked before anything more is spent.
+    pub(super) fn doubt(&mut self) {
+        (self.doubted, self.dry_until) = (true, 0);
     }
 
     /// Nothing would be lost with it.
@@ -117,6 +127,9 @@ impl Held {
 
     /// Spends units that are at hand; while the store is lost, of what was left in it too.
     pub(super) fn spend(&mut self, units: u64, tick: Tick, lost: bool) -> Spend {
+        if self.doubted && !lost {
+            return Spend::Ask(0);
+        }
         let Some(short) = units.checked_sub(self.left).filter(|short| *short > 0) else {
             self.left -= units;
             self.touched = tick.nanos();
@@ -188,7 +201,8 @@ impl Held {
 
     /// What to ask for: what is waited for and not at hand, or one unit and with it a share.
     pub(super) fn asking(&self, least: u64) -> Asking {
-        Asking { owed: self.debt, least, wanted: self.waiting.saturating_sub(self.left) }
+        let wanted = self.waiting.saturating_sub(self.left);
+        Asking { owed: self.debt, least, wanted, settles_doubt: self.doubted }
     }
 
     /// The store's answer. `asking` is what it answers; the limit is all there is.
@@ -196,6 +210,9 @@ impl Held {
         if grant.epoch != self.epoch {
             // Somebody has set it to nothing: what was at hand belongs to before.
             (self.epoch, self.left) = (grant.epoch, 0);
+        }
+        if asking.settles_doubt {
+            self.doubted = false;
         }
         self.rest = limit.saturating_sub(grant.used);
         // What was paid from here while it was written down was paid twice.
@@ -225,7 +242,7 @@ mod tests {
     }
 
     fn one() -> Asking {
-        Asking { owed: 0, least: 1, wanted: 1 }
+        Asking { owed: 0, least: 1, wanted: 1, settles_doubt: false }
     }
 
     fn given(given: u64, used: u64) -> QuotaGrant {
@@ -248,7 +265,7 @@ mod tests {
     #[test]
     fn a_no_holds_for_a_second_for_whoever_needs_as_much() {
         let mut held = held();
-        let asking = Asking { owed: 0, least: 10, wanted: 10 };
+        let asking = Asking { owed: 0, least: 10, wanted: 10, settles_doubt: false };
         held.learn(&given(0, 95), asking, 100, tick(SECOND));
         assert_eq!(held.spend(10, tick(SECOND), false), Spend::Refused);
         assert_eq!(held.spend(9, tick(SECOND), false), Spend::Ask(9));
@@ -263,7 +280,7 @@ mod tests {
         assert_eq!(held.spend(50, tick(SECOND), false), Spend::Ask(20));
         held.waits(50);
         held.waits(10);
-        assert_eq!(held.asking(20), Asking { owed: 0, least: 20, wanted: 30 });
+        assert_eq!(held.asking(20), Asking { owed: 0, least: 20, wanted: 30, settles_doubt: false });
         held.learn(&given(0, 85), held.asking(20), 100, tick(SECOND));
         assert_eq!(held.spend(50, tick(SECOND), false), Spend::Refused);
         assert_eq!(held.spend(45, tick(SECOND), false), Spend::Ask(15), "the store may have as much");
@@ -308,6 +325,25 @@ mod tests {
         held.learn(&given(6, 90), one(), 100, tick(SECOND));
         held.learn(&QuotaGrant { given: 3, used: 3, epoch: 1 }, one(), 100, tick(SECOND));
         assert_eq!((held.left, held.epoch), (3, 1));
+    }
+
+    #[test]
+    fn what_is_doubted_is_spent_only_when_the_store_has_said_so_since() {
+        let mut held = held();
+        held.learn(&given(6, 6), one(), 100, tick(SECOND));
+        let before = held.asking(1);
+        held.doubt();
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask(0));
+        held.learn(&given(0, 6), before, 100, tick(SECOND));
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Ask(0), "that was asked before");
+        let asking = held.asking(0);
+        held.learn(&given(0, 6), asking, 100, tick(SECOND));
+        assert_eq!(held.spend(1, tick(SECOND), false), Spend::Spent, "it was somebody else's that was reset");
+        held.doubt();
+        let asking = held.asking(0);
+        held.learn(&QuotaGrant { given: 0, used: 0, epoch: 1 }, asking, 100, tick(SECOND));
+        assert_eq!((held.left, held.remaining()), (0, 100));
+        assert_eq!(held.spend(1, tick(SECOND), true), Spend::Alone);
     }
 
     #[test]

@@ -310,7 +310,7 @@ impl Ledger {
     }
 
     pub(super) async fn ask(&self, key: &CounterKey, window: Window, asking: Asking) -> Result<QuotaGrant, StoreFault> {
-        let Asking { owed, least, wanted } = asking;
+        let Asking { owed, least, wanted, .. } = asking;
         let ask = QuotaAsk { account: self.account(key, window), limit: self.quota.limit, owed, least, wanted };
         self.book.store.take_quota(&ask).await
     }

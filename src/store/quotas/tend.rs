@@ -11,7 +11,10 @@ use super::{
     held::{Asking, IDLE},
     ledger::{Ledger, Moment},
 };
-use crate::{policy::quota::Window, store::memory::limits::CounterKey};
+use crate::{
+    policy::quota::Window,
+    store::{memory::limits::CounterKey, quota_lists::QuotaReset},
+};
 
 /// Accounts in one transaction.
 const BATCH: usize = 64;
@@ -48,6 +51,16 @@ impl Ledger {
             true
         });
         any
+    }
+
+    /// Accounts of this key, or all, may have been set to nothing.
+    fn doubt(&self, key: Option<[u8; 16]>) {
+        self.held.retain(|held_key, held| {
+            if key.is_none_or(|key| key == hashed(held_key)) {
+                held.doubt();
+            }
+            true
+        });
     }
 
     async fn tend_idle(self: &Arc<Self>, idle: Duration) {
@@ -129,7 +142,7 @@ impl Ledger {
                 continue;
             }
             if held.debt > 0 {
-                let asking = Asking { owed: held.debt, least: 0, wanted: 0 };
+                let asking = Asking { owed: held.debt, least: 0, wanted: 0, settles_doubt: false };
                 if let Err(fault) = self.ask(&key, moment.window, asking).await {
                     self.book.lose(Some(&fault));
                     held.left = 0;
@@ -163,6 +176,14 @@ impl Book {
             let over = |left: &Arc<Ledger>| Arc::ptr_eq(left, ledger) && Arc::strong_count(ledger) <= 2;
             !leaving.iter().any(over) || ledger.holds_any()
         });
+    }
+
+    /// Accounts of a quota were set to nothing in the store: of what is at hand here nothing more is spent that the store has
+    /// not been asked about.
+    pub fn doubt(&self, what: &QuotaReset) {
+        for ledger in self.roll().iter().filter(|ledger| *ledger.quota.name == *what.quota) {
+            ledger.doubt(what.key);
+        }
     }
 
     /// How many ledgers are looked after.

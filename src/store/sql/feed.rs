@@ -35,6 +35,7 @@ const SUBJECT: &str = "subject";
 const AUTHORIZATION: &str = "authorization";
 const KEYS: &str = "keys";
 const API_KEY: &str = "api_key";
+const QUOTA: &str = "quota";
 
 /// Entries removed at once: whatever has piled up, each call ends within the store's time-out.
 const PRUNED: i64 = 10_000;
@@ -166,6 +167,7 @@ fn written(news: &News) -> Result<(&'static str, Option<String>), StoreFault> {
         News::Authorization(rights) => (AUTHORIZATION, Some(serde_json::to_string(rights).map_err(json)?)),
         News::Keys => (KEYS, None),
         News::ApiKey(id) => (API_KEY, Some(id.to_string())),
+        News::Quota(reset) => (QUOTA, Some(serde_json::to_string(reset).map_err(json)?)),
     })
 }
 
@@ -277,6 +279,7 @@ fn entry_of(row: &Row) -> Result<FeedEntry, StoreFault> {
         SUBJECT => News::SubjectBefore(serde_json::from_str(&detail).map_err(|_| odd())?),
         AUTHORIZATION => News::Authorization(serde_json::from_str(&detail).map_err(|_| odd())?),
         KEYS => News::Keys,
+        QUOTA => News::Quota(serde_json::from_str(&detail).map_err(|_| odd())?),
         API_KEY => News::ApiKey(detail.parse::<ApiKeyId>().map_err(|_| odd())?),
         _ => return Err(odd()),
     };

@@ -24,7 +24,7 @@ use crate::{
     policy::webhook::SecurityEvent,
     store::{
         PoolStats, StoreFault,
-        calls::{Asked, Server, System, Telling},
+        calls::{Asked, BEGIN_WRITING, Server, System, Telling},
         feed::News,
         security::SecurityWatch,
     },
@@ -101,7 +101,7 @@ impl Pools {
             Self::Postgres { pool, server } => (postgres(pool, server).await?, "BEGIN"),
             // IMMEDIATE: what is read in the transaction cannot change before it writes, and a busy database is
             // noticed here, not half-way.
-            Self::Sqlite { writer, .. } => (sqlite(writer).await?, "BEGIN IMMEDIATE"),
+            Self::Sqlite { writer, .. } => (sqlite(writer).await?, BEGIN_WRITING),
         };
         let mut link = Link { connection, settled: false, told: Vec::new(), watch: None, noted: Vec::new() };
         Query::new(begin).execute(&mut link).await?;
@@ -165,7 +165,9 @@ async fn acquire<DB: Database>(
     system: System,
     server: Option<&Server>,
 ) -> Result<PoolConnection<DB>, sqlx::Error> {
-    let told = Telling::begin(system, Asked::Connection, server);
+    let in_use = pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections();
+    let told =
+        if in_use { Telling::in_queue(system, server) } else { Telling::begin(system, Asked::Connection, server) };
     told.ended(pool.acquire().await, fault::failure)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `open` connects and migrates (`migrate`); this file keeps the contract of [`Store`] by giving each call a link, a
 //! deadline and an end (commit, roll back); the statements are in `accounts`, `sessions`, `feed`, `keys`, `audit`,
-//! `audit_chain`, `outbox`, `lockouts`, `quotas` and `api_keys`, each written once on `query`'s types. `link` holds the
+//! `audit_chain`, `outbox`, `lockouts`, `quotas` (with `quota_lists`) and `api_keys`, each written once on `query`'s types. `link` holds the
 //! connections, `fault` says what a driver's error means. Only this room names `sqlx`.
 
 mod accounts;
@@ -18,6 +18,7 @@ mod migrate;
 mod open;
 mod outbox;
 mod query;
+mod quota_lists;
 mod quotas;
 mod sessions;
 
@@ -127,10 +128,6 @@ impl Quotas for SqlStore {
         most: u32,
     ) -> Result<Vec<QuotaUsage>, StoreFault> {
         read!(self, link => quotas::usage(&mut link, quota, key, now, most))
-    }
-
-    async fn reset_quota(&self, quota: &str, key: Option<[u8; 16]>, now: Timestamp) -> Result<u64, StoreFault> {
-        write!(self, link => quotas::reset(&mut link, quota, key, now))
     }
 
     async fn prune_quotas(&self, before: Timestamp) -> Result<u64, StoreFault> {

@@ -72,7 +72,7 @@ pub(super) async fn usage(
     rows.rows(link).await?.iter().map(usage_of).collect()
 }
 
-fn usage_of(row: &Row) -> Result<QuotaUsage, StoreFault> {
+pub(super) fn usage_of(row: &Row) -> Result<QuotaUsage, StoreFault> {
     Ok(QuotaUsage {
         quota: row.text("quota")?,
         kind: row.text("kind")?,
@@ -80,19 +80,6 @@ fn usage_of(row: &Row) -> Result<QuotaUsage, StoreFault> {
         window: Window { start: row.time("period_start")?, end: row.time("period_end")? },
         used: row.count("used")?,
     })
-}
-
-pub(super) async fn reset(
-    link: &mut Link,
-    quota: &str,
-    key: Option<[u8; 16]>,
-    now: Timestamp,
-) -> Result<u64, StoreFault> {
-    let query = Query::new(
-        "UPDATE quota_usage SET used = 0, epoch = epoch + 1 WHERE quota = $1 AND period_end > $2 AND ($3 OR key = $4)",
-    );
-    let (any, key) = (key.is_none(), key.unwrap_or_default());
-    Ok(query.bind(quota).bind(now).bind(any).bind(&key[..]).execute(link).await?)
 }
 
 macro_rules! prune {
