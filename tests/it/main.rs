@@ -13,7 +13,7 @@
 //! (what they are worth, and until when), [`limits`], [`limit_keys`], [`limit_caps`], [`limit_bound`],
 //! [`limit_evasion`], [`shared_limits`] and [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that
 //! keeps out), [`isolation`] and [`overload`] (what others do costs nobody else), [`floods`] and [`frame_floods`] (who
-//! is refused before anybody is known).
+//! is refused before anybody is known); [`attacks`] (journeys through all of these, on one gateway and on three).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -90,6 +90,8 @@ mod admin_api;
 #[cfg(test)]
 mod admin_lockouts;
 mod api_keys;
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
