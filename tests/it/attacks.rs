@@ -2,7 +2,7 @@
 //! gateways in turn and gets exactly so much, as docs/limits.md, docs/lockout.md and docs/operations.md say; honest
 //! clients are served meanwhile, at every gateway.
 //!
-//! [`spraying`] and [`stuffing`] guess passwords; their clock stands still unless the journey moves it.
+//! [`spraying`], [`stuffing`] and [`hammering`] guess passwords; their clock stands still unless the journey moves it.
 //! The others are attacks on processes: [`rotation`] and [`evasion`] look for a way around a limit, [`slow`] takes all
 //! connections, [`broken_redis`] strikes when gateways cannot count together.
 
@@ -30,6 +30,7 @@ macro_rules! on_one_and_three {
 
 mod broken_redis;
 mod evasion;
+mod hammering;
 mod rotation;
 mod slow;
 mod spraying;
