@@ -40,8 +40,14 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Macros whose list of names becomes tests.
-const LISTS: [&str; 5] =
-    ["on_both_stores!", "on_every_deployment!", "on_both_engines!", "both_ways!", "with_each_proxy!"];
+const LISTS: [&str; 6] = [
+    "on_both_stores!",
+    "on_every_deployment!",
+    "on_one_and_three!",
+    "on_both_engines!",
+    "both_ways!",
+    "with_each_proxy!",
+];
 
 /// Names of functions that stand below a test attribute or in a list of [`LISTS`].
 fn tests() -> BTreeSet<String> {

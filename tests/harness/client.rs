@@ -56,6 +56,11 @@ impl Client {
         Self::build(base, invariants, Self::builder().http1_only().local_address(address))
     }
 
+    /// To several in turn, from this loopback address.
+    pub(crate) fn in_turn_from(bases: &[String], invariants: &Arc<Invariants>, address: IpAddr) -> Self {
+        Self { bases: bases.into(), ..Self::from("", invariants, address) }
+    }
+
     /// Over TLS, trusting `ca` alone; the protocol is ALPN's to settle.
     pub(crate) fn tls(base: &str, invariants: &Arc<Invariants>, ca: &str) -> Self {
         let root = reqwest::Certificate::from_pem(ca.as_bytes()).unwrap();

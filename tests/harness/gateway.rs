@@ -1,7 +1,7 @@
 //! The real gateway, wired by the same [`App`] as in production, from YAML, on ports the system picks, on a store of
 //! its own, with the test's clock.
 
-use std::{collections::HashMap, fmt::Write, net::SocketAddr, process::Output, sync::Arc};
+use std::{collections::HashMap, fmt::Write, net::SocketAddr, path::PathBuf, process::Output, sync::Arc};
 
 use clap::Parser;
 use portcullis::{
@@ -25,7 +25,16 @@ use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::{
-    harness::{binary, client::Client, clock::ManualClock, invariants::Invariants, raw::Raw, soon, upstream::Upstream},
+    harness::{
+        binary::{self, Binary},
+        client::Client,
+        clock::ManualClock,
+        invariants::Invariants,
+        page,
+        raw::Raw,
+        sample, soon,
+        upstream::Upstream,
+    },
     support::postgres,
 };
 
@@ -93,6 +102,23 @@ impl Setup {
     pub(crate) fn settings(&self) -> Result<Settings, ConfigErrors> {
         let source = Source { name: "test.yaml", text: &self.yaml, base_dir: self.folder.path() };
         config::parse(&source, &self.environment)
+    }
+
+    /// A connection of the test's own to the store.
+    pub(crate) async fn store(&self) -> SharedStore {
+        sql::open(&self.settings().unwrap().store.unwrap()).await.unwrap()
+    }
+
+    /// Writes the configuration down; gives its file.
+    fn write(&self) -> PathBuf {
+        let file = self.folder.path().join("portcullis.yaml");
+        std::fs::write(&file, &self.yaml).unwrap();
+        file
+    }
+
+    /// In a process of its own, by the machine's clock.
+    pub(crate) async fn serve(&self) -> Binary {
+        Binary::serve(&self.write(), &self.environment).await
     }
 
     pub(crate) async fn start(self) -> Gateway {
@@ -184,17 +210,12 @@ impl Gateway {
 
     /// Status and body of a page for operators.
     pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
-        let url = format!("http://{}{path}", self.running().admin_addr());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let response = soon("the admin listener", client.get(url).send()).await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
+        page(self.running().admin_addr(), path).await
     }
 
     /// The value of one line of `/metrics`, e.g. `portcullis_requests_in_flight`; 0 when it is not there.
     pub(crate) async fn metric(&self, line: &str) -> f64 {
-        let (_, text) = self.admin("/metrics").await;
-        let value = text.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        sample(&self.admin("/metrics").await.1, line)
     }
 
     /// Ends the process, as far as one can within a test: listeners, requests, tasks.
@@ -230,8 +251,7 @@ impl Gateway {
 
     /// Runs the program with these arguments on this gateway's configuration.
     pub(crate) fn portcullis(&self, arguments: &[&str]) -> Output {
-        let file = self.setup.folder.path().join("portcullis.yaml");
-        std::fs::write(&file, &self.setup.yaml).unwrap();
+        let file = self.setup.write();
         binary::run(&[arguments, &["--config", file.to_str().unwrap()]].concat(), &self.setup.environment)
     }
 
@@ -279,7 +299,7 @@ impl Gateway {
 
     /// A connection of the test's own to the gateway's store.
     pub(crate) async fn store(&self) -> SharedStore {
-        sql::open(&self.setup.settings().unwrap().store.unwrap()).await.unwrap()
+        self.setup.store().await
     }
 
     /// What `portcullis keys …` does beside this gateway, by the test's clock.

@@ -15,11 +15,13 @@ pub(crate) mod identity;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod link;
+pub(crate) mod logins;
 pub(crate) mod model;
 pub(crate) mod nginx;
 pub(crate) mod peer;
 pub(crate) mod question;
 pub(crate) mod raw;
+pub(crate) mod site;
 pub(crate) mod spans;
 pub(crate) mod strict;
 pub(crate) mod tls;
@@ -29,7 +31,7 @@ pub(crate) mod upstream;
 pub(crate) mod websocket;
 pub(crate) mod wire;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 /// How long anything that must happen may take before the test fails. No test waits this long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,4 +42,17 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
         panic!("waited {PATIENCE:?} in vain for {what}");
     };
     output
+}
+
+/// Status and body of a page for operators, at this admin listener.
+pub(crate) async fn page(admin: SocketAddr, path: &str) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let response = soon("the admin listener", client.get(format!("http://{admin}{path}")).send()).await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// The value of one line of `/metrics`; 0 when it is not there.
+pub(crate) fn sample(metrics: &str, line: &str) -> f64 {
+    let value = metrics.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
 }

@@ -9,30 +9,13 @@ use crate::{
     harness::{
         client::{Answer, Client, PASSWORD},
         gateway::{Engine, Gateway, Setup, standard},
+        logins::{DEVICE, WRONG, device_of, login, with_device},
         upstream::Upstream,
     },
     support::postgres::Cluster,
 };
 
-const WRONG: &str = "not the password of anybody here";
-const DEVICE: &str = "__Secure-portcullis-device";
 const FOUND: &str = "credential_stuffing_detected";
-
-async fn login(client: &Client, email: &str, password: &str) -> Answer {
-    client.post("/auth/login").json(&json!({"email": email, "password": password})).send().await
-}
-
-/// A login as a browser makes it, with the device cookie it has.
-async fn with_device(client: &Client, email: &str, cookie: &str) -> Answer {
-    let call = client.post("/auth/login").header("sec-fetch-site", "same-origin").header("cookie", cookie);
-    call.json(&json!({"email": email, "password": PASSWORD})).send().await
-}
-
-fn device_of(answer: &Answer) -> String {
-    let lines = answer.all("set-cookie");
-    let line = lines.iter().find(|line| line.starts_with(DEVICE)).expect("a device cookie");
-    line.split(';').next().unwrap().to_owned()
-}
 
 /// So many pairs of a list, each tried once.
 async fn list(client: &Client, numbers: std::ops::Range<u32>) -> Vec<Answer> {

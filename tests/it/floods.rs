@@ -1,26 +1,17 @@
 //! Floods before authentication: how many connections an address may hold and open, who makes room when the listener is
 //! full, what follows from bad requests and from garbage tokens; and that honest clients are served meanwhile.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use portcullis::policy::keys::{Algorithm, SigningKey};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpSocket, TcpStream},
-};
 
 use crate::harness::{
-    binary::Binary,
     client::Answer,
     gateway::{Engine, Gateway, Setup, standard},
     raw::Raw,
+    site::connect,
     soon,
     tls::Authority,
     tokens::{good_claims, good_header, signed, unsigned, with},
@@ -41,18 +32,11 @@ async fn gateway(public: &str, more: &str) -> (Gateway, Upstream) {
     (gateway, upstream)
 }
 
-/// A connection from this loopback address.
-async fn from(source: &str, gateway: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(source.parse::<IpAddr>().unwrap(), 0)).unwrap();
-    soon("a connection", socket.connect(gateway)).await.unwrap()
-}
-
 const GET: &str = "GET /open/a HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 /// The status of a request over a connection of its own; `None` when that is closed instead.
 async fn asks(source: &str, gateway: &Gateway) -> Option<(u16, Raw)> {
-    let mut raw = Raw::over(from(source, gateway.address()).await, &gateway.invariants);
+    let mut raw = Raw::over(connect(source, gateway.address()).await, &gateway.invariants);
     // It may be reset before or after it is written.
     raw.try_send(GET.as_bytes()).await.ok()?;
     let answer = raw.answer().await?;
@@ -94,7 +78,7 @@ async fn a_place_is_free_again_however_its_connection_ends() {
     let open = || async {
         let (name, value) = bearer("unread");
         let request = crate::harness::websocket::handshake("/ws/a", &[(name, &value)]);
-        let stream = from("127.0.0.1", gateway.address()).await;
+        let stream = connect("127.0.0.1", gateway.address()).await;
         Socket::try_over(Box::new(stream), request).await
     };
     // A tunnel ends by a client that is gone, by one that says so, and by its service.
@@ -127,7 +111,7 @@ async fn a_place_is_free_again_however_its_connection_ends() {
         // Refused as long as the one before holds the place; that is no failure of a connection.
         let fails = async {
             while gateway.metric(failed).await <= before {
-                let mut raw = Raw::over(from("127.0.0.1", gateway.address()).await, &gateway.invariants);
+                let mut raw = Raw::over(connect("127.0.0.1", gateway.address()).await, &gateway.invariants);
                 let _ = raw.try_send(bytes.as_bytes()).await;
                 raw.closed().await;
             }
@@ -146,7 +130,7 @@ async fn an_address_over_tls_is_refused_before_the_handshake() {
     let setup = Setup::new(Engine::Sqlite, &yaml(public, "", &standard(&upstream)));
     let gateway = setup.file("cert.pem", &ours.certificate).file("key.pem", &ours.key).start().await;
     let _one = authority.connect_h1(gateway.address()).await;
-    let mut raw = Raw::over(from("127.0.0.1", gateway.address()).await, &gateway.invariants);
+    let mut raw = Raw::over(connect("127.0.0.1", gateway.address()).await, &gateway.invariants);
     assert_eq!(raw.closed().await, b"", "not even an alert");
     assert!((gateway.metric("portcullis_connection_errors_total{kind=\"tls\"}").await).abs() < f64::EPSILON);
 }
@@ -166,12 +150,12 @@ async fn a_trusted_proxy_holds_and_opens_as_many_as_it_likes() {
 async fn a_full_listener_closes_who_says_nothing_for_who_asks() {
     let (gateway, upstream) = gateway(", max_connections: 6", "").await;
     upstream.hold("/open/held");
-    let mut busy = Raw::over(from("127.0.0.2", gateway.address()).await, &gateway.invariants);
+    let mut busy = Raw::over(connect("127.0.0.2", gateway.address()).await, &gateway.invariants);
     busy.send("GET /open/held HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let mut held = upstream.held().await;
     let mut slow = Vec::new();
     for bytes in ["", "", "GET /open", "GET /open/a HTTP/1.1\r\nX-Slow: "] {
-        let mut raw = Raw::over(from("127.0.0.3", gateway.address()).await, &gateway.invariants);
+        let mut raw = Raw::over(connect("127.0.0.3", gateway.address()).await, &gateway.invariants);
         let _ = raw.try_send(bytes.as_bytes()).await;
         slow.push(raw);
     }
@@ -185,43 +169,6 @@ async fn a_full_listener_closes_who_says_nothing_for_who_asks() {
     // Who was busy all the time was left alone.
     held.answer(&crate::harness::upstream::Reply::new(200, "done")).await;
     assert_eq!(busy.answer().await.unwrap().text(), "done");
-}
-
-/// More than there is place for, from a few addresses, each of which stops in the middle of a head.
-const SLOW: usize = 5_000;
-const PLACES: usize = 3_000;
-
-/// What a connection in the middle of a head may cost.
-const BOUND_KIB: u64 = 40;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn honest_clients_are_served_under_thousands_of_slow_connections() {
-    let upstream = Upstream::start().await;
-    let folder = TempDir::new().unwrap();
-    let public = format!(
-        ", max_connections: {PLACES}, max_connections_per_address: 500, flood: {{connections: none}}, \
-         timeouts: {{first_byte: 60s, header: 60s}}"
-    );
-    let text = format!("tokens: {{issuer: \"https://gw.test\"}}\n{}", yaml(&public, "", &standard(&upstream)));
-    std::fs::write(folder.path().join("gateway.yaml"), text).unwrap();
-    let gateway = Binary::serve(&folder.path().join("gateway.yaml"), &HashMap::new()).await;
-    gateway.client().get("/open/a").send().await.expect(200);
-    let before = gateway.resident_kib();
-    let mut slow = Vec::with_capacity(SLOW);
-    for nth in 0..SLOW {
-        let mut stream = from(&format!("127.0.1.{}", 1 + nth % 10), gateway.public).await;
-        let _ = stream.write_all(b"GET /open/a HTTP/1.1\r\nHost: a.test\r\nX-Slow: ").await;
-        slow.push(stream);
-        if nth % 250 == 249 {
-            // A connection of its own, as a stranger's first one is.
-            let mut raw = Raw::connect(gateway.public, &gateway.invariants).await;
-            raw.send(GET).await;
-            let answer = raw.answer().await.unwrap_or_else(|| panic!("no answer beside {nth} slow connections"));
-            assert_eq!(answer.status, 200);
-        }
-    }
-    let grown = gateway.peak_kib().saturating_sub(before);
-    assert!(grown < PLACES as u64 * BOUND_KIB, "{grown} KiB for {PLACES} connections");
 }
 
 #[tokio::test]

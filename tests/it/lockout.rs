@@ -3,8 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis::store::audit::AuditQuery;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -13,55 +12,20 @@ use crate::{
         clock::ManualClock,
         gateway::{Engine, Gateway, Setup, standard},
         invariants::Invariants,
+        logins::{self, WRONG, credentials, device_of, login, told},
         upstream::Upstream,
     },
     support::postgres,
 };
 
-const WRONG: &str = "not the password of anybody here";
-const DEVICE: &str = "__Secure-portcullis-device";
-
-fn credentials(email: &str, password: &str) -> Value {
-    json!({"email": email, "password": password})
-}
-
-async fn login(client: &Client, email: &str, password: &str) -> Answer {
-    client.post("/auth/login").json(&credentials(email, password)).send().await
-}
-
 /// As if a proxy had it from this address.
 async fn login_from(client: &Client, address: &str, password: &str) -> Answer {
-    let call = client.post("/auth/login").header("x-forwarded-for", address);
-    call.json(&credentials("ann@example.org", password)).send().await
-}
-
-/// What a client can tell an answer by.
-fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let own = answer.header("x-request-id").unwrap().to_owned();
-    let mut headers: Vec<_> = answer
-        .headers
-        .iter()
-        .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .collect();
-    headers.sort();
-    (answer.status, headers, answer.text().replace(&own, "ID"))
-}
-
-fn device_of(answer: &Answer) -> String {
-    let lines = answer.all("set-cookie");
-    let line = lines.iter().find(|line| line.starts_with(DEVICE)).expect("a device cookie");
-    for guard in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/auth", "Max-Age=15552000"] {
-        assert!(line.split("; ").any(|part| part == guard), "{guard} in {line}");
-    }
-    line.split(';').next().unwrap().to_owned()
+    logins::login_from(client, address, "ann@example.org", password).await
 }
 
 /// Failed logins whose password was compared; those that a counter forbade say so.
 async fn compared(gateway: &Gateway) -> usize {
-    let wanted = AuditQuery { event: Some("login_failed".into()), ..AuditQuery::default() };
-    let rows = gateway.store().await.audit_rows(&wanted, 10_000).await.unwrap();
-    rows.iter().filter(|row| row.detail.is_none()).count()
+    logins::compared(&gateway.store().await).await
 }
 
 #[tokio::test]

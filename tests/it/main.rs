@@ -14,7 +14,7 @@
 //! [`limit_keys`], [`limit_caps`], [`limit_streams`], [`limit_bound`],
 //! [`limit_evasion`], [`shared_limits`] and [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that
 //! keeps out), [`isolation`] and [`overload`] (what others do costs nobody else), [`floods`] and [`frame_floods`] (who
-//! is refused before anybody is known).
+//! is refused before anybody is known); [`attacks`] (journeys through all of these, on one gateway and on three).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],
@@ -94,6 +94,8 @@ mod admin_quotas;
 #[cfg(test)]
 mod api_key_lookups;
 mod api_keys;
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
