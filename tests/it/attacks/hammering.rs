@@ -12,7 +12,6 @@ use crate::harness::{
     client::{Client, PASSWORD},
     logins::{audited, compared, device_of, login, login_from, told, with_device},
     site::{Nodes, Site},
-    soon,
     upstream::Upstream,
 };
 
@@ -86,7 +85,7 @@ async fn a_thousand_addresses_get_so_many_guesses_and_keep_no_owner_out(nodes: N
     let owner = async {
         for number in 0..nodes.count() {
             let due = 640 + (number + 1) * 360 / (nodes.count() + 1);
-            soon("the attack to go on", done.subscribe().wait_for(|done| *done >= due)).await.unwrap();
+            done.subscribe().wait_for(|done| *done >= due).await.unwrap();
             with_device(&home, ANN, &device).await.expect(200);
         }
     };
