@@ -8,7 +8,7 @@ use crate::harness::client::{Answer, Client, PASSWORD};
 /// Nobody's password.
 pub(crate) const WRONG: &str = "not the password of anybody here";
 
-pub const DEVICE: &str = "__Secure-portcullis-device";
+pub(crate) const DEVICE: &str = "__Secure-portcullis-device";
 
 pub(crate) fn credentials(email: &str, password: &str) -> Value {
     json!({"email": email, "password": password})
