@@ -171,7 +171,7 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         let (admin_stop, admin_stopped) = watch::channel(false);
-        let tasks = tasks::Tasks::start(&shared, &settings, Arc::clone(&force), hash_pool.clone(), (queues, spans));
+        let tasks = tasks::Tasks::start(&shared, &settings, &force, hash_pool.clone(), (queues, spans));
         shared.took(&settings);
         metrics.config_last_reload_successful.set(1);
         lifecycle.started();

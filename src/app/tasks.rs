@@ -92,7 +92,7 @@ impl Tasks {
     pub(super) fn start(
         shared: &Shared,
         settings: &Settings,
-        force: Arc<ArcSwap<Force>>,
+        force: &Arc<ArcSwap<Force>>,
         hash_pool: Option<Arc<HashPool>>,
         ((seen, denied), spans): (Queues, Spans),
     ) -> Self {
@@ -117,7 +117,7 @@ impl Tasks {
         tasks.spawn(streams::ask_after(streams, store.clone(), tokens.clone(), clock));
         let (load, clock, told) =
             (Arc::clone(&shared.load), Arc::clone(&shared.rim.clock), Arc::clone(&shared.metrics));
-        tasks.spawn(pressure::watch(load, Arc::clone(&force), clock, told));
+        tasks.spawn(pressure::watch(load, Arc::clone(force), clock, told));
         let (known, clock) = (Arc::clone(&shared.known), Arc::clone(&shared.rim.clock));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(HOUSEKEEPING);
@@ -127,11 +127,11 @@ impl Tasks {
             }
         });
         if let Some(facts) = &shared.facts {
-            let (keys, feed, force) = (Arc::clone(&facts.keys), Arc::clone(&facts.feed), Arc::clone(&force));
+            let (keys, feed, force) = (Arc::clone(&facts.keys), Arc::clone(&facts.feed), Arc::clone(force));
             tasks.spawn(async move { keys.follow(&force, &feed.keys).await });
         }
         let keeper = shared.facts.as_ref().map(|facts| {
-            let keeper = quotas::Keeper { force: Arc::clone(&force), book: Arc::clone(&facts.book) };
+            let keeper = quotas::Keeper { force: Arc::clone(force), book: Arc::clone(&facts.book) };
             let (stop, stopped) = watch::channel(false);
             (stop, tokio::spawn(keeper.run(stopped)))
         });
@@ -139,7 +139,7 @@ impl Tasks {
             tasks.spawn(quotas::prune(Arc::clone(&facts.store), Arc::clone(&shared.rim.clock)));
         }
         if let Some(store) = store.clone() {
-            tasks.spawn(forget_failures(store, Arc::clone(&shared.rim.clock), Arc::clone(&force)));
+            tasks.spawn(forget_failures(store, Arc::clone(&shared.rim.clock), Arc::clone(force)));
         }
         let feed = shared.facts.as_ref().map(|facts| Arc::clone(&facts.feed));
         if let Some(feed) = &feed {
@@ -148,7 +148,7 @@ impl Tasks {
         if let Some(facts) = &shared.facts {
             audit(&mut tasks, shared, facts, settings, denied);
         }
-        let (metrics, counted) = (Arc::clone(&shared.metrics), Arc::clone(&force));
+        let (metrics, counted) = (Arc::clone(&shared.metrics), Arc::clone(force));
         tasks.spawn(async move {
             let mut every = tokio::time::interval(GAUGES);
             loop {

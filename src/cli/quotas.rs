@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
+use uuid::Uuid;
 
 use super::keys::Store;
-use crate::policy::ids::ApiKeyId;
 
 /// What to do with what is used of quotas.
 #[derive(Debug, Subcommand)]
@@ -57,7 +57,7 @@ pub struct WhoseArgs {
     pub user: Option<String>,
     /// An API key's id, of a quota by `api_key`.
     #[arg(long, value_name = "ID")]
-    pub api_key: Option<ApiKeyId>,
+    pub api_key: Option<Uuid>,
     /// An organisation, of a quota by org.
     #[arg(long, value_name = "ORG")]
     pub org: Option<String>,

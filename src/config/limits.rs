@@ -194,10 +194,10 @@ fn check_one(name: &str, item: Item<RawLimit>, around: Around, checks: &mut Chec
         return None;
     }
     if let Some(most) = raw.concurrent.clone() {
-        return check_cap(name, key, (UnderWay::Requests, most), raw, checks);
+        return check_cap(name, key, (UnderWay::Requests, most), &raw, checks);
     }
     if let Some(most) = raw.streams.clone() {
-        return check_cap(name, key, (UnderWay::Streams, most), raw, checks);
+        return check_cap(name, key, (UnderWay::Streams, most), &raw, checks);
     }
     check_rate(name, key, &item.at, raw, around.has_redis, checks)
 }
@@ -220,7 +220,7 @@ fn check_cap(
     name: &str,
     key: Option<LimitKey>,
     (of, most): (UnderWay, Item<Int<1, 1_000_000>>),
-    raw: RawLimit,
+    raw: &RawLimit,
     checks: &mut Checks,
 ) -> Option<Kind> {
     let word = match of {

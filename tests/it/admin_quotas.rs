@@ -67,7 +67,7 @@ async fn what_is_used_is_listed_and_set_to_nothing(deployment: Deployment) {
         "limit": 3, "since": "2026-03-01T00:00:00Z", "until": "2026-03-02T00:00:00Z"});
     assert_eq!((all.len(), &all[0], &all[1]["used"]), (2, &expected, &json!(1)));
     for query in [format!("quota=few&user={}", id(&ann)), format!("key={key}"), "limit=1".to_owned()] {
-        assert_eq!(listed(&admin, &root.access, &query).await, [expected.clone()], "{query}");
+        assert_eq!(listed(&admin, &root.access, &query).await, std::slice::from_ref(&expected), "{query}");
     }
     let page = admin.get("/admin/v1/quotas?limit=1").bearer(&root.access).send().await.expect(200).json();
     let next = listed(&admin, &root.access, &format!("limit=1&cursor={}", page["next"].as_str().unwrap())).await;

@@ -90,6 +90,7 @@ mod account_commands;
 mod admin_api;
 #[cfg(test)]
 mod admin_lockouts;
+#[cfg(test)]
 mod admin_quotas;
 #[cfg(test)]
 mod api_key_lookups;
@@ -146,6 +147,7 @@ mod limit_caps;
 mod limit_evasion;
 #[cfg(test)]
 mod limit_keys;
+#[cfg(test)]
 mod limit_streams;
 #[cfg(test)]
 mod limits;

@@ -10,6 +10,7 @@ use crate::{
     app::Rim,
     cli::quotas::{Quotas, WhoseArgs},
     config::settings::{Quota, Settings},
+    policy::ids::ApiKeyId,
     store::{
         AuditEvent, Store as Facts,
         quota_lists::{QuotaParts, QuotaQuery, QuotaReset, key_of_text, key_text},
@@ -81,7 +82,7 @@ async fn key(store: &dyn Facts, quota: &str, whose: &WhoseArgs, settings: &Setti
         Some(user) => Some(found(store, user).await?.id),
         None => None,
     };
-    let (api_key, address) = (whose.api_key, whose.address);
+    let (api_key, address) = (whose.api_key.map(ApiKeyId), whose.address);
     let parts = QuotaParts { user, api_key, org: whose.org.clone(), address, route: whose.route.clone() };
     let key = parts.key(&known.key, &settings.tokens.issuer);
     key.ok_or_else(|| CommandFault::NotCountedBy(quota.to_owned(), known.key.to_string()))
