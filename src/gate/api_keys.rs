@@ -255,8 +255,10 @@ impl ApiKeyCheck {
         let (digest, tick) = (TokenCache::digest(key), exchange.tick());
         let entry = self.entries.get(&digest).filter(|entry| entry.counts(tick, self.longest));
         if let Some(entry) = &entry {
-            // A store that is lost is not asked about what is known.
-            if entry.is_fresh(tick) || !may_wait || !self.known.staleness(tick).is_zero() {
+            // A store that is lost is not asked about what is known; and while it is being asked, who comes then goes on
+            // with what is known, and leaves the places to those whose keys are not.
+            let is_asked = || lock(&self.looks).contains_key(&digest);
+            if entry.is_fresh(tick) || !may_wait || !self.known.staleness(tick).is_zero() || is_asked() {
                 if may_wait {
                     self.metrics.api_key_lookups.of(ApiKeyLookup::Remembered).inc();
                 }

@@ -49,14 +49,48 @@ async fn made_up_keys_ask_nothing_of_the_store_and_one_key_is_looked_up_once() {
 const LOOKS: usize = 64;
 const PLACES: usize = 256;
 
+/// A gateway whose store can be made slow, on a database of its own.
+async fn slowable(upstream: &Upstream, url: &str) -> Gateway {
+    let store = "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 3, timeout: 60s}\n";
+    let many = "max_per_user: 100, made_per_user: 1000/1s";
+    let yaml = store.to_owned() + &yaml(upstream).replace("max_per_user: 3", many);
+    Setup::new(Engine::Sqlite, &yaml).on(url).start().await
+}
+
+/// Requests with a key that is known wait for no look that another of them has begun, so they take no places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_key_that_is_looked_up_again_keeps_no_newcomer_out() {
+    let upstream = Upstream::start().await;
+    let database = cluster().create_database();
+    let gateway = slowable(&upstream, &database.url).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    let (known, _) = made(&client, &ann, json!({"name": "known"})).await;
+    let (newcomer, _) = made(&client, &ann, json!({"name": "newcomer"})).await;
+    by_header(&client, "/keys/a", &known).await.expect(200);
+    gateway.clock.advance(Duration::from_secs(61));
+
+    let mut held = PgConnection::connect(&database.url).await.unwrap();
+    let mut lock = held.begin().await.unwrap();
+    sqlx::query("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let (told, mut answers) = unbounded_channel();
+    for key in std::iter::repeat_n(&known, PLACES + 64).chain([&newcomer]) {
+        let (client, key, told) = (client.clone(), key.clone(), told.clone());
+        tokio::spawn(async move { told.send(by_header(&client, "/keys/a", &key).await).unwrap() });
+    }
+    for _ in 0..PLACES + 64 {
+        soon("those whose key is known", answers.recv()).await.unwrap().expect(200);
+    }
+    assert!(looked_up(&gateway, "busy").await < 0.5);
+    lock.commit().await.unwrap();
+    soon("the newcomer", answers.recv()).await.unwrap().expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_look_up_holds_up_no_more_requests_than_there_are_places() {
     let upstream = Upstream::start().await;
     let database = cluster().create_database();
-    let store = "store: {url: \"${STORE_URL}\", master_key: \"${MASTER_KEY}\", pool: 3, timeout: 60s}\n";
-    let many = "max_per_user: 100, made_per_user: 1000/1s";
-    let yaml = store.to_owned() + &yaml(&upstream).replace("max_per_user: 3", many);
-    let gateway = Setup::new(Engine::Sqlite, &yaml).on(&database.url).start().await;
+    let gateway = slowable(&upstream, &database.url).await;
     let client = gateway.client();
     let ann = client.register("ann@example.org").await;
     let (known, _) = made(&client, &ann, json!({"name": "known"})).await;
