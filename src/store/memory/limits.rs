@@ -188,7 +188,7 @@ pub struct LimitCounter {
 }
 
 impl LimitCounter {
-    /// Counters for at most `max_keys` keys at once (at least one); some 64 bytes a key.
+    /// Counters for at most `max_keys` keys at once (at least one); some 70 bytes a key.
     #[must_use]
     pub fn new(limit: &settings::Limit, max_keys: usize) -> Self {
         Self { quota: quota(limit), buckets: Buckets::new(max_keys) }
