@@ -1,6 +1,6 @@
 //! The command line: `serve`, `check`, `schema`, `health`, and a file for each family of commands beside running
-//! gateways (`api-keys`, `audit`, `keys`, `lockouts`, `quotas`, `revoke`, `users`). The question that `health` puts to an admin
-//! listener is asked here too; the others are `main.rs`'s to do, and the families' `app/commands`'s.
+//! gateways (`api-keys`, `audit`, `keys`, `lockouts`, `quotas`, `revoke`, `users`). The question that `health` puts to
+//! an admin listener is asked here too; the others are `main.rs`'s to do, and the families' `app/commands`'s.
 
 pub mod api_keys;
 pub mod keys;

@@ -1,7 +1,8 @@
 //! What runs beside the requests: looking after a lost Redis, issuers' keys, the revocation feed, signing keys, open
 //! streams (those that have lost their right, or whose token has run out), notes for the refresh protocol, the audit
-//! (refusals, seals, webhooks), quotas' old periods and failed logins to forget, memory ([`pressure`]), housekeeping,
-//! gauges that nobody moves, the export of spans. Each cluster has a task of its own, which lives and ends with it.
+//! (refusals, seals, webhooks), quotas (what is owed, held for nobody, or of old periods), failed logins to forget,
+//! memory ([`pressure`]), housekeeping, gauges that nobody moves, the export of spans. Each cluster has a task of its
+//! own, which lives and ends with it.
 
 use std::{sync::Arc, time::Duration};
 

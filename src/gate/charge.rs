@@ -4,8 +4,9 @@
 //! refused or answered before this layer (malformed, 404, 405, a preflight, a peek) is charged to nobody, but for bad
 //! credentials, which [`crate::gate::authenticate`] charges to the address.
 //!
-//! A cap comes first, since it is given back: what a rate then refuses has taken nothing. What a request holds goes
-//! with its answer to the last byte ([`crate::gate::finish`]); whatever ends it before drops it here.
+//! A cap on requests comes first, since it is given back: what a rate then refuses has taken nothing. A cap on streams
+//! may refuse after the rates were charged, when the answer has a head (`gate::caps`). What a request holds
+//! goes with its answer to the last byte ([`crate::gate::finish`]); whatever ends it before drops it here.
 //!
 //! With authentication and quotas one of the three layers that may wait: a shared limit without a lease at hand asks
 //! Redis. Only then, and for a route with caps, is anything boxed.

@@ -1,7 +1,8 @@
 //! The common shape of a layer that only decides: look at the request, note facts in its exchange, or refuse.
 //!
 //! A [`Stage`] never waits and never sees the answer, so its service adds no allocation and no box: the inner future,
-//! or a refusal that is ready at once. Layers that wait or touch the answer implement [`tower::Service`] themselves.
+//! or a refusal that is ready at once. A layer that sometimes waits, or holds something until the answer has a head, is
+//! a `waiting`; others that wait or touch the answer implement [`tower::Service`] themselves.
 
 use std::{
     future::{Ready, ready},

@@ -1,5 +1,6 @@
-//! The common shape of a layer that mostly decides at once, and sometimes waits first: for Redis, for the store. Beside
-//! [`super::stage`], whose layers never wait; a layer of this kind may also hold something until the answer has a head.
+//! The common shape of a layer that mostly decides at once, and sometimes waits first: for Redis, for the store
+//! (authentication waits too, in a shape of its own). Beside [`super::stage`], whose layers never wait; a layer of this
+//! kind may also hold something until the answer has a head.
 //!
 //! A request that is decided at once costs what a stage costs. Only for one that waits or holds is anything boxed.
 

@@ -3,8 +3,9 @@
 //!
 //! By the answer's head alone: a media type whose pieces are meant to be read one by one, and no length told beforehand.
 //! These are server-sent events and sequences of JSON texts, as models and what is built around them write their answers
-//! (RFC 7464, NDJSON, JSON Lines). What is merely large, or of unknown length, is none: a file that is made as it is sent
-//! is chunked too. Calls by gRPC-Web are not told apart, short or long: their type says nothing of it.
+//! (RFC 7464, NDJSON, JSON Lines); Amazon's event stream; parts that replace each other. What is merely large, or of
+//! unknown length, is none: a file that is made as it is sent is chunked too. Calls by gRPC-Web are not told apart, short
+//! or long: their type says nothing of it.
 
 use http::{
     HeaderMap,
@@ -12,7 +13,7 @@ use http::{
 };
 
 /// Media types of streams.
-const TYPES: [&[u8]; 7] = [
+const TYPES: [&[u8]; 9] = [
     b"text/event-stream",
     b"application/x-ndjson",
     b"application/ndjson",
@@ -20,6 +21,8 @@ const TYPES: [&[u8]; 7] = [
     b"application/x-jsonlines",
     b"application/json-seq",
     b"application/stream+json",
+    b"application/vnd.amazon.eventstream",
+    b"multipart/x-mixed-replace",
 ];
 
 /// Whether an answer with these headers is a stream.
@@ -61,6 +64,9 @@ mod tests {
             ("application/x-ndjson", true),
             ("application/jsonl;charset=utf-8", true),
             ("application/json-seq", true),
+            ("application/vnd.amazon.eventstream", true),
+            ("multipart/x-mixed-replace; boundary=frame", true),
+            ("multipart/mixed; boundary=part", false),
             ("application/json", false),
             ("text/html", false),
             ("text/event-streams", false),

@@ -1,10 +1,10 @@
-//! The feed: what every gateway must know of tokens that are out there, and that signing keys have changed, in the
-//! order it was committed.
+//! The feed: what every gateway must know of tokens and API keys that are out there, that signing keys have changed,
+//! and that a quota was reset, in the order it was committed.
 //!
-//! An entry is written in the transaction of its cause (a logout, a caught thief, a changed role, a key's step) and
-//! numbered as the last thing in it, one writer at a time, so that numbers become visible in their order and a reader
-//! that goes by them misses none. A [`FeedPosition`] names an entry and, by its link, all before it: a store that was
-//! restored or failed over to something older is noticed, and read from the start again.
+//! An entry is written in the transaction of its cause (a logout, a caught thief, a changed role, a key's step, a
+//! reset) and numbered as the last thing in it, one writer at a time, so that numbers become visible in their order and
+//! a reader that goes by them misses none. A [`FeedPosition`] names an entry and, by its link, all before it: a store
+//! that was restored or failed over to something older is noticed, and read from the start again.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
-//! Failures to log in, counted for all gateways: what is asked before a password is hashed and told after, and how what
-//! is locked is lifted ([`super::lockout_lists`] lists it). What the counts mean is [`crate::policy::lockout`]'s to say.
+//! Failures to log in, counted for all gateways: what is asked before a password is hashed and told after, and how an
+//! account's or address's lockouts are lifted (single ones in [`super::lockout_lists`], which lists them all). What the
+//! counts mean is [`crate::policy::lockout`]'s to say.
 //!
-//! Also the pace of calls that anybody can make and that cost somebody else something: registrations now, mail later.
+//! Also the pace of calls that cost somebody else something: registrations, and API keys that are made.
 
 use std::{
     fmt::{self, Write as _},

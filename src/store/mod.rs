@@ -6,9 +6,9 @@
 //! that several gateways share and wakes gateways, and `limits` decides which of the two is asked. `feed` is what
 //! gateways tell each other. `sessions`, `keys` and `api_keys` are rows of those, `audit` is what a row of the audit
 //! says, `security` who hears of some of them at once. `lockouts` counts failures to log in (`lockout_lists` shows what
-//! is locked), `quotas` what is used of quotas (`quota_lists` shows it). `calls` tells a request's trace what it waited for. Callers never see
-//! SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes no sense. The contract
-//! suite in `tests/contract/` holds every engine to the comments below.
+//! is locked), `quotas` what is used of quotas (`quota_lists` shows it). `calls` tells a request's trace what it waited
+//! for. Callers never see SQL or a driver's error: a [`StoreFault`] says only whether the store is lost or a row makes
+//! no sense. The contract suite in `tests/contract/` holds every engine to the comments below.
 
 pub mod api_keys;
 pub mod audit;

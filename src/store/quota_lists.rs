@@ -1,7 +1,8 @@
-//! How accounts of quotas stand, page by page, and set to nothing: for operators. What is counted is [`super::quotas`]'s.
+//! How accounts of quotas stand, page by page, and set to nothing: for operators. What is counted is
+//! [`super::quotas`]'s.
 //!
-//! The store knows an account by a hash of whose it is: [`QuotaParts`] makes that of a user, an address and so on; nobody makes
-//! these of that.
+//! The store knows an account by a hash of whose it is: [`QuotaParts`] makes that of a user, an address and so on;
+//! nobody makes these of that.
 
 use std::{fmt::Write, net::IpAddr};
 

@@ -152,13 +152,13 @@ table! {
     lockout_decisions: Each<Lockouts, Each<LockoutResult, Counter>> = "lockout_decisions";
     /// Calls that anybody may make only so often.
     paced_calls: Each<PacedCall, Each<LimitResult, Counter>> = "paced_calls";
-    /// What a rate limit decided.
+    /// What a limit or a cap decided.
     limit_decisions: Named<LimitName, Each<LimitResult, Counter>> = "limit_decisions";
     /// Tokens that language models read and wrote, on routes with `usage`.
     tokens: Named<RouteName, Each<TokenKind, Each<TokenSource, Counter>>> = "tokens";
     /// Answers that were ended because a hard budget was used up.
     budget_ends: Named<RouteName, Counter> = "budget_ends";
-    /// Keys a rate limit keeps count of.
+    /// Keys a limit keeps count of; of a cap those with something under way.
     limit_keys: Named<LimitName, Gauge> = "limit_keys";
     /// What a quota decided.
     quota_decisions: Named<QuotaName, Each<QuotaResult, Counter>> = "quota_decisions";

@@ -1,5 +1,7 @@
-//! What every test on the running gateway stands on: the gateway itself, a scripted upstream, a client that checks
-//! each answer, and a clock that only the test moves.
+//! What every test on the running gateway stands on: the gateway itself, a scripted upstream, a client that checks each
+//! answer, and a clock that only the test moves. Gateways: [`gateway`] one, within the test; [`gateways`] one or two,
+//! of which a journey need not know; [`site`] one or three under attack, as processes or by the test's clock; [`trio`]
+//! three processes whose links fail.
 //!
 //! Nothing here sleeps, retries or knows a port beforehand: a test waits for something to happen, and [`soon`] turns a
 //! wait that never ends into a failure with a name.

@@ -1,6 +1,6 @@
 //! Attack journeys: each against one gateway and against three on one PostgreSQL and one Redis. An attacker goes to all
-//! gateways in turn and gets exactly so much, as docs/limits.md, docs/lockout.md and docs/operations.md say; honest
-//! clients are served meanwhile, at every gateway.
+//! gateways in turn and gets exactly so much, as docs/limits.md, docs/lockout.md and docs/overload.md say, and
+//! docs/threats.md sums up (Attack journeys); honest clients are served meanwhile, at every gateway.
 //!
 //! [`spraying`], [`stuffing`] and [`hammering`] guess passwords; their clock stands still unless the journey moves it.
 //! The others are attacks on processes: [`rotation`] and [`evasion`] look for a way around a limit, [`slow`] takes all

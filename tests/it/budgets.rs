@@ -6,25 +6,32 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
+    api_keys,
     harness::{
-        client::Streamed,
+        client::{Answer, Call, Streamed},
         model::{PATH, events, question},
         soon,
     },
+    limit_keys::token,
     usage::Scene,
 };
 
 /// One route to a model with this quota, of `usage` what is written here.
 fn with(quota: &'static str, usage: &'static str) -> impl FnOnce(&str) -> String {
+    of("subject", quota, usage)
+}
+
+/// The same, counted by something else.
+fn of(by: &'static str, quota: &'static str, usage: &'static str) -> impl FnOnce(&str) -> String {
     move |model| {
         format!(
             r#"
 quotas:
-  budget: {{by: subject, per: day, {quota}}}
+  budget: {{by: {by}, per: day, {quota}}}
 clusters:
   model: {{endpoints: ["{model}"]}}
 routes:
-  - {{name: chat, match: {{path: "/v1/{{*rest}}"}}, quotas: [budget], cluster: model, usage: {{estimate: 40, {usage}}}}}
+  - {{name: chat, match: {{path: "/v1/{{*rest}}"}}, credentials: [bearer, api_key], quotas: [budget], cluster: model, usage: {{estimate: 40, {usage}}}}}
 "#
         )
     }
@@ -36,7 +43,7 @@ fn tokens(text: &str) -> usize {
 }
 
 /// Units that a `RateLimit` header says are left.
-fn left(answer: &crate::harness::client::Answer) -> u64 {
+fn left(answer: &Answer) -> u64 {
     let header = answer.header("ratelimit").expect("a RateLimit header");
     header.split(";r=").nth(1).and_then(|rest| rest.split(';').next()?.parse().ok()).expect("units left")
 }
@@ -165,4 +172,33 @@ async fn a_budget_in_money_is_spent_by_what_the_model_costs() {
         assert_eq!(left(&scene.ask(model, 30, stream).await.expect(200)), rest, "{model}");
     }
     scene.ask("cheap", 1, true).await.refused(429, "quota_exceeded");
+}
+
+/// Uses up a budget of a hundred tokens but for less than a request needs. `who` says who asks.
+async fn uses_it_up(scene: &Scene, who: impl Fn(Call) -> Call) {
+    let call = || who(scene.client.post(PATH));
+    assert_eq!(left(&call().json(&question("m-1", 70, true)).send().await.expect(200)), 60, "set aside");
+    call().json(&question("m-1", 1, true)).send().await.refused(429, "quota_exceeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_key_has_a_budget_of_its_own() {
+    let scene = Scene::new(of("api_key", "tokens: 100, hard: true", "count_input: false")).await;
+    for _ in 0..2 {
+        let key = api_keys::key(&scene.client, &scene.ann).await;
+        uses_it_up(&scene, |call| call.header("x-api-key", &key)).await;
+    }
+    assert_eq!(scene.ask("m-1", 200, true).await.expect(200).header("ratelimit"), None, "a token is no key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_organisation_has_one_budget_for_all_of_it() {
+    let scene = Scene::new(of("org", "tokens: 100, hard: true", "count_input: false")).await;
+    let of = async |user: &str, org: &str| token(&scene.gateway, json!({"sub": user, "org": org})).await;
+    let ann = of("ann", "acme").await;
+    uses_it_up(&scene, |call| call.bearer(&ann)).await;
+    let bob = scene.client.post(PATH).bearer(&of("bob", "acme").await).json(&question("m-1", 1, true));
+    bob.send().await.refused(429, "quota_exceeded");
+    let other = of("ann", "other").await;
+    uses_it_up(&scene, |call| call.bearer(&other)).await;
 }

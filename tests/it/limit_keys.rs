@@ -3,11 +3,14 @@
 
 use serde_json::json;
 
-use crate::harness::{
-    client::{Answer, Call, Client},
-    gateway::{Engine, Gateway},
-    tokens::{good_claims, good_header, signed, with},
-    upstream::Upstream,
+use crate::{
+    api_keys,
+    harness::{
+        client::{Answer, Call, Client},
+        gateway::{Engine, Gateway},
+        tokens::{good_claims, good_header, signed, with},
+        upstream::Upstream,
+    },
 };
 
 /// `limits` on the routes `/ask/…` and `/tell/…`, which look at tokens when there are any. 127.0.0.9 is a trusted proxy.
@@ -34,7 +37,7 @@ routes:
 }
 
 /// A token of the gateway's own that says this besides, or instead.
-async fn token(gateway: &Gateway, claims: serde_json::Value) -> String {
+pub(crate) async fn token(gateway: &Gateway, claims: serde_json::Value) -> String {
     let key = gateway.signing_key().await;
     signed(&key, &good_header(&key), &with(good_claims(), &claims))
 }
@@ -89,6 +92,31 @@ async fn each_key_has_a_bucket_of_its_own_and_who_lacks_it_is_not_held_to_it() {
             assert_eq!((answer.header("ratelimit"), answer.header("ratelimit-policy")), (None, None), "{by}");
         }
     }
+}
+
+#[tokio::test]
+async fn two_api_keys_of_one_user_have_a_bucket_each_and_who_shows_a_token_is_not_held_to_it() {
+    let upstream = Upstream::start().await;
+    let yaml = format!(
+        r#"
+limits:
+  keys: {{by: api_key, rate: 3/1d}}
+clusters:
+  rag: {{endpoints: ["{}"]}}
+routes:
+  - {{name: ask, match: {{path: "/ask/{{*rest}}"}}, credentials: [bearer, api_key], limits: [keys], cluster: rag}}
+"#,
+        upstream.url()
+    );
+    let gateway = Gateway::start(Engine::Sqlite, &yaml).await;
+    let (client, other) = (gateway.client(), gateway.client_at("127.0.0.2"));
+    let ann = client.register("ann@example.org").await;
+    let (first, second) = (api_keys::key(&client, &ann).await, api_keys::key(&client, &ann).await);
+    assert_eq!(admitted(|| client.get("/ask/a").header("x-api-key", &first)).await, 3);
+    // Whatever header it comes in, and from wherever.
+    other.get("/ask/a").bearer(&first).send().await.refused(429, "quota_exceeded");
+    assert_eq!(admitted(|| client.get("/ask/a").header("x-api-key", &second)).await, 3, "of the same user");
+    assert_eq!(admitted(|| client.get("/ask/a").bearer(&ann.access)).await, 20, "who made both");
 }
 
 #[tokio::test]

@@ -205,4 +205,45 @@ async fn registrations_are_paced_by_address_and_by_what_is_registered() {
     register(&there, "dan@example.org").await.expect(201);
     gateway.clock.advance(Duration::from_mins(20));
     register(&here, "eva@example.org").await.expect(201);
+    for (result, many) in [("admitted", 6.0), ("refused", 2.0)] {
+        let line = format!("portcullis_paced_calls_total{{call=\"register\",result=\"{result}\"}}");
+        assert!((gateway.metric(&line).await - many).abs() < 0.1, "{result}");
+    }
+}
+
+#[tokio::test]
+async fn what_counters_decide_and_how_often_a_hash_waited_is_counted() {
+    let upstream = Upstream::start().await;
+    let lockout = "{account_and_address: {free: 2, waits: [1m]}, account: {slow_after: 3, hard_stop: 4}}";
+    let gateway = Gateway::start(Engine::Sqlite, &format!("lockout: {lockout}\n{}", standard(&upstream))).await;
+    let (here, there) = (gateway.client(), gateway.client_at("127.0.0.2"));
+    here.register("ann@example.org").await;
+    let told = async |counter: &str, result: &str| {
+        let line = format!("portcullis_lockout_decisions_total{{counter=\"{counter}\",result=\"{result}\"}}");
+        gateway.metric(&line).await
+    };
+    let fails = async |client: &Client| {
+        let before = gateway.metric("portcullis_hash_wait_seconds_count").await;
+        login(client, "ann@example.org", WRONG).await.refused(401, "login_failed");
+        let after = gateway.metric("portcullis_hash_wait_seconds_count").await;
+        assert!((after - before - 1.0).abs() < 0.1, "{before} {after}");
+    };
+    // Twice for nothing, then the address waits with this account; then whoever asks for the account; then it is over.
+    for (client, counter, result) in [
+        (&here, "pair", "admitted"),
+        (&here, "pair", "admitted"),
+        (&here, "pair", "waits"),
+        (&there, "pair", "admitted"),
+        (&there, "account", "waits"),
+    ] {
+        let before = told(counter, result).await;
+        fails(client).await;
+        assert!((told(counter, result).await - before - 1.0).abs() < 0.1, "{counter} {result}");
+    }
+    assert!(told("account", "stopped").await < 0.1);
+    gateway.clock.advance(Duration::from_secs(30));
+    fails(&there).await;
+    assert!((told("account", "locked").await - 1.0).abs() < 0.1);
+    fails(&there).await;
+    assert!((told("account", "stopped").await - 1.0).abs() < 0.1);
 }

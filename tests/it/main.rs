@@ -5,16 +5,17 @@
 //! its user sees and ends it), [`browsers`] (what front ends rely on), [`openapi`] (the portal is as it is described),
 //! [`storeless`] (a gateway that keeps nothing).
 //!
-//! Who may: [`access_matrix`] (who may call what), [`admin_api`], [`admin_lockouts`] and [`admin_quotas`] (what administrators see and
-//! do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`], [`smuggling`] and
-//! [`wrong_tokens`] (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides ours),
-//! [`cross_origin`] (which pages may read and write), [`forward_auth`] (what other proxies are told), [`oauth`] (what
-//! services are told of tokens), [`revocations`] (what is taken away from tokens that are out there), [`api_keys`]
-//! (what they are worth, and until when) and [`api_key_lookups`] (what that costs the store), [`limits`],
-//! [`limit_keys`], [`limit_caps`], [`limit_streams`], [`limit_bound`],
-//! [`limit_evasion`], [`shared_limits`] and [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that
-//! keeps out), [`isolation`] and [`overload`] (what others do costs nobody else), [`floods`] and [`frame_floods`] (who
-//! is refused before anybody is known); [`attacks`] (journeys through all of these, on one gateway and on three).
+//! Who may: [`access_matrix`] (who may call what), [`admin_api`], [`admin_lockouts`] and [`admin_quotas`] (what
+//! administrators see and do, from where), [`credential_stuffing`] (who is found out), [`bad_input`], [`bad_frames`],
+//! [`smuggling`] and [`wrong_tokens`] (what is refused), [`issuers`] and [`issuer_keys`] (whose tokens count besides
+//! ours), [`cross_origin`] (which pages may read and write), [`forward_auth`] (what other proxies are told), [`oauth`]
+//! (what services are told of tokens), [`revocations`] (what is taken away from tokens that are out there),
+//! [`api_keys`] (what they are worth, and until when) and [`api_key_lookups`] (what that costs the store), [`limits`],
+//! [`limit_keys`], [`limit_caps`], [`limit_streams`], [`limit_bound`], [`limit_evasion`], [`shared_limits`] and
+//! [`quotas`] (who pays for whom), [`lockout`] (who may guess, and whom that keeps out), [`isolation`] and [`overload`]
+//! (what others do costs nobody else), [`floods`] and [`frame_floods`] (who is refused before anybody is known);
+//! [`attacks`] (whole journeys, honest clients beside them, on one gateway and on three; single ways around one rule
+//! are in the files before).
 //!
 //! What passes: [`proxying`], [`identities`] and [`presets`] (in which forms a service is told who calls), [`hygiene`]
 //! (what nobody says in the gateway's place), [`timeouts`] (who is cut), [`memory`] (what bodies cost), [`websockets`],

@@ -3,9 +3,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
+    api_keys,
     harness::{
         binary::Binary,
         client::{Answer, Client},
@@ -15,6 +17,7 @@ use crate::{
         soon,
         upstream::{Reply, Upstream},
     },
+    limit_keys::token,
     support::{self, postgres::Cluster},
 };
 
@@ -54,6 +57,7 @@ on_both_stores! {
     of_two_quotas_the_one_that_refuses_costs_the_other_nothing,
     a_quota_in_the_shadow_counts_and_refuses_nothing,
     a_reload_keeps_what_was_used,
+    an_api_key_has_a_quota_of_its_own_and_an_organisation_one_for_all_of_it,
 }
 
 async fn a_quota_is_told_used_up_and_renewed_at_midnight(engine: Engine) {
@@ -187,6 +191,36 @@ async fn a_reload_keeps_what_was_used(engine: Engine) {
 }
 
 /// A gateway process on this database, with this quota.
+async fn an_api_key_has_a_quota_of_its_own_and_an_organisation_one_for_all_of_it(engine: Engine) {
+    let upstream = Upstream::start().await;
+    let quotas = "  keys: {by: api_key, per: day, requests: 2}\n  orgs: {by: org, per: day, requests: 3}";
+    let yaml = yaml(&upstream, quotas).replace("quotas: [", "credentials: [bearer, api_key], quotas: [");
+    let gateway = Gateway::start(engine, &yaml).await;
+    let client = gateway.client();
+    let ann = client.register("ann@example.org").await;
+    for key in [api_keys::key(&client, &ann).await, api_keys::key(&client, &ann).await] {
+        for _ in 0..2 {
+            api_keys::by_header(&client, "/keys/a", &key).await.expect(200);
+        }
+        assert_used_up(&api_keys::by_header(&client, "/keys/a", &key).await, "keys");
+    }
+    let free = client.get("/keys/a").bearer(&ann.access).send().await.expect(200);
+    assert_eq!(free.header("ratelimit"), None, "who shows a token has none");
+    // Two users of one organisation, one of another, and one of none.
+    let of = async |user: &str, org: Option<&str>| token(&gateway, json!({"sub": user, "org": org})).await;
+    let (ann, bob) = (of("ann", Some("acme")).await, of("bob", Some("acme")).await);
+    for who in [&ann, &bob, &bob] {
+        client.get("/orgs/a").bearer(who).send().await.expect(200);
+    }
+    for who in [&ann, &bob] {
+        assert_used_up(&client.get("/orgs/a").bearer(who).send().await, "orgs");
+    }
+    let other = client.get("/orgs/a").bearer(&of("ann", Some("other")).await).send().await.expect(200);
+    assert_eq!(other.header("ratelimit").unwrap(), format!("\"orgs\";r=2;t={TO_MIDNIGHT}"));
+    let none = client.get("/orgs/a").bearer(&of("ann", None).await).send().await.expect(200);
+    assert_eq!(none.header("ratelimit"), None);
+}
+
 async fn process(upstream: &Upstream, folder: &TempDir, url: &str, quota: &str) -> Binary {
     let yaml = format!(
         "listeners: {{public: {{bind: \"127.0.0.1:0\"}}, admin: {{bind: \"127.0.0.1:0\"}}}}\n\

@@ -1,7 +1,8 @@
-//! What is under way at the same time, by counter key: how caps on concurrent requests are counted, in this process.
+//! What is under way at the same time, by counter key: how caps on concurrent requests and on streams are counted, in
+//! this process.
 //!
-//! A [`Slot`] is one request under way, given back when it is dropped. A key without any is forgotten, so there are
-//! never more keys than requests under way, which the edge bounds.
+//! A [`Slot`] is one request or stream under way, given back when it is dropped. A key without any is forgotten, so
+//! there are never more keys than these, which the edge bounds.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

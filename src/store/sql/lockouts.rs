@@ -1,8 +1,9 @@
 //! Failures to log in: looked at (`glance`) and reserved before a password is hashed, settled after it (`attempts`),
 //! listed (`pages`), lifted and forgotten (`lifted`); calls that are paced (`paced`).
 //!
-//! A row that is read is held until the transaction ends, and always in this order: device, address, account, pair. So
-//! attempts at the same thing follow each other on every gateway, and none waits in a circle.
+//! A row that is read to decide an attempt is held until the transaction ends (`glance` holds none, and only refuses),
+//! always in this order: device, address, account, pair. So attempts at the same thing follow each other on every
+//! gateway, and none waits in a circle.
 
 mod attempts;
 mod glance;

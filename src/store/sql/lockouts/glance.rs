@@ -1,5 +1,5 @@
-//! Attempts as they are looked at first, without holding or writing anything: what an address in its wait costs is
-//! this, and whoever asks again and again while others' attempts are under way.
+//! The first look at an attempt, which holds and writes nothing. It refuses an address in its wait, and whoever asks
+//! while as many attempts are under way as could fail; all else is decided by `attempts`, with the rows held.
 
 use super::{
     attempts::{Held, Place, accounts_failed},
