@@ -1,7 +1,8 @@
 //! Ten thousand connections that stop in the middle of a head, from one address and from many. Whoever asks is served all
-//! the while, old and new; nobody holds more places than are said, and what is slow is ended.
+//! the while, old and new; nobody holds more places than are said, and what is slow is ended. Bodies that drip in
+//! may hold what the anonymous have, for as long as a route lets them be slow; users are served meanwhile.
 
-use std::{io::ErrorKind, ops::RangeInclusive};
+use std::{future::pending, io::ErrorKind, ops::RangeInclusive, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,13 +10,15 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::{Mutex, MutexGuard},
+    task::JoinSet,
+    time::interval,
 };
 
 use super::HOME;
 use crate::harness::{
     gateway::standard,
     raw::Raw,
-    site::{Nodes, Site, try_connect},
+    site::{Nodes, Site, connect, try_connect},
     soon,
     upstream::Upstream,
 };
@@ -35,6 +38,7 @@ const GET: &str = "GET /open/a HTTP/1.1\r\nHost: a.test\r\n\r\n";
 on_one_and_three!(
     of_ten_thousand_slow_connections_of_one_address_its_share_is_held_until_the_time_out,
     ten_thousand_slow_connections_of_many_addresses_make_room_for_who_asks,
+    bodies_that_drip_in_from_many_addresses_keep_no_user_out_and_strangers_for_the_grace,
 );
 
 /// One journey of this file at a time, with descriptors enough for it.
@@ -57,7 +61,7 @@ async fn site(nodes: Nodes, upstream: &Upstream, public: &str) -> Site {
          {}{}",
         nodes.scope(0),
         nodes.shared_state(),
-        standard(upstream)
+        standard(upstream).replace("{name: open,", "{name: open, timeouts: {body_rate: 1KiB/s, body_grace: 4s},")
     );
     Site::start(nodes, &yaml).await
 }
@@ -181,4 +185,58 @@ async fn ten_thousand_slow_connections_of_many_addresses_make_room_for_who_asks(
         assert!(grown < places as u64 * BOUND_KIB, "{grown} KiB for {places} connections");
     }
     drop(slow);
+}
+
+/// Begins a long body and sends a byte of it now and then, until the connection is closed.
+async fn drip(mut stream: TcpStream) {
+    let (mut read, mut write) = stream.split();
+    let dripping = async {
+        let mut ticks = interval(Duration::from_millis(200));
+        let mut bytes = b"POST /open/a HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n".as_slice();
+        while write.write_all(bytes).await.is_ok() {
+            bytes = b"x";
+            ticks.tick().await;
+        }
+        pending::<()>().await;
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        _ = read.read_to_end(&mut answer) => {}
+        () = dripping => {}
+    }
+}
+
+async fn bodies_that_drip_in_from_many_addresses_keep_no_user_out_and_strangers_for_the_grace(nodes: Nodes) {
+    const SLOW_BODIES: usize = 200;
+    const SOURCES: usize = 50;
+    let _room = room().await;
+    let upstream = Upstream::start().await;
+    let site = site(nodes, &upstream, &format!("max_connections: {SLOW_BODIES}")).await;
+    let ann = site.client_at(HOME).register("ann@example.org").await;
+    let net = if nodes == Nodes::One { "127.0.4" } else { "127.0.5" };
+    let (to, slow) = (site.addresses(), SLOW_BODIES * nodes.count());
+    let mut dripping = JoinSet::new();
+    for nth in 0..slow {
+        let source = format!("{net}.{}", 1 + nth / to.len() % SOURCES);
+        dripping.spawn(drip(connect(&source, to[nth % to.len()]).await));
+    }
+    // The anonymous have a share of what may be under way, and no more; users have the rest.
+    for number in 0..nodes.count() {
+        site.client_to(number, HOME).get("/ask/a").bearer(&ann.access).send().await.expect(200);
+    }
+    soon("every slow body to end", async { while dripping.join_next().await.is_some() {} }).await;
+    let told = async |reason: &str, status: &str| {
+        let labels = format!("route=\"open\",reason=\"{reason}\",method=\"POST\",status=\"{status}\"");
+        site.metric(&format!("portcullis_requests_total{{{labels}}}")).await
+    };
+    let all = async { while told("body_timeout", "4xx").await + told("overloaded", "5xx").await < of(slow) - 0.5 {} };
+    soon("each to be counted, as cut or as sent away", all).await;
+    assert!(told("body_timeout", "4xx").await >= of(slow / 4), "places were held");
+    for number in 0..nodes.count() {
+        let mut stranger = site.raw_to(number, HOME).await;
+        stranger.send(GET).await;
+        assert_eq!(stranger.answer().await.expect("there is a place for it").status, 200);
+        stranger.send("POST /open/a HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nwhole").await;
+        assert_eq!(stranger.answer().await.expect("it was not closed").status, 200, "a body that comes is taken");
+    }
 }
