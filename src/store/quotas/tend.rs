@@ -7,14 +7,13 @@ use std::{
 };
 
 use super::{
-    Book, QuotaReturn, hashed,
+    Book, Doubts, QuotaReturn,
+    doubts::Doubted,
+    hashed,
     held::{Asking, IDLE},
     ledger::{Ledger, Moment},
 };
-use crate::{
-    policy::quota::Window,
-    store::{memory::limits::CounterKey, quota_lists::QuotaReset},
-};
+use crate::{policy::quota::Window, store::memory::limits::CounterKey};
 
 /// Accounts in one transaction.
 const BATCH: usize = 64;
@@ -53,10 +52,10 @@ impl Ledger {
         any
     }
 
-    /// Accounts of this key, or all, may have been set to nothing.
-    fn doubt(&self, key: Option<[u8; 16]>) {
-        self.held.retain(|held_key, held| {
-            if key.is_none_or(|key| key == hashed(held_key)) {
+    /// These accounts may have been set to nothing.
+    fn doubt(&self, doubted: &Doubted) {
+        self.held.retain(|key, held| {
+            if doubted.holds(|| hashed(key)) {
                 held.doubt();
             }
             true
@@ -178,11 +177,13 @@ impl Book {
         });
     }
 
-    /// Accounts of a quota were set to nothing in the store: of what is at hand here nothing more is spent that the store has
-    /// not been asked about.
-    pub fn doubt(&self, what: &QuotaReset) {
-        for ledger in self.roll().iter().filter(|ledger| *ledger.quota.name == *what.quota) {
-            ledger.doubt(what.key);
+    /// Accounts were set to nothing in the store: of what is at hand here nothing more is spent that the store has not been
+    /// asked about. Goes once through each ledger that is concerned.
+    pub fn doubt(&self, doubts: &Doubts) {
+        for ledger in self.roll().iter() {
+            if let Some(doubted) = doubts.of(&ledger.quota.name) {
+                ledger.doubt(doubted);
+            }
         }
     }
 
