@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod lost;
+mod resets;
 
 on_both_engines! {
     units_are_given_up_to_the_limit_and_taken_back,

@@ -24,14 +24,31 @@ impl QuotaLists for SqlStore {
     }
 }
 
+/// What an account may be of, so that its row is found by the primary key, whatever is configured now.
+macro_rules! kinds {
+    () => {
+        "kind IN ('requests/hour', 'requests/day', 'requests/month', 'tokens/hour', 'tokens/day', 'tokens/month', \
+         'cost/hour', 'cost/day', 'cost/month')"
+    };
+}
+
+/// A page of those that meet a condition on $1 to $4; what is not asked for is bound all the same.
+macro_rules! page {
+    ($($which:expr),*) => {
+        concat!(
+            "SELECT quota, kind, key, period_start, period_end, used FROM quota_usage WHERE ",
+            $($which,)*
+            " AND ($5 OR used < $6 OR (used = $6 AND (quota, kind, key, period_start) > ($7, $8, $9, $10))) \
+             ORDER BY used DESC, quota, kind, key, period_start LIMIT $11",
+        )
+    };
+}
+
+const PAGE: &str = page!("period_end > $1 AND ($2 = '' OR quota = $2) AND ($3 OR key = $4)");
+const PAGE_OF_ONE: &str = page!("period_end > $1 AND quota = $2 AND NOT $3 AND key = $4 AND ", kinds!());
+
 async fn page(link: &mut Link, query: &QuotaQuery, now: Timestamp, most: u32) -> Result<QuotaPage, StoreFault> {
-    // What is not asked for is bound all the same.
-    let rows = Query::new(
-        "SELECT quota, kind, key, period_start, period_end, used FROM quota_usage \
-         WHERE period_end > $1 AND ($2 = '' OR quota = $2) AND ($3 OR key = $4) \
-         AND ($5 OR used < $6 OR (used = $6 AND (quota, kind, key, period_start) > ($7, $8, $9, $10))) \
-         ORDER BY used DESC, quota, kind, key, period_start LIMIT $11",
-    );
+    let rows = Query::new(if query.quota.is_some() && query.key.is_some() { PAGE_OF_ONE } else { PAGE });
     let (any, key) = (query.key.is_none(), query.key.unwrap_or_default());
     let rows = rows.bind(now).bind(query.quota.as_deref().unwrap_or_default()).bind(any).bind(&key[..]);
     let first = QuotaPlace { used: 0, quota: String::new(), kind: String::new(), key: Vec::new(), start: 0 };
@@ -45,13 +62,19 @@ async fn page(link: &mut Link, query: &QuotaQuery, now: Timestamp, most: u32) ->
     Ok(QuotaPage { accounts, next })
 }
 
+const RESET: &str =
+    "UPDATE quota_usage SET used = 0, epoch = epoch + 1 WHERE quota = $1 AND period_end > $2 AND used > 0";
+const RESET_ONE: &str = concat!(
+    "UPDATE quota_usage SET used = 0, epoch = epoch + 1 WHERE quota = $1 AND period_end > $2 AND used > 0 \
+     AND key = $3 AND ",
+    kinds!()
+);
+
 async fn reset(link: &mut Link, what: &QuotaReset, entry: &AuditEntry) -> Result<u64, StoreFault> {
-    let query = Query::new(
-        "UPDATE quota_usage SET used = 0, epoch = epoch + 1 \
-         WHERE quota = $1 AND period_end > $2 AND ($3 OR key = $4) AND used > 0",
-    );
-    let (any, key) = (what.key.is_none(), what.key.unwrap_or_default());
-    let accounts = query.bind(&*what.quota).bind(entry.at).bind(any).bind(&key[..]).execute(link).await?;
+    let accounts = match &what.key {
+        None => Query::new(RESET).bind(&*what.quota).bind(entry.at).execute(link).await?,
+        Some(key) => Query::new(RESET_ONE).bind(&*what.quota).bind(entry.at).bind(&key[..]).execute(link).await?,
+    };
     if accounts == 0 {
         return Ok(0);
     }
@@ -62,4 +85,36 @@ async fn reset(link: &mut Link, what: &QuotaReset, entry: &AuditEntry) -> Result
     audit::append(link, &AuditEntry { detail, ..entry.clone() }).await?;
     link.tell(entry.at, None, News::Quota(what.clone()));
     Ok(accounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+
+    use super::*;
+    use crate::policy::quota::{Period, Unit};
+
+    #[test]
+    fn every_kind_of_quota_is_looked_for() {
+        for unit in [Unit::Requests, Unit::Tokens, Unit::Cost] {
+            for period in [Period::Hour, Period::Day, Period::Month] {
+                let kind = format!("'{}/{}'", unit.as_str(), period.as_str());
+                assert!(kinds!().contains(&kind), "{kind}");
+            }
+        }
+    }
+
+    /// On SQLite, whose plan does not hang on how much there is.
+    #[tokio::test]
+    async fn one_account_is_found_by_the_primary_key() {
+        let mut link = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let table = include_str!("../../../migrations/sqlite/0012_quota_usage.sql");
+        sqlx::raw_sql(table).execute(&mut link).await.unwrap();
+        for sql in [PAGE_OF_ONE, RESET_ONE] {
+            let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+            let plan = plan.fetch_all(&mut link).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(plan.iter().any(|step| step.contains("(quota=? AND kind=? AND key=?)")), "{sql}: {plan:?}");
+        }
+    }
 }
