@@ -96,8 +96,10 @@ pub trait QuotaLists: Quotas {
     /// Accounts of periods that are not over at `now`, at most `most` at once.
     async fn quota_page(&self, query: &QuotaQuery, now: Timestamp, most: u32) -> Result<QuotaPage, StoreFault>;
 
-    /// Sets accounts to nothing, writes the audit row and tells every gateway, in one transaction. What gateways hold ahead of
-    /// them is worth nothing from then on. Gives how many of which anything was used; when there were none, nothing is written.
+    /// Sets accounts to nothing, writes the audit row and tells every gateway, in one transaction; all accounts of a quota a
+    /// thousand at a time, each part with a row and news of its own: after a fault some may be reset, and the rest are by the
+    /// next try. What gateways hold ahead of them is worth nothing from then on. Gives how many of which anything was used;
+    /// when there were none, nothing is written.
     async fn reset_quota(&self, what: &QuotaReset, audit: &AuditEntry) -> Result<u64, StoreFault>;
 }
 

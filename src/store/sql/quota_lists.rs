@@ -20,9 +20,38 @@ impl QuotaLists for SqlStore {
     }
 
     async fn reset_quota(&self, what: &QuotaReset, audit: &AuditEntry) -> Result<u64, StoreFault> {
-        write!(self, link => reset(&mut link, what, audit))
+        if what.key.is_some() {
+            return write!(self, link => reset_one(&mut link, what, audit));
+        }
+        let mut accounts = 0;
+        for kind in KINDS {
+            let mut after = (Vec::new(), Timestamp::from_micros(0));
+            // Each part is a transaction of its own: however many there are, it is done within the store's time-out, and
+            // nobody waits for more than one. Ends, since no account comes twice.
+            while let Some((reset, last)) = write!(self, link => reset_some(&mut link, what, (kind, &after), audit))? {
+                accounts += reset;
+                after = last;
+            }
+        }
+        Ok(accounts)
     }
 }
+
+/// Accounts that are set to nothing in one transaction.
+const RESET_AT_ONCE: i64 = 1_000;
+
+/// All that quotas count and for how long.
+const KINDS: [&str; 9] = [
+    "requests/hour",
+    "requests/day",
+    "requests/month",
+    "tokens/hour",
+    "tokens/day",
+    "tokens/month",
+    "cost/hour",
+    "cost/day",
+    "cost/month",
+];
 
 /// What an account may be of, so that its row is found by the primary key, whatever is configured now.
 macro_rules! kinds {
@@ -62,29 +91,68 @@ async fn page(link: &mut Link, query: &QuotaQuery, now: Timestamp, most: u32) ->
     Ok(QuotaPage { accounts, next })
 }
 
-const RESET: &str =
-    "UPDATE quota_usage SET used = 0, epoch = epoch + 1 WHERE quota = $1 AND period_end > $2 AND used > 0";
+macro_rules! next {
+    ($lock:literal) => {
+        concat!(
+            "SELECT key, period_start FROM quota_usage WHERE quota = $1 AND kind = $2 AND period_end > $3 \
+             AND (key, period_start) > ($4, $5) ORDER BY key, period_start LIMIT $6",
+            $lock
+        )
+    };
+}
+
+const RESET_SOME: &str = "UPDATE quota_usage SET used = 0, epoch = epoch + 1 WHERE quota = $1 AND kind = $2 \
+    AND key BETWEEN $4 AND $6 AND period_end > $3 AND (key, period_start) > ($4, $5) \
+    AND (key, period_start) <= ($6, $7) AND used > 0";
+
 const RESET_ONE: &str = concat!(
     "UPDATE quota_usage SET used = 0, epoch = epoch + 1 WHERE quota = $1 AND period_end > $2 AND used > 0 \
      AND key = $3 AND ",
     kinds!()
 );
 
-async fn reset(link: &mut Link, what: &QuotaReset, entry: &AuditEntry) -> Result<u64, StoreFault> {
-    let accounts = match &what.key {
-        None => Query::new(RESET).bind(&*what.quota).bind(entry.at).execute(link).await?,
-        Some(key) => Query::new(RESET_ONE).bind(&*what.quota).bind(entry.at).bind(&key[..]).execute(link).await?,
-    };
-    if accounts == 0 {
-        return Ok(0);
+async fn reset_one(link: &mut Link, what: &QuotaReset, entry: &AuditEntry) -> Result<u64, StoreFault> {
+    let key = what.key.unwrap_or_default();
+    let accounts = Query::new(RESET_ONE).bind(&*what.quota).bind(entry.at).bind(&key[..]).execute(link).await?;
+    if accounts > 0 {
+        tell(link, what, accounts, entry).await?;
     }
+    Ok(accounts)
+}
+
+/// A key and the period's first moment.
+type Place = (Vec<u8>, Timestamp);
+
+/// The next of one kind behind a place, locked in the order in which gateways give back, so that neither waits for the other.
+/// Of how many anything was used, and the last of them; `None`: there are no more.
+async fn reset_some(
+    link: &mut Link,
+    what: &QuotaReset,
+    (kind, after): (&str, &Place),
+    entry: &AuditEntry,
+) -> Result<Option<(u64, Place)>, StoreFault> {
+    let next = Query::new(next!("")).on_postgres(next!(" FOR UPDATE"));
+    let next = next.bind(&*what.quota).bind(kind).bind(entry.at).bind(&after.0[..]).bind(after.1);
+    let rows = next.bind(RESET_AT_ONCE).rows(link).await?;
+    let Some(row) = rows.last() else { return Ok(None) };
+    let last = (row.bytes("key")?, row.time("period_start")?);
+    let query = Query::new(RESET_SOME).bind(&*what.quota).bind(kind).bind(entry.at).bind(&after.0[..]).bind(after.1);
+    let accounts = query.bind(&last.0[..]).bind(last.1).execute(link).await?;
+    if accounts > 0 {
+        tell(link, what, accounts, entry).await?;
+    }
+    Ok(Some((accounts, last)))
+}
+
+/// In the same transaction: who did it, and what gateways are to know.
+async fn tell(link: &mut Link, what: &QuotaReset, accounts: u64, entry: &AuditEntry) -> Result<(), StoreFault> {
     let key = what.key.map(|key| key_text(&key));
     let detail = entry.detail.clone().text(Particular::Quota, Some(&what.quota));
     let detail = detail.text(Particular::QuotaKey, key.as_deref());
     let detail = detail.count(Particular::Rows, usize::try_from(accounts).unwrap_or(usize::MAX));
     audit::append(link, &AuditEntry { detail, ..entry.clone() }).await?;
     link.tell(entry.at, None, News::Quota(what.clone()));
-    Ok(accounts)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -98,8 +166,8 @@ mod tests {
     fn every_kind_of_quota_is_looked_for() {
         for unit in [Unit::Requests, Unit::Tokens, Unit::Cost] {
             for period in [Period::Hour, Period::Day, Period::Month] {
-                let kind = format!("'{}/{}'", unit.as_str(), period.as_str());
-                assert!(kinds!().contains(&kind), "{kind}");
+                let kind = format!("{}/{}", unit.as_str(), period.as_str());
+                assert!(KINDS.contains(&&*kind) && kinds!().contains(&format!("'{kind}'")), "{kind}");
             }
         }
     }

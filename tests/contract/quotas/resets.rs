@@ -1,9 +1,61 @@
-//! Resets of one account among many.
+//! Resets of many accounts, of one among many.
 
 use super::*;
 
 on_both_engines! {
+    all_accounts_are_reset_a_part_at_a_time,
     one_account_is_found_whatever_it_counts,
+}
+
+/// Accounts of a quota, each with one unit used.
+async fn fill(on: &Fixture, many: u32) {
+    let (window, sqlite) = (Period::Day.around(NOW), matches!(on.settings.engine, Engine::Sqlite { .. }));
+    let moment =
+        |at: Timestamp| if sqlite { at.micros().to_string() } else { format!("to_timestamp({})", at.seconds()) };
+    let (start, end) = (moment(window.start), moment(window.end));
+    let key = if sqlite { "CAST(printf('%016d', n) AS BLOB)" } else { "convert_to(lpad(n::text, 16, '0'), 'UTF8')" };
+    let sql = format!(
+        "INSERT INTO quota_usage (quota, kind, key, period_start, period_end, used, epoch) \
+         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {many}) \
+         SELECT 'daily', 'requests/day', {key}, {start}, {end}, 1, 0 FROM numbers"
+    );
+    on.execute(&sql).await.unwrap();
+}
+
+async fn all_accounts_are_reset_a_part_at_a_time(on: Fixture) {
+    fill(&on, 2_500).await;
+    let tokens = Account { kind: "tokens/month", ..account(NOW) };
+    on.store.take_quota(&QuotaAsk { account: tokens, ..ask(3, 0, 0) }).await.unwrap();
+    let other = Account { quota: "other", ..account(NOW) };
+    on.store.take_quota(&QuotaAsk { account: other, ..ask(7, 0, 0) }).await.unwrap();
+    assert_eq!(reset(&on, "daily", None, NOW).await, 2_501);
+    let left = on.store.quota_usage(None, None, NOW, 1).await.unwrap();
+    assert_eq!((&*left[0].quota, left[0].used), ("other", 7));
+    assert!(on.store.quota_usage(Some("daily"), None, NOW, 3_000).await.unwrap().iter().all(|one| one.used == 0));
+    // Each part is told and audited by itself, so that one which was cut short can be done again.
+    let told = News::Quota(QuotaReset { quota: "daily".to_owned(), key: None });
+    assert_eq!(on.news().await, vec![told; 4]);
+    assert_eq!(on.audited("quota_reset").await, 4);
+    assert_eq!(reset(&on, "daily", None, NOW).await, 0);
+    assert_eq!(on.audited("quota_reset").await, 4, "nothing has changed");
+}
+
+/// Whoever holds the last account keeps nobody from the first thousand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_was_cut_short_is_done_again() {
+    let mut settings = postgres_settings(cluster().create_database().url);
+    settings.timeout = Duration::from_millis(500);
+    let on = Fixture::of(settings).await;
+    fill(&on, 1_500).await;
+    let mut rival = on.rival().await;
+    let held = "BEGIN; UPDATE quota_usage SET used = 2 WHERE key = convert_to(lpad('1500', 16, '0'), 'UTF8')";
+    sqlx::raw_sql(held).execute(&mut rival).await.unwrap();
+    let what = QuotaReset { quota: "daily".to_owned(), key: None };
+    on.store.reset_quota(&what, &entry(AuditEvent::QuotaReset, NOW)).await.unwrap_err();
+    sqlx::raw_sql("COMMIT").execute(&mut rival).await.unwrap();
+    assert_eq!(on.audited("quota_reset").await, 1);
+    assert_eq!(reset(&on, "daily", None, NOW).await, 500, "a thousand are");
+    assert_eq!(on.audited("quota_reset").await, 2);
 }
 
 async fn one_account_is_found_whatever_it_counts(on: Fixture) {
