@@ -13,7 +13,10 @@ use super::{
     held::{Asking, IDLE},
     ledger::{Ledger, Moment},
 };
-use crate::{policy::quota::Window, store::memory::limits::CounterKey};
+use crate::{
+    policy::quota::Window,
+    store::{StoreFault, memory::limits::CounterKey},
+};
 
 /// Accounts in one transaction.
 const BATCH: usize = 64;
@@ -97,6 +100,11 @@ impl Ledger {
             if let Err(fault) = self.book.store.return_quota(&returned).await {
                 // Whether they were taken back is not known: they count as used.
                 tracing::debug!(quota = &*self.quota.name, %fault, "units of a quota were not given back");
+                if let StoreFault::Unavailable(_) = fault {
+                    // Nor will it take the others: each would cost its time-out.
+                    self.book.lose(Some(&fault));
+                    return;
+                }
             }
         }
     }

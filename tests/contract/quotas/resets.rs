@@ -1,4 +1,4 @@
-//! Resets of many accounts, of one among many.
+//! Resets of many accounts, of one among many; and units on their way back when the store is lost.
 
 use super::*;
 
@@ -80,4 +80,22 @@ async fn one_account_is_found_whatever_it_counts(on: Fixture) {
     assert_eq!(reset(&on, "daily", Some(hashed(&KEY)), NOW).await, 9);
     let left = on.store.quota_usage(Some("daily"), None, NOW, 100).await.unwrap();
     assert_eq!(left.iter().filter(|one| one.used > 0).count(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_takes_nothing_back_is_lost() {
+    let mut settings = postgres_settings(cluster().create_database().url);
+    settings.timeout = Duration::from_millis(500);
+    let on = Fixture::of(settings).await;
+    let gateways = Gateways::of(&on, quota(Unit::Requests, 1_600), 1);
+    let ledger = &gateways.ledgers[0];
+    for number in 0..200 {
+        assert!(request(ledger, &CounterKey::Subject(number)).await);
+    }
+    let mut rival = on.rival().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE quota_usage").execute(&mut rival).await.unwrap();
+    gateways.clock.advance(Duration::from_secs(10));
+    ledger.tend().await;
+    assert_eq!(*gateways.lost.lock().unwrap(), [true], "nobody has asked it for units");
+    sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.unwrap();
 }
