@@ -149,7 +149,7 @@ impl Ledger {
                 continue;
             }
             if held.debt > 0 {
-                let asking = Asking { owed: held.debt, least: 0, wanted: 0, settles_doubt: false };
+                let asking = Asking { owed: held.debt, least: 0, wanted: 0, settles_doubt: false, epoch: held.epoch };
                 if let Err(fault) = self.ask(&key, moment.window, asking).await {
                     self.book.lose(Some(&fault));
                     held.left = 0;
