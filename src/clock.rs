@@ -28,6 +28,12 @@ impl Timestamp {
         Self(micros)
     }
 
+    /// The same, of what every store can keep: the years 1 to 9999.
+    #[must_use]
+    pub const fn kept(micros: i64) -> Option<Self> {
+        if micros >= -62_135_596_800_000_000 && micros < 253_402_300_800_000_000 { Some(Self(micros)) } else { None }
+    }
+
     /// From whole seconds since the Unix epoch (a JWT `NumericDate`).
     #[must_use]
     pub const fn from_seconds(seconds: i64) -> Self {

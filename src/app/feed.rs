@@ -22,7 +22,7 @@ use crate::{
         SharedStore, StoreFault,
         feed::{Authorization, FeedEntry, FeedPosition, FeedReach, News},
         memory::{ended_sessions::Expiry, revocations::Revocations},
-        quotas::Book,
+        quotas::{Book, Doubts},
         redis::Redis,
     },
     telemetry::metrics::{Metrics, ReadResult, RevocationKind},
@@ -252,10 +252,11 @@ impl Feed {
                 tracing::error!(first, count = page.odd.len(), "entries of the revocation feed make no sense here");
                 page.odd.iter().for_each(|_| self.metrics.revocation_oddities.inc());
             }
+            let mut doubts = Doubts::default();
             for entry in &page.entries {
                 match &entry.news {
                     News::Keys => self.keys.notify_one(),
-                    News::Quota(reset) => self.book.doubt(reset),
+                    News::Quota(reset) => doubts.add(reset),
                     _ => {}
                 }
                 let kept = self.reach.kept(entry, begun);
@@ -268,6 +269,8 @@ impl Feed {
                     self.metrics.revocation_lag.observe(begun.at.since(entry.at));
                 }
             }
+            // After what revokes: this goes through all that is at hand.
+            self.book.doubt(&doubts);
             progress.position = page.position;
             if page.is_last {
                 break;

@@ -37,6 +37,7 @@ pub use self::{
     security_events::Webhook,
     usage::Usage,
 };
+pub(crate) use super::words::is_name;
 use super::written::Written;
 use crate::policy::{
     keys::{Algorithm, SigningKey},

@@ -55,7 +55,7 @@ pub(super) fn kept(ok: bool, text: &str, expected: &str) -> Result<String, Fault
 }
 
 /// Whether a word is a name: 1 to 64 letters, digits, `_`, `.`, `-`, a letter or digit first.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))

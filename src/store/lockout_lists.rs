@@ -72,7 +72,7 @@ impl Place {
     #[must_use]
     pub fn from_cursor(text: &str) -> Option<Self> {
         let (last, id) = text.split_once('.')?;
-        Some(Self { what: Locked::from_id(id)?, last: Timestamp::from_micros(last.parse().ok()?) })
+        Some(Self { what: Locked::from_id(id)?, last: Timestamp::kept(last.parse().ok()?)? })
     }
 }
 
@@ -218,11 +218,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_has_a_name_is_found_by_it(what in any_locked(), micros: i64) {
+        fn what_has_a_name_is_found_by_it(what in any_locked(), micros in -62_135_596_800_000_000..253_402_300_800_000_000_i64) {
             prop_assert_eq!(Locked::from_id(&what.to_id()), Some(what));
             let place = Place { what, last: Timestamp::from_micros(micros) };
             prop_assert_eq!(Place::from_cursor(&place.to_cursor()), Some(place));
             prop_assert!(what.to_id().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+        }
+
+        #[test]
+        fn a_place_at_a_time_that_no_store_keeps_is_none(what in any_locked(), beyond in 253_402_300_800_000_000..i64::MAX) {
+            for micros in [beyond, -beyond] {
+                let place = Place { what, last: Timestamp::from_micros(micros) };
+                prop_assert_eq!(Place::from_cursor(&place.to_cursor()), None);
+            }
         }
 
         #[test]

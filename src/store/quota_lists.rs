@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    config::settings::{KeyPart, LimitKey},
+    config::settings::{KeyPart, LimitKey, is_name},
     policy::ids::{ApiKeyId, UserId},
 };
 
@@ -69,7 +69,11 @@ impl QuotaPlace {
     /// The place that such a text names.
     #[must_use]
     pub fn from_cursor(text: &str) -> Option<Self> {
-        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+        let place: Self = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let (unit, period) = place.kind.split_once('/')?;
+        let named = [&*place.quota, unit, period].into_iter().all(is_name);
+        // Anybody may make one up: what no account can have is not asked for.
+        (named && place.key.len() == 16 && Timestamp::kept(place.start).is_some()).then_some(place)
     }
 }
 
@@ -97,8 +101,10 @@ pub trait QuotaLists: Quotas {
     /// Accounts of periods that are not over at `now`, at most `most` at once.
     async fn quota_page(&self, query: &QuotaQuery, now: Timestamp, most: u32) -> Result<QuotaPage, StoreFault>;
 
-    /// Sets accounts to nothing, writes the audit row and tells every gateway, in one transaction. What gateways hold ahead of
-    /// them is worth nothing from then on. Gives how many of which anything was used; when there were none, nothing is written.
+    /// Sets accounts to nothing, writes the audit row and tells every gateway, in one transaction; all accounts of a quota a
+    /// thousand at a time, each part with a row and news of its own: after a fault some may be reset, and the rest are by the
+    /// next try. What gateways hold ahead of them is worth nothing from then on. Gives how many of which anything was used;
+    /// when there were none, nothing is written.
     async fn reset_quota(&self, what: &QuotaReset, audit: &AuditEntry) -> Result<u64, StoreFault>;
 }
 
@@ -204,9 +210,19 @@ mod tests {
     #[test]
     fn a_place_reads_back_and_nothing_else_does() {
         let place = QuotaPlace { used: 7, quota: "a.b".into(), kind: "cost/day".into(), key: vec![1; 16], start: -5 };
-        assert_eq!(QuotaPlace::from_cursor(&place.to_cursor()), Some(place));
+        assert_eq!(QuotaPlace::from_cursor(&place.to_cursor()), Some(place.clone()));
         for text in ["", "x", "e30"] {
             assert_eq!(QuotaPlace::from_cursor(text), None, "{text}");
+        }
+        for made_up in [
+            QuotaPlace { quota: "a\0".into(), ..place.clone() },
+            QuotaPlace { kind: "cost\0/day".into(), ..place.clone() },
+            QuotaPlace { kind: "cost".into(), ..place.clone() },
+            QuotaPlace { key: vec![1; 15], ..place.clone() },
+            QuotaPlace { start: i64::MAX, ..place.clone() },
+            QuotaPlace { start: i64::MIN, ..place },
+        ] {
+            assert_eq!(QuotaPlace::from_cursor(&made_up.to_cursor()), None, "{made_up:?}");
         }
     }
 }

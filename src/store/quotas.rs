@@ -8,6 +8,7 @@
 //! answer costs a client the units a gateway held ahead, and gives nobody a unit twice.
 
 mod book;
+mod doubts;
 mod held;
 mod ledger;
 mod reservation;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 
 pub use self::{
     book::{Book, Told},
+    doubts::Doubts,
     ledger::{Ledger, Outcome, Reserve, Standing, Verdict},
     reservation::{Budget, Reservation},
 };

@@ -20,7 +20,8 @@ use portcullis::{
         memory::limits::CounterKey,
         quota_lists::{QuotaPlace, QuotaQuery, QuotaReset, key_text},
         quotas::{
-            Account, Book, Budget, Ledger, Outcome, QuotaAsk, QuotaReturn, Reservation, Reserve, Verdict, hashed,
+            Account, Book, Budget, Doubts, Ledger, Outcome, QuotaAsk, QuotaReturn, Reservation, Reserve, Verdict,
+            hashed,
         },
         sql,
     },
@@ -38,6 +39,7 @@ use crate::{
 };
 
 mod lost;
+mod resets;
 
 on_both_engines! {
     units_are_given_up_to_the_limit_and_taken_back,
@@ -477,7 +479,9 @@ async fn what_a_reset_leaves_at_a_ledger_is_spent_no_more(on: Fixture) {
     assert_eq!(used(&on, NOW).await, 100, "all but one lie here");
     let what = QuotaReset { quota: "daily".to_owned(), key: Some(hashed(&KEY)) };
     on.store.reset_quota(&what, &entry(AuditEvent::QuotaReset, NOW)).await.unwrap();
-    book.doubt(&what);
+    let mut doubts = Doubts::default();
+    doubts.add(&what);
+    book.doubt(&doubts);
     assert!(request(ledger, &KEY).await);
     assert_eq!(used(&on, NOW).await, 100, "a hundred of after it");
     ledger.close().await;

@@ -91,6 +91,11 @@ async fn what_is_used_is_listed_and_set_to_nothing(deployment: Deployment) {
         answer.refused(422, "validation");
         assert!(answer.json()["errors"].as_array().unwrap().iter().any(|fault| fault["field"] == field), "{query}");
     }
+    for (query, field) in [("quota=a%00", "quota"), ("quota=a%20b", "quota"), ("cursor=e30", "cursor")] {
+        let answer = admin.get(&format!("{QUOTAS}?{query}")).bearer(&root.access).send().await;
+        answer.refused(422, "validation");
+        assert!(answer.json()["errors"].as_array().unwrap().iter().any(|fault| fault["field"] == field), "{query}");
+    }
     gateways.know_what_was_told().await;
     ask(&client, "/few/a", &ann).await.expect(200);
     let again = listed(&admin, &root.access, "quota=few").await;

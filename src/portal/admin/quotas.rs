@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{AdminCall, page, query::Query};
 use crate::{
-    config::settings::Quota,
+    config::settings::{Quota, is_name},
     gate::refusal::Refusal,
     policy::{
         ids::{ApiKeyId, UserId},
@@ -94,7 +94,8 @@ struct Said {
 impl Said {
     fn of(query: &mut Query) -> Self {
         Self {
-            quota: query.optional("quota", as_given::<String>),
+            quota: query
+                .optional("quota", |name: String| if is_name(&name) { Ok(name) } else { Err("must be a name") }),
             key: query.optional("key", |text| key_of_text(&text).ok_or("must be the key of an account")),
             parts: QuotaParts {
                 user: query.optional("user", |text| text.parse::<UserId>().map_err(|_| "must be a user's id")),

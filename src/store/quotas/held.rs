@@ -46,6 +46,8 @@ pub(super) struct Asking {
     pub(super) wanted: u64,
     /// The answer tells whether what is at hand is still good.
     pub(super) settles_doubt: bool,
+    /// Of what is at hand here.
+    pub(super) epoch: u64,
 }
 
 /// Where units are from: they are good for nothing in another period, nor after a reset.
@@ -202,22 +204,26 @@ impl Held {
     /// What to ask for: what is waited for and not at hand, or one unit and with it a share.
     pub(super) fn asking(&self, least: u64) -> Asking {
         let wanted = self.waiting.saturating_sub(self.left);
-        Asking { owed: self.debt, least, wanted, settles_doubt: self.doubted }
+        Asking { owed: self.debt, least, wanted, settles_doubt: self.doubted, epoch: self.epoch }
     }
 
     /// The store's answer. `asking` is what it answers; the limit is all there is.
     pub(super) fn learn(&mut self, grant: &QuotaGrant, asking: Asking, limit: u64, tick: Tick) {
+        // What was paid from here while it was written down was paid twice.
+        let written = asking.owed.min(self.debt);
+        self.debt -= written;
+        if grant.epoch < self.epoch && asking.epoch < self.epoch {
+            // It was answered before somebody set it to nothing, and a later answer came first.
+            return;
+        }
         if grant.epoch != self.epoch {
-            // Somebody has set it to nothing: what was at hand belongs to before.
+            // Somebody has set it to nothing, or the store has another history: what was at hand belongs to before.
             (self.epoch, self.left) = (grant.epoch, 0);
         }
         if asking.settles_doubt {
             self.doubted = false;
         }
         self.rest = limit.saturating_sub(grant.used);
-        // What was paid from here while it was written down was paid twice.
-        let written = asking.owed.min(self.debt);
-        self.debt -= written;
         self.give(grant.given.saturating_add(asking.owed - written));
         if asking.least > 0 {
             let dry = grant.given == 0;
@@ -242,7 +248,7 @@ mod tests {
     }
 
     fn one() -> Asking {
-        Asking { owed: 0, least: 1, wanted: 1, settles_doubt: false }
+        Asking { owed: 0, least: 1, wanted: 1, settles_doubt: false, epoch: 0 }
     }
 
     fn given(given: u64, used: u64) -> QuotaGrant {
@@ -265,7 +271,7 @@ mod tests {
     #[test]
     fn a_no_holds_for_a_second_for_whoever_needs_as_much() {
         let mut held = held();
-        let asking = Asking { owed: 0, least: 10, wanted: 10, settles_doubt: false };
+        let asking = Asking { owed: 0, least: 10, wanted: 10, settles_doubt: false, epoch: 0 };
         held.learn(&given(0, 95), asking, 100, tick(SECOND));
         assert_eq!(held.spend(10, tick(SECOND), false), Spend::Refused);
         assert_eq!(held.spend(9, tick(SECOND), false), Spend::Ask(9));
@@ -280,7 +286,7 @@ mod tests {
         assert_eq!(held.spend(50, tick(SECOND), false), Spend::Ask(20));
         held.waits(50);
         held.waits(10);
-        assert_eq!(held.asking(20), Asking { owed: 0, least: 20, wanted: 30, settles_doubt: false });
+        assert_eq!(held.asking(20), Asking { owed: 0, least: 20, wanted: 30, settles_doubt: false, epoch: 0 });
         held.learn(&given(0, 85), held.asking(20), 100, tick(SECOND));
         assert_eq!(held.spend(50, tick(SECOND), false), Spend::Refused);
         assert_eq!(held.spend(45, tick(SECOND), false), Spend::Ask(15), "the store may have as much");
@@ -325,6 +331,29 @@ mod tests {
         held.learn(&given(6, 90), one(), 100, tick(SECOND));
         held.learn(&QuotaGrant { given: 3, used: 3, epoch: 1 }, one(), 100, tick(SECOND));
         assert_eq!((held.left, held.epoch), (3, 1));
+    }
+
+    #[test]
+    fn a_late_answer_of_before_a_reset_gives_nothing() {
+        let mut held = held();
+        assert!(held.charge(5, tick(SECOND)));
+        let late = held.asking(1);
+        held.learn(&QuotaGrant { given: 3, used: 3, epoch: 1 }, Asking { owed: 0, ..late }, 100, tick(SECOND));
+        assert_eq!((held.left, held.debt, held.epoch), (0, 2, 1));
+        held.doubt();
+        held.learn(&QuotaGrant { given: 40, used: 95, epoch: 0 }, late, 100, tick(SECOND));
+        assert_eq!((held.left, held.debt, held.epoch), (0, 0, 1), "what was owed is written, and no more");
+        assert_eq!((held.remaining(), held.doubted), (97, true));
+    }
+
+    #[test]
+    fn a_store_of_another_history_begins_anew() {
+        let mut held = held();
+        held.learn(&QuotaGrant { given: 3, used: 3, epoch: 2 }, one(), 100, tick(SECOND));
+        let asking = held.asking(1);
+        assert_eq!(asking.epoch, 2);
+        held.learn(&QuotaGrant { given: 6, used: 6, epoch: 0 }, asking, 100, tick(SECOND));
+        assert_eq!((held.left, held.epoch), (6, 0));
     }
 
     #[test]

@@ -7,13 +7,15 @@ use std::{
 };
 
 use super::{
-    Book, QuotaReturn, hashed,
+    Book, Doubts, QuotaReturn,
+    doubts::Doubted,
+    hashed,
     held::{Asking, IDLE},
     ledger::{Ledger, Moment},
 };
 use crate::{
     policy::quota::Window,
-    store::{memory::limits::CounterKey, quota_lists::QuotaReset},
+    store::{StoreFault, memory::limits::CounterKey},
 };
 
 /// Accounts in one transaction.
@@ -53,10 +55,10 @@ impl Ledger {
         any
     }
 
-    /// Accounts of this key, or all, may have been set to nothing.
-    fn doubt(&self, key: Option<[u8; 16]>) {
-        self.held.retain(|held_key, held| {
-            if key.is_none_or(|key| key == hashed(held_key)) {
+    /// These accounts may have been set to nothing.
+    fn doubt(&self, doubted: &Doubted) {
+        self.held.retain(|key, held| {
+            if doubted.holds(|| hashed(key)) {
                 held.doubt();
             }
             true
@@ -98,6 +100,11 @@ impl Ledger {
             if let Err(fault) = self.book.store.return_quota(&returned).await {
                 // Whether they were taken back is not known: they count as used.
                 tracing::debug!(quota = &*self.quota.name, %fault, "units of a quota were not given back");
+                if let StoreFault::Unavailable(_) = fault {
+                    // Nor will it take the others: each would cost its time-out.
+                    self.book.lose(Some(&fault));
+                    return;
+                }
             }
         }
     }
@@ -142,7 +149,7 @@ impl Ledger {
                 continue;
             }
             if held.debt > 0 {
-                let asking = Asking { owed: held.debt, least: 0, wanted: 0, settles_doubt: false };
+                let asking = Asking { owed: held.debt, least: 0, wanted: 0, settles_doubt: false, epoch: held.epoch };
                 if let Err(fault) = self.ask(&key, moment.window, asking).await {
                     self.book.lose(Some(&fault));
                     held.left = 0;
@@ -178,11 +185,13 @@ impl Book {
         });
     }
 
-    /// Accounts of a quota were set to nothing in the store: of what is at hand here nothing more is spent that the store has
-    /// not been asked about.
-    pub fn doubt(&self, what: &QuotaReset) {
-        for ledger in self.roll().iter().filter(|ledger| *ledger.quota.name == *what.quota) {
-            ledger.doubt(what.key);
+    /// Accounts were set to nothing in the store: of what is at hand here nothing more is spent that the store has not been
+    /// asked about. Goes once through each ledger that is concerned.
+    pub fn doubt(&self, doubts: &Doubts) {
+        for ledger in self.roll().iter() {
+            if let Some(doubted) = doubts.of(&ledger.quota.name) {
+                ledger.doubt(doubted);
+            }
         }
     }
 
