@@ -57,6 +57,14 @@ async fn slowable(upstream: &Upstream, url: &str) -> Gateway {
     Setup::new(Engine::Sqlite, &yaml).on(url).start().await
 }
 
+/// As long as this connection is open no API key is found or missed; those who ask wait.
+async fn no_look_ends(url: &str) -> PgConnection {
+    let mut held = PgConnection::connect(url).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut held).await.unwrap();
+    held
+}
+
 /// Requests with a key that is known wait for no look that another of them has begun, so they take no places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_key_that_is_looked_up_again_keeps_no_newcomer_out() {
@@ -70,9 +78,7 @@ async fn a_busy_key_that_is_looked_up_again_keeps_no_newcomer_out() {
     by_header(&client, "/keys/a", &known).await.expect(200);
     gateway.clock.advance(Duration::from_secs(61));
 
-    let mut held = PgConnection::connect(&database.url).await.unwrap();
-    let mut lock = held.begin().await.unwrap();
-    sqlx::query("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let lock = no_look_ends(&database.url).await;
     let (told, mut answers) = unbounded_channel();
     for key in std::iter::repeat_n(&known, PLACES + 64).chain([&newcomer]) {
         let (client, key, told) = (client.clone(), key.clone(), told.clone());
@@ -82,7 +88,7 @@ async fn a_busy_key_that_is_looked_up_again_keeps_no_newcomer_out() {
         soon("those whose key is known", answers.recv()).await.unwrap().expect(200);
     }
     assert!(looked_up(&gateway, "busy").await < 0.5);
-    lock.commit().await.unwrap();
+    lock.close().await.unwrap();
     soon("the newcomer", answers.recv()).await.unwrap().expect(200);
 }
 
@@ -100,9 +106,7 @@ async fn a_slow_look_up_holds_up_no_more_requests_than_there_are_places() {
         keys.push(made(&client, &ann, json!({"name": "k"})).await.0);
     }
 
-    let mut held = PgConnection::connect(&database.url).await.unwrap();
-    let mut lock = held.begin().await.unwrap();
-    sqlx::query("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let lock = no_look_ends(&database.url).await;
     let (told, mut answers) = unbounded_channel();
     let ask = |key: &str| {
         let (client, key, told) = (client.clone(), key.to_owned(), told.clone());
@@ -131,7 +135,7 @@ async fn a_slow_look_up_holds_up_no_more_requests_than_there_are_places() {
     by_header(&client, "/keys/a", &known).await.expect(200);
     assert!((looked_up(&gateway, "busy").await - 14.0).abs() < 0.1, "{}", looked_up(&gateway, "busy").await);
 
-    lock.commit().await.unwrap();
+    lock.close().await.unwrap();
     for _ in 0..PLACES {
         soon("those who waited", answers.recv()).await.unwrap().1.expect(200);
     }
